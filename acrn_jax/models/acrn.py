@@ -1,0 +1,79 @@
+"""ACRN, the re-identification net (Schumann and Stiefelhagen 2017, section 3.2; method.md section 3)."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from acrn_jax.models.inception import ConvNorm, InceptionReduce, InceptionResidual, InceptionV3, max_pool, scaled
+from acrn_jax.schema import Outputs
+
+FEATURE_NORMS = ("none", "batch_norm", "l2", "bnneck")
+STAGES = (256, 512, 768, 1024)  # channels after the v3 layer and after layers 2, 4 and 8
+REDUCING = {2: 512, 4: 768, 8: 1024}
+STEM = (32, 64, 96, 128)
+
+
+class ACRN(nn.Module):
+    """Normalised images [B, H, W, 3] -> feature [B, feature_dim] and identity logits [B, people].
+
+    | part | layers (channels times `width`) | map at 160 x 64 |
+    | --- | --- | --- |
+    | stem | 3x3 32, 3x3 64, pool, 3x3 96, 3x3 128, pool | 40 x 16 x 128 |
+    | v3 layer | Inception-v3 mixed block, 256 | 40 x 16 x 256 |
+    | layer 1 | inception-residual | 40 x 16 x 256 |
+    | layer 2 | inception, stride 2 | 20 x 8 x 512 |
+    | layer 3 | inception-residual | 20 x 8 x 512 |
+    | layer 4 | inception, stride 2 | 10 x 4 x 768 |
+    | layers 5 to 7 | inception-residual | 10 x 4 x 768 |
+    | layer 8 | inception, stride 2 | 5 x 2 x 1024 |
+    | feature | flatten (or average), dense 512 | 512 |
+    | classifier | dense, only for identity training | people |
+
+    `feature_norm` decides what f is: `none` the dense layer's output; `l2` that of length 1; `batch_norm` that after batch
+    normalisation, everywhere; `bnneck` the triplet loss sees the output before the normalisation, classifier and ranking
+    the one after (Luo et al. 2019).
+    """
+
+    num_people: int | None = None  # None: no classifier
+    width: float = 1.0
+    feature_dim: int = 512
+    feature_norm: str = "none"
+    head_pooling: str = "flatten"
+    residual_scale: float = 0.2
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train: bool) -> Outputs:
+        if self.feature_norm not in FEATURE_NORMS:
+            raise ValueError(f"feature_norm is {self.feature_norm!r}; known: {', '.join(FEATURE_NORMS)}.")
+        if self.head_pooling not in ("flatten", "average"):
+            raise ValueError(f"head_pooling is {self.head_pooling!r}; known: flatten, average.")
+        conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
+        x = images.astype(self.dtype)
+        for i, channels in enumerate(STEM):
+            x = conv(scaled(channels, self.width), 3, name=f"stem{i}")(x, train=train)
+            if i % 2:
+                x = max_pool(x)
+        x = InceptionV3(scaled(STAGES[0], self.width), conv, name="v3")(x, train=train)
+        for layer in range(1, 9):
+            if layer in REDUCING:
+                x = InceptionReduce(scaled(REDUCING[layer], self.width), conv, name=f"layer{layer}")(x, train=train)
+            else:
+                x = InceptionResidual(conv, self.residual_scale, name=f"layer{layer}")(x, train=train)
+        x = x.reshape(len(x), -1) if self.head_pooling == "flatten" else jnp.mean(x, axis=(1, 2))
+        dense = nn.Dense(self.feature_dim, dtype=jnp.float32, name="feature")(x.astype(jnp.float32))  # [B, D]
+        feature = trained = dense
+        if self.feature_norm == "l2":
+            feature = trained = dense / jnp.sqrt(jnp.maximum(jnp.sum(dense**2, axis=1, keepdims=True), 1e-12))
+        elif self.feature_norm in ("batch_norm", "bnneck"):
+            feature = nn.BatchNorm(
+                use_running_average=not train, momentum=0.9, axis_name=self.axis_name, name="feature_norm"
+            )(dense)
+            trained = feature if self.feature_norm == "batch_norm" else dense
+        logits = None
+        if self.num_people is not None:
+            logits = nn.Dense(self.num_people, dtype=jnp.float32, name="classifier")(feature)
+        return Outputs(feature=feature, trained_feature=trained, identity_logits=logits)

@@ -1,0 +1,207 @@
+"""Inception blocks: the nine of GoogLeNet with batch normalisation, and the residual and reducing ones of ACRN.
+
+All blocks take and give [B, H, W, C]; every convolution is followed by batch normalisation and ReLU.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+# Szegedy et al., "Going Deeper with Convolutions", 2015, table 1:
+# 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
+GOOGLENET = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+POOL_BEFORE = ("3a", "4a", "5a")
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times the width multiplier, rounded to a multiple of 4, at least 4 (and unchanged at width 1)."""
+    return channels if width == 1.0 else max(4, 4 * round(channels * width / 4))
+
+
+def max_pool(x, *, window: int = 3, stride: int = 2):
+    """Maximum over window x window places, zero-free "SAME" padding: [B, H, W, C] -> [B, ceil(H/s), ceil(W/s), C].
+
+    Taken as shifted slices, rows then columns: the gradient of XLA's reduce-window (select-and-scatter) is about 40 % of
+    a training step on CPUs. Of tied maxima the gradient is shared out instead of going to the first.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        out = -(-size // stride)
+        before = max((out - 1) * stride + window - size, 0) // 2
+        after = max((out - 1) * stride + window - size - before, 0)
+        pad = [(0, 0)] * 4
+        pad[axis] = (before, after)
+        padded = jnp.pad(x, pad, constant_values=-jnp.inf) if before or after else x
+        index: list[Any] = [slice(None)] * 4
+        slices = []
+        for shift in range(window):
+            index[axis] = slice(shift, shift + (out - 1) * stride + 1, stride)
+            slices.append(padded[tuple(index)])
+        x = functools.reduce(jnp.maximum, slices)
+    return x
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU (unless `linear`)."""
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    linear: bool = False
+    axis_name: str | None = None  # pmap axis over which batch statistics are taken
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        x = nn.Conv(
+            self.features, (self.kernel, self.kernel), strides=self.stride, use_bias=False, dtype=self.dtype, name="conv"
+        )(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-3,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name="norm",
+        )(x)
+        return x if self.linear else nn.relu(x)
+
+
+class Chain(nn.Module):
+    """ConvNorms one after the other, each given as (features, kernel, stride)."""
+
+    layers: Sequence[tuple[int, int, int]]
+    conv: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        for i, (features, kernel, stride) in enumerate(self.layers):
+            x = self.conv(features, kernel, stride, name=f"conv{i}")(x, train=train)
+        return x
+
+
+class Inception(nn.Module):
+    """One block of GoogLeNet; `channels` as a row of `GOOGLENET`, already scaled."""
+
+    channels: Sequence[int]
+    conv: Any
+    branch_kernel: int = 5
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        one, reduce3, three, reduce5, five, pool = self.channels
+        branches = (
+            ("branch1", [(one, 1, 1)], x),
+            ("branch3", [(reduce3, 1, 1), (three, 3, 1)], x),
+            ("branch5", [(reduce5, 1, 1), (five, self.branch_kernel, 1)], x),
+            ("pool", [(pool, 1, 1)], max_pool(x, stride=1)),
+        )
+        return jnp.concatenate([Chain(c, self.conv, name=n)(y, train=train) for n, c, y in branches], axis=-1)
+
+
+class InceptionV3(nn.Module):
+    """The first mixed block of Inception-v3: raises the channel count to `features`.
+
+    Branches of 1/4 (1x1), 1/4 (5x5), 3/8 (two 3x3) and 1/8 (pooled) of the output, as in Szegedy et al., "Rethinking the
+    Inception Architecture", 2016, where they are 64, 64, 96 and 32 of 256.
+    """
+
+    features: int
+    conv: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = self.features
+        pool = c - 2 * (c // 4) - 3 * c // 8
+        branches = (
+            ("branch1", [(c // 4, 1, 1)], x),
+            ("branch5", [(3 * c // 16, 1, 1), (c // 4, 5, 1)], x),
+            ("branch33", [(c // 4, 1, 1), (3 * c // 8, 3, 1), (3 * c // 8, 3, 1)], x),
+            ("pool", [(pool, 1, 1)], nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)),
+        )
+        return jnp.concatenate([Chain(s, self.conv, name=n)(y, train=train) for n, s, y in branches], axis=-1)
+
+
+class InceptionResidual(nn.Module):
+    """Concat of branches -> 1x1 convolution -> input + scale * that -> ReLU; the channel count C stays.
+
+    Branches: 1x1 of C/8; 1x1, 3x3 of C/8; 1x1 of C/8, 3x3 of 3C/16, 3x3 of C/4 (Inception-ResNet-A's proportions, Szegedy
+    et al. 2017).
+    """
+
+    conv: Any
+    scale: float = 0.2
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = x.shape[-1]
+        eighth = max(c // 8, 1)
+        chains = (
+            ("branch1", [(eighth, 1, 1)]),
+            ("branch3", [(eighth, 1, 1), (eighth, 3, 1)]),
+            ("branch33", [(eighth, 1, 1), (max(3 * c // 16, 1), 3, 1), (max(c // 4, 1), 3, 1)]),
+        )
+        mixed = jnp.concatenate([Chain(s, self.conv, name=n)(x, train=train) for n, s in chains], axis=-1)
+        return nn.relu(x + self.scale * self.conv(c, 1, 1, True, name="mix")(mixed, train=train))
+
+
+class InceptionReduce(nn.Module):
+    """Stride 2, no shortcut: max pooling beside two convolution branches that add `features` - C channels, half each."""
+
+    features: int
+    conv: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        added = self.features - x.shape[-1]
+        if added < 2:
+            raise ValueError(f"A reducing layer must add channels; got {x.shape[-1]} in and {self.features} out.")
+        first, second = added // 2, added - added // 2
+        reduce = max(x.shape[-1] // 4, 1)
+        return jnp.concatenate(
+            [
+                max_pool(x),
+                Chain([(reduce, 1, 1), (first, 3, 2)], self.conv, name="branch3")(x, train=train),
+                Chain([(reduce, 1, 1), (second, 3, 1), (second, 3, 2)], self.conv, name="branch33")(x, train=train),
+            ],
+            axis=-1,
+        )
+
+
+class GoogLeNet(nn.Module):
+    """Inception-v1 with batch normalisation, without classifier.
+
+    Returns the map after the first 7x7 convolution [B, H/2, W/2, 64 w] and the map after block 5b [B, H/32, W/32, 1024 w].
+    """
+
+    width: float = 1.0
+    branch_kernel: int = 5
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
+        first = conv(scaled(64, self.width), 7, 2, name="conv1")(x, train=train)
+        x = max_pool(first)
+        x = conv(scaled(64, self.width), 1, name="conv2")(x, train=train)
+        x = conv(scaled(192, self.width), 3, name="conv3")(x, train=train)
+        for name, channels in GOOGLENET.items():
+            if name in POOL_BEFORE:
+                x = max_pool(x)
+            channels = [scaled(c, self.width) for c in channels]
+            x = Inception(channels, conv, self.branch_kernel, name=f"inception{name}")(x, train=train)
+        return first, x

@@ -1,0 +1,95 @@
+"""MVA, the multi-view attribute net (Schumann and Stiefelhagen 2017, section 3.1; method.md section 2)."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from acrn_jax.models.inception import ConvNorm, GoogLeNet, scaled
+from acrn_jax.schema import Outputs
+
+VIEWS = ("top", "middle", "bottom")
+
+
+def bands(rows: int) -> list[tuple[int, int]]:
+    """(start, stop) of the three horizontal bands of a map of `rows` rows: equal heights, overlapping by a row or two."""
+    height = -(-rows // 3)
+    return [(start, start + height) for start in (round(i * (rows - height) / 2) for i in range(3))]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, the first of stride 2, bridged by a 1x1 convolution of stride 2."""
+
+    features: int
+    conv: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        y = self.conv(self.features, 3, 2, name="conv1")(x, train=train)
+        y = self.conv(self.features, 3, 1, True, name="conv2")(y, train=train)
+        return nn.relu(y + self.conv(self.features, 1, 2, True, name="shortcut")(x, train=train))
+
+
+class LocalView(nn.Module):
+    """One band [B, h, w, C] -> [B, features]: two convolutions, two halving residual blocks, average, dense."""
+
+    features: int
+    width: float
+    conv: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        if min(x.shape[1:3]) < 4:
+            raise ValueError(
+                f"A local view's band is {x.shape[1]} x {x.shape[2]}; two halvings want at least 4 x 4. "
+                "Raise config.data.height and config.data.width (24 x 8 is the least)."
+            )
+        for i, channels in enumerate((64, 96)):
+            x = self.conv(scaled(channels, self.width), 3, name=f"conv{i}")(x, train=train)
+        for i, channels in enumerate((128, 192)):
+            x = ResidualBlock(scaled(channels, self.width), self.conv, name=f"block{i}")(x, train=train)
+        return nn.Dense(self.features, dtype=self.conv.keywords["dtype"], name="dense")(jnp.mean(x, axis=(1, 2)))
+
+
+class MVA(nn.Module):
+    """Normalised images [B, H, W, 3] -> attribute logits [B, A].
+
+    | part | layers (times `width`) | output at 224 x 224, width 1 |
+    | --- | --- | --- |
+    | trunk | GoogLeNet with batch norm, 7x7 convolution to block 5b | 7 x 7 x 1024 |
+    | global view | average, dense 600, batch norm, ReLU | 600 |
+    | bands | three of the first convolution's map | 38 x 112 x 64 each |
+    | local view (each) | 3x3 64, 3x3 96, residual 128 and 192 (stride 2), average, dense 200, batch norm, ReLU | 200 |
+    | head | concat 1200, dense 2048, batch norm, ReLU, dense A | A |
+    """
+
+    num_attributes: int
+    width: float = 1.0
+    views: tuple[str, ...] = VIEWS  # local views in use; the global view is always there
+    branch_kernel: int = 5
+    dropout: float = 0.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train: bool) -> Outputs:
+        conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
+        normalise = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype
+        )
+        first, x = GoogLeNet(self.width, self.branch_kernel, self.axis_name, self.dtype, name="trunk")(
+            images.astype(self.dtype), train=train
+        )
+        parts = [nn.Dense(scaled(600, self.width), dtype=self.dtype, name="global_dense")(jnp.mean(x, axis=(1, 2)))]
+        for view, (start, stop) in zip(VIEWS, bands(first.shape[1]), strict=True):
+            if view in self.views:
+                local = LocalView(scaled(200, self.width), self.width, conv, name=f"view_{view}")
+                parts.append(local(first[:, start:stop], train=train))
+        x = nn.relu(normalise(name="views_norm")(jnp.concatenate(parts, axis=-1)))
+        x = nn.Dense(scaled(2048, self.width), dtype=self.dtype, name="head_dense")(x)
+        x = nn.relu(normalise(name="head_norm")(x))
+        if self.dropout:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        logits = nn.Dense(self.num_attributes, dtype=jnp.float32, name="attributes")(x)
+        return Outputs(attribute_logits=logits)
