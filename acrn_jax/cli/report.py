@@ -1,0 +1,23 @@
+"""Writes one self-contained HTML file about evaluated runs: ./launch.sh report --workdir=A[,B...] --out=report.html."""
+
+from absl import app, flags
+
+from acrn_jax.cli import shell
+from acrn_jax.report import html, tables
+
+_WORKDIR = flags.DEFINE_list("workdir", None, "Folders of evaluated runs, separated by commas.")
+_OUT = flags.DEFINE_string("out", "report.html", "The file to write.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments {argv[1:]}; give --workdir=A[,B...] and --out=report.html.")
+    if not _WORKDIR.value:
+        raise ValueError("--workdir is not set; give the folder of an evaluated run, or several separated by commas.")
+    for folder in _WORKDIR.value:
+        print(tables.methods_table(html.read(folder).results))
+    print(html.write(_WORKDIR.value, _OUT.value))
+
+
+if __name__ == "__main__":
+    shell.run(main)

@@ -1,0 +1,189 @@
+"""Charts of a report as data URIs, each with a text that says what it shows; no pyplot, no global state."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib import figure, ticker
+
+from acrn_jax import schema
+from acrn_jax.report import tables
+
+# Okabe and Ito's palette, told apart by colour-blind readers; line styles and markers differ too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MOST_POINTS = 400  # of a drawn curve; more only makes the file larger
+PANELS = (  # title of a chart, what it draws of a phase's scalars, axis text
+    ("Loss", lambda key: "loss" in key, "loss"),
+    ("Triplets", lambda key: "active" in key or "switched" in key, "share of triplets"),
+    ("Distances", lambda key: "distance" in key, "mean distance"),
+    ("Learning rate", lambda key: key.startswith("learning_rate"), "learning rate"),
+    ("Speed", lambda key: key == "images_per_second", "images a second"),
+)
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "svg.fonttype": "path",  # looks the same whatever fonts the reader has
+    "svg.hashsalt": "acrn_jax",  # equal input, equal bytes
+    "text.parse_math": False,  # names may hold dollars
+}
+
+
+class Chart(NamedTuple):
+    """A picture ready for <img>: title, data URI and alternative text."""
+
+    title: str
+    uri: str
+    text: str
+
+
+@matplotlib.rc_context(STYLE)
+def training(scalars: Sequence[Mapping[str, float]], *, phase: str) -> list[Chart]:
+    """Curves of one phase over its steps, one chart a kind of value that the scalars hold.
+
+    Args:
+      scalars: lines of the phase's scalars.jsonl, each with "step".
+      phase: name for titles.
+    """
+    charts = []
+    keys = list(dict.fromkeys(key for row in scalars for key in row))
+    for title, wanted, axis_text in PANELS:
+        curves = {key: _curve(scalars, key) for key in keys if wanted(key)}
+        curves = {key: points for key, points in curves.items() if len(points)}
+        if not curves:
+            continue
+        drawing, axes = _axes()
+        for i, (key, points) in enumerate(curves.items()):
+            axes.plot(*points.T, STYLES[i % len(STYLES)], color=COLOURS[i % len(COLOURS)], label=_words(key), lw=1.6)
+        axes.set_xlabel("step")
+        axes.set_ylabel(axis_text)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        if len(curves) > 1:
+            axes.legend(frameon=False)
+        text = "; ".join(
+            f"{_words(key)} from {points[0, 1]:.4g} to {points[-1, 1]:.4g}" for key, points in curves.items()
+        )
+        first, last = (int(points[i, 0]) for points in [next(iter(curves.values()))] for i in (0, -1))
+        charts.append(_chart(drawing, f"{title}, {phase}", f"Steps {first:,} to {last:,}: {text}."))
+    return charts
+
+
+@matplotlib.rc_context(STYLE)
+def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") -> Chart | None:
+    """Learned weights over what is known of the attributes, or None where fewer than three attributes have both.
+
+    Args:
+      results: contents of results.json, or of `tables.aggregate`.
+      against: "reliability", "accuracy" or "between_within".
+    """
+    items = [item for item in tables.by_weight(results) if tables.mean(item.get(against)) is not None]
+    if len(items) < 3:
+        return None
+    known = np.array([tables.mean(item[against]) for item in items])
+    weights = np.array([tables.mean(item["weight"]) for item in items])
+    correlation = tables.mean(results.get("spearman_weight_reliability")) if against == "reliability" else None
+    if correlation is None:
+        correlation = spearman(np.abs(weights), known)
+    drawing, axes = _axes()
+    axes.scatter(known, weights, s=28, color=COLOURS[0], zorder=3)
+    for i in sorted({*range(min(4, len(items))), *range(max(0, len(items) - 3), len(items))}):
+        axes.annotate(
+            tables.display(items[i]["name"]), (known[i], weights[i]), (4, 4), textcoords="offset points", fontsize=8
+        )
+    axes.margins(x=0.14, y=0.1)
+    axes.axhline(0, color="#7F7F7F", lw=0.8)
+    words = {"reliability": "true reliability", "accuracy": "balanced accuracy on the target"}.get(
+        against, "between / within variance"
+    )
+    axes.set_xlabel(words)
+    axes.set_ylabel("learned weight")
+    text = f"{len(items)} attributes; Spearman's correlation {correlation:.2f}; the values are in the table of weights."
+    return _chart(drawing, f"Weight against {words} (Spearman {correlation:.2f})", text)
+
+
+@matplotlib.rc_context(STYLE)
+def weight_bars(results: Mapping[str, Any]) -> Chart | None:
+    """Learned weights as bars, largest absolute weight on top, with 95 % intervals where they are over seeds."""
+    items = tables.by_weight(results)
+    if not items:
+        return None
+    values = [tables.mean(item["weight"]) for item in items]
+    spread = [item["weight"].half_width if isinstance(item["weight"], tables.Estimate) else 0.0 for item in items]
+    drawing, axes = _axes(height=0.9 + 0.2 * len(items))
+    axes.barh(
+        range(len(items)), values, xerr=spread if any(spread) else None, color=COLOURS[5], ecolor="black", capsize=2
+    )
+    axes.set_yticks(range(len(items)), [tables.display(item["name"]) for item in items], fontsize=8.5)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_xlabel("learned weight")
+    largest = ", ".join(f"{tables.display(item['name'])} {tables.mean(item['weight']):.2f}" for item in items)
+    return _chart(drawing, "Learned weights", f"Bars, largest first: {largest}.")
+
+
+@matplotlib.rc_context(STYLE)
+def cmc(results: Mapping[str, Any]) -> Chart:
+    """Share of queries with a right match among the first k, at the k that results hold (1, 5, 10, 20)."""
+    drawing, axes = _axes(height=3.6)
+    names = tables.method_names(results)
+    for i, name in enumerate(names):
+        values = [tables.mean(results["methods"][name].get(f"rank{k}")) for k in schema.RANKS]
+        axes.plot(
+            schema.RANKS,
+            [np.nan if value is None else 100 * value for value in values],
+            STYLES[i % len(STYLES)],
+            marker=MARKERS[i % len(MARKERS)],
+            color=COLOURS[i % len(COLOURS)],
+            label=name,
+            markersize=4.5,
+            lw=1.4,
+        )
+    axes.set_xticks(schema.RANKS)
+    axes.set_xlabel("rank k")
+    axes.set_ylabel("queries matched within k (%)")
+    drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return _chart(drawing, "CMC", f"Cumulative matches of {', '.join(names)}; the values are in the table of methods.")
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation of x [N] and y [N], ties sharing their mean rank; NaN if either is constant."""
+
+    def ranks(values: np.ndarray) -> np.ndarray:
+        _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(count) - (count - 1) / 2)[place]
+
+    x, y = (r - r.mean() for r in (ranks(x), ranks(y)))
+    scale = np.sqrt(np.sum(x**2) * np.sum(y**2))
+    return float(np.sum(x * y) / scale) if scale else float("nan")
+
+
+def _curve(scalars: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
+    """(step, value) of rows with a finite value, thinned, [N, 2]; a step logged twice counts as logged last."""
+    points = {row["step"]: row[key] for row in scalars if isinstance(row.get(key), int | float)}
+    array = np.array(sorted(points.items()), dtype=float).reshape(-1, 2)
+    array = array[np.isfinite(array[:, 1])]
+    return array[np.unique(np.linspace(0, len(array) - 1, MOST_POINTS).round().astype(int))] if len(array) else array
+
+
+def _axes(*, height: float = 2.9) -> tuple[figure.Figure, Any]:
+    """An empty chart, 4.2 inches wide so that its text stays readable on a phone."""
+    drawing = figure.Figure(figsize=(4.2, height), layout="constrained")
+    axes = drawing.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
+    return drawing, axes
+
+
+def _chart(drawing: figure.Figure, title: str, text: str) -> Chart:
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode(), text)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ").replace("/", ", ")

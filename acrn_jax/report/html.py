@@ -1,0 +1,318 @@
+"""One self-contained HTML file about one or several runs: no network, no JavaScript."""
+
+import base64
+import datetime
+import io
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+from PIL import Image
+
+from acrn_jax.report import figures, tables
+
+SHOWN = 14  # gallery pictures a query, as in the paper's figure 3
+THUMBNAIL = (96, 192)  # largest width and height of an embedded picture, pixels
+PHASES = ("mva", "identity", "reid")
+
+
+class Run(NamedTuple):
+    """What a workdir holds, read and checked."""
+
+    folder: pathlib.Path  # as given
+    results: dict[str, Any]  # of the run, or over its seeds
+    seeds: dict[str, dict[str, Any]]  # {seed folder: results}; empty unless the workdir is one of `reproduce`
+    first: pathlib.Path  # the folder whose rank lists and curves are shown: the workdir itself or its first seed
+
+
+def write(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> pathlib.Path:
+    """Writes the report of the runs in `workdirs` to `out`, complete or not at all.
+
+    Args:
+      workdirs: folders with results.json, or with seed_*/results.json, which are then shown as mean and interval.
+      out: the HTML file to make; folders above it are made too.
+
+    Returns:
+      the path of the file.
+
+    Raises:
+      FileNotFoundError: a workdir, or its results.json, is missing.
+      ValueError: a file is not what it should be, a workdir is given twice, `out` is a folder.
+    """
+    folders = [pathlib.Path(folder) for folder in workdirs]
+    out = pathlib.Path(out)
+    if not folders:
+        raise ValueError("There is no run to report on; give --workdir=A or --workdir=A,B.")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"A workdir is given twice in {', '.join(map(str, folders))}; give each once.")
+    if out.is_dir():
+        raise ValueError(f"--out={out} is a folder; give the name of the file to write, such as {out / 'report.html'}.")
+    page = render([read(folder) for folder in folders])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(aside, 0o644)  # mkstemp makes it its owner's alone
+        os.replace(aside, out)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    return out
+
+
+def read(folder: pathlib.Path) -> Run:
+    """Reads a workdir's results, over seeds where it holds seed_*/results.json instead of its own.
+
+    Raises:
+      FileNotFoundError, ValueError: as `write`.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; --workdir takes the folder of an evaluated run.")
+    if (folder / "results.json").is_file():
+        return Run(folder, read_results(folder / "results.json"), {}, folder)
+    paths = sorted(folder.glob("seed_*/results.json"), key=lambda path: (len(path.parent.name), path.parent.name))
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder} has neither results.json nor seed_*/results.json; "
+            f"run ./launch.sh evaluate --workdir={folder} (or ./launch.sh reproduce) first."
+        )
+    seeds = {path.parent.name: read_results(path) for path in paths}
+    tables.check_same(list(seeds.values()), [str(path) for path in paths])
+    return Run(folder, tables.aggregate(list(seeds.values())), seeds, paths[0].parent)
+
+
+def read_results(path: pathlib.Path) -> dict[str, Any]:
+    """Reads and checks a results.json.
+
+    Raises:
+      ValueError: broken JSON, another schema, or entries missing or of another kind; names the file.
+    """
+    results = read_json(path)
+    if results.get("schema") != 1:
+        raise ValueError(f"{path} has schema {results.get('schema')!r}, this version reads 1; run evaluate again.")
+    if missing := [key for key in ("dataset", "protocol", "methods") if key not in results]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; run evaluate again.")
+    methods = results["methods"]
+    if not isinstance(methods, dict) or not methods or not all(_are_numbers(row) for row in methods.values()):
+        raise ValueError(
+            f'{path}: "methods" is to be {{method: {{metric: number}}}}, at least one; run evaluate again.'
+        )
+    weights = results.get("weights") or []
+    if not all(
+        isinstance(w, dict) and w.get("name") and _are_numbers({k: v for k, v in w.items() if k != "name"})
+        for w in weights
+    ):
+        raise ValueError(f'{path}: "weights" is to be a list of {{"name": text, others: number}}; run evaluate again.')
+    return results
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+      ValueError: it does not; names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete it and run the command that wrote it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is to hold a JSON object, not a {type(content).__name__}; write it again.")
+    return content
+
+
+def read_scalars(path: pathlib.Path) -> list[dict[str, float]]:
+    """Reads a scalars.jsonl; an unfinished last line, as a running or stopped training leaves it, is left out.
+
+    Raises:
+      ValueError: another line is no JSON object with a "step"; names file and line.
+    """
+    rows = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row["step"], int | float):
+                raise TypeError
+            rows.append(row)
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            if number < len(lines):
+                raise ValueError(f'{path}, line {number} is no JSON object with "step"; remove the line.') from error
+    return rows
+
+
+def render(runs: Iterable[Run]) -> str:
+    """The page as text."""
+    runs = list(runs)
+    sections = [_section(run) for run in runs]
+    try:
+        comparison, refusal = (_comparison(runs), "") if len(runs) > 1 else (None, "")
+    except ValueError as error:
+        comparison, refusal = None, str(error)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html").render(
+        title="Report: " + ", ".join(dict.fromkeys(str(run.results["dataset"]) for run in runs)),
+        sections=sections,
+        comparison=comparison,
+        refusal=refusal,
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def picture(folder: pathlib.Path, name: Any) -> str | None:
+    """A workdir's picture as data URI, made small; None where it is missing, no picture, or outside the workdir."""
+    path = (folder / str(name)).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        return None
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    image.thumbnail(THUMBNAIL)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _comparison(runs: Sequence[Run]) -> tables.Table:
+    return tables.comparison({str(run.folder): run.results for run in runs})
+
+
+def _section(run: Run) -> dict[str, Any]:
+    """Everything that the template shows of one run."""
+    results = run.results
+    related, missing = {"": run.first}, []
+    for name, path in (results.get("runs") or {}).items():
+        folder = run.first / str(path)
+        if folder.is_dir():
+            related[name] = folder
+        else:
+            missing.append(f"The {name} run is not at {folder}; its curves are not shown.")
+    methods = tables.methods(results)
+    weights = tables.weights(results) if results.get("weights") else None
+    charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
+    return {
+        "name": str(run.folder),
+        "results": results,
+        "methods": methods,
+        "others": tables.others(results),
+        "seeds": [
+            tables.methods(one)._replace(caption=f"{name}: seeds {_flat_text(one.get('seeds'))}")
+            for name, one in run.seeds.items()
+        ],
+        "first": str(run.first.relative_to(run.folder)) if run.seeds else "",
+        "weights": weights,
+        "weight_charts": [chart for chart in [*charts, figures.weight_bars(results)] if chart] if weights else [],
+        "cmc": figures.cmc(results),
+        "rank_lists": _rank_lists(run.first),
+        "training": [chart for name, folder in related.items() for chart in _training(name, folder)],
+        "recognition": [
+            (name, tables.recognition_summary(content), tables.recognition_attributes(content))
+            for name, folder in related.items()
+            if (folder / "recognition.json").is_file()
+            for content in [_recognition(folder / "recognition.json")]
+        ],
+        "missing": missing,
+        "facts": _facts(run),
+        "config": json.dumps(results.get("config") or {}, indent=2, sort_keys=True, default=str),
+        "copies": [
+            (kind, "\n".join(tables.render(table, kind) for table in (methods, weights) if table))
+            for kind in ("markdown", "latex")
+        ],
+    }
+
+
+def _training(name: str, folder: pathlib.Path) -> list[figures.Chart]:
+    return [
+        chart
+        for phase in PHASES
+        if (folder / phase / "scalars.jsonl").is_file()
+        for chart in figures.training(
+            read_scalars(folder / phase / "scalars.jsonl"),
+            phase=f"phase {phase}" + (f" of the {name} run" if name else ""),
+        )
+    ]
+
+
+def _recognition(path: pathlib.Path) -> dict[str, Any]:
+    content = read_json(path)
+    if "dataset" not in content or not isinstance(content.get("attributes"), list):
+        raise ValueError(f'{path} lacks "dataset" or "attributes"; run evaluate on the attribute run again.')
+    return content
+
+
+def _rank_lists(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The choices of rank_lists.json, the hardest first, with their pictures."""
+    path = folder / "rank_lists.json"
+    if not path.is_file():
+        return []
+    choices = [(split, choice, lists) for split, by in read_json(path).items() for choice, lists in by.items()]
+    try:
+        return [
+            {
+                "title": {"hardest": "Hardest queries", "random": "Random queries"}.get(choice, choice),
+                "split": split,
+                "lists": [
+                    {
+                        **query,
+                        "uri": picture(folder, query["image"]),
+                        "average_precision": f"{100 * query['average_precision']:.1f} %",
+                        "gallery": [
+                            {**shown, "uri": picture(folder, shown["image"]), "distance": f"{shown['distance']:.3g}"}
+                            for shown in query["gallery"][:SHOWN]
+                        ],
+                    }
+                    for query in lists
+                ],
+            }
+            for split, choice, lists in sorted(choices, key=lambda item: item[1] != "hardest")
+            if lists
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what evaluate writes ({error!r}); run evaluate again.") from error
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Name and text of what one needs to repeat the run."""
+    results = run.results
+    facts = {
+        "data set": results["dataset"],
+        "split": results.get("split"),
+        "protocol": results["protocol"],
+        "queries without a match": f"{results.get('queries_without_match', 0)} (policy {results.get('no_match', '-')})",
+        "part of the data set only": "yes" if results.get("partial") else "no",
+        "gamma": results.get("gamma"),
+        "scales": results.get("scales"),
+        "tuned factor": results.get("tuned_factor"),
+        "attributes from": results.get("attributes_from"),
+        "seeds": "; ".join(f"{name}: {_flat_text(one.get('seeds'))}" for name, one in run.seeds.items())
+        or results.get("seeds"),
+        "commit": results.get("commit"),
+        "versions": results.get("versions"),
+        "fingerprint of the data": results.get("fingerprint"),
+    }
+    return [(name, _flat_text(value)) for name, value in facts.items() if value not in (None, "", {})]
+
+
+def _flat_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_flat_text(entry)}" for key, entry in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _are_numbers(row: Any) -> bool:
+    return isinstance(row, dict) and all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in row.values()
+    )

@@ -1,0 +1,385 @@
+"""Tables of a run's results, as terminal text, Markdown, LaTeX, or (through report/html.py) HTML.
+
+Files hold fractions in [0, 1]; tables show per cent. A value is a number, None or NaN (shown as "-"), or an `Estimate`
+over seeds (shown as mean ± half of its 95 % interval), so one function serves a run and an aggregate of runs.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from acrn_jax import schema
+from acrn_jax.report import paper
+
+TITLES = {
+    "mAP_precision": "mAP (precision)",
+    "mAP_trapezoid": "mAP (trapezoid)",
+    "mINP": "mINP",
+    **{f"rank{k}": f"r{k}" for k in schema.RANKS},
+}
+SAME = ("dataset", "split", "protocol", "no_match", "fingerprint", "queries", "gallery", "partial")
+INSTANCE_METRICS = {"mA": "mA", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1"}
+
+
+class Table(NamedTuple):
+    """A caption, column titles, and rows of ready text; the first column names the row."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    note: str = ""
+
+
+class Estimate(NamedTuple):
+    """Mean over seeds, their standard deviation (n - 1), and half the width of the mean's 95 % interval."""
+
+    mean: float
+    deviation: float
+    half_width: float
+
+
+def methods_table(results: Mapping[str, Any], *, format: str = "text") -> str:
+    """The methods of one results.json (or of `aggregate`) as "text", "markdown" or "latex"."""
+    return render(methods(results), format)
+
+
+def weights_table(results: Mapping[str, Any], *, format: str = "text") -> str:
+    """Attributes by learned weight (the paper's table 6), with what is known of their reliability."""
+    return render(weights(results), format)
+
+
+def recognition_table(recognition: Mapping[str, Any], *, format: str = "text") -> str:
+    """How well attributes are recognised: all together, then each (the paper's tables 1 and 2)."""
+    return f"{render(recognition_summary(recognition), format)}\n{render(recognition_attributes(recognition), format)}"
+
+
+def methods(results: Mapping[str, Any]) -> Table:
+    """Rows in schema.METHODS' order, missing ones left out, each followed by the paper's on the paper's data sets."""
+    published = _published(results)
+    rows = []
+    for name in method_names(results):
+        rows.append((name, *(_percent(results["methods"][name].get(metric)) for metric in schema.METRICS)))
+        if published and name in published.methods:
+            rows.append(_paper_row(f"{name}, paper", published, published.methods[name]))
+    notes = []
+    if published:
+        notes.append(
+            f'Rows named "paper": {published.title}; its mAP is our {TITLES[published.mean_average_precision]}.'
+        )
+        if results["protocol"] not in published.protocols or results.get("partial"):
+            notes.append("This run's protocol or part of the data set is another than the paper's: do not compare.")
+    if results.get("left_out"):
+        notes.append(f"Not in every run, so left out: {', '.join(results['left_out'])}.")
+    return Table(describe(results), ("method", *TITLES.values()), rows, " ".join(notes))
+
+
+def others(results: Mapping[str, Any]) -> Table | None:
+    """Other systems that the paper's table lists for this data set, or None where it has no such table."""
+    published = _published(results)
+    if not published:
+        return None
+    rows = [_paper_row(name, published, values) for name, values in published.others.items()]
+    return Table(f"Other systems in the paper ({published.title})", ("method", *TITLES.values()), rows)
+
+
+def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Several runs' methods in one table, {name: results}.
+
+    Raises:
+      ValueError: the runs do not share data set, split, protocol and fingerprint.
+    """
+    check_same(list(runs.values()), list(runs))
+    rows = [
+        (f"{method} [{run}]", *(_percent(results["methods"][method].get(metric)) for metric in schema.METRICS))
+        for method in dict.fromkeys(m for results in runs.values() for m in method_names(results))
+        for run, results in runs.items()
+        if method in results["methods"]
+    ]
+    return Table(f"Runs beside each other: {describe(next(iter(runs.values())))}", ("method", *TITLES.values()), rows)
+
+
+def weights(results: Mapping[str, Any]) -> Table:
+    """Attributes by |learned weight|, largest first; columns that no attribute has are left out."""
+    items = by_weight(results)
+    columns = {"weight": ("weight", _number)}
+    for key, title, show in (
+        ("reliability", "true reliability", _percent),
+        ("accuracy", "balanced accuracy", _percent),
+        ("between_within", "between / within", _number),
+    ):
+        if any(_finite(item.get(key)) for item in items):
+            columns[key] = (title, show)
+    rows = [(display(item["name"]), *(show(item.get(key)) for key, (_, show) in columns.items())) for item in items]
+    notes = []
+    if _finite(results.get("spearman_weight_reliability")):
+        notes.append(f"Spearman of weight and reliability: {_number(results['spearman_weight_reliability'], 2)}.")
+    if published := _published(results):
+        highest, lowest = published.weights
+        notes.append(f"The paper's highest: {highest}; its lowest: {lowest}.")
+    caption = f"Attributes by learned weight on {results['dataset']}{_seeds(results)}"
+    return Table(caption, ("attribute", *(title for title, _ in columns.values())), rows, " ".join(notes))
+
+
+def recognition_summary(recognition: Mapping[str, Any]) -> Table:
+    """The mA and the four instance metrics: over all test images, people seen in training, people not seen."""
+    rows = [
+        (title, *(_percent(part.get(key)) for key in INSTANCE_METRICS))
+        for title, part in (
+            ("all", recognition),
+            ("people seen in training", recognition.get("seen")),
+            ("people not seen", recognition.get("unseen")),
+        )
+        if part
+    ]
+    note = f"Threshold {_number(recognition.get('threshold'), 2)}."
+    if recognition.get("undefined"):
+        note += f" Attributes without a positive or a negative image, and so without mA: {recognition['undefined']}."
+    if str(recognition["dataset"]).startswith("peta"):
+        note += f" The paper's mA on PETA: {', '.join(f'{name} {mA}' for name, mA in paper.RECOGNITION.items())}."
+    caption = f"Attribute recognition on {recognition['dataset']}, {recognition.get('split', 'test')}"
+    return Table(caption, ("images of", *INSTANCE_METRICS.values()), rows, note)
+
+
+def recognition_attributes(recognition: Mapping[str, Any]) -> Table:
+    """Attributes by mA, best first, undefined ones last; the paper's beside ours on PETA."""
+    items = sorted(
+        recognition.get("attributes") or (), key=lambda item: -item["mA"] if _finite(item.get("mA")) else math.inf
+    )
+    on_peta = str(recognition["dataset"]).startswith("peta")
+    rows = [
+        (
+            display(item["name"]),
+            _percent(item.get("mA")),
+            *([_plain(paper.ATTRIBUTES.get(item["name"]))] if on_peta else []),
+            _count(item.get("positives")),
+            _count(item.get("negatives")),
+        )
+        for item in items
+    ]
+    columns = ("attribute", "mA", *(["paper"] if on_peta else []), "positives", "negatives")
+    return Table(f"Attributes by recognition rate on {recognition['dataset']}", columns, rows)
+
+
+def aggregate(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of several seeds as one: metrics and weights become `Estimate`s.
+
+    Args:
+      runs: contents of results.json files, one a seed, all on the same data and protocol.
+
+    Returns:
+      the first run's entries, with "methods", "weights" and "spearman_weight_reliability" over seeds, "runs_aggregated"
+      (how many) and "left_out" (methods that some run lacks).
+
+    Raises:
+      ValueError: no run, or runs of different data sets, protocols or fingerprints; names the difference.
+    """
+    if not runs:
+        raise ValueError("There are no results to aggregate; give at least one run.")
+    check_same(runs, [f"run {i + 1}" for i in range(len(runs))])
+    if len(runs) == 1:
+        return {**runs[0], "runs_aggregated": 1}
+    names = method_names(runs[0])
+    common = [name for name in names if all(name in run["methods"] for run in runs)]
+    weighted = [{item["name"]: item for item in run.get("weights") or ()} for run in runs]
+    return {
+        **runs[0],
+        "methods": {
+            name: {metric: estimate(run["methods"][name].get(metric) for run in runs) for metric in schema.METRICS}
+            for name in common
+        },
+        "weights": [
+            {
+                "name": name,
+                "reliability": weighted[0][name].get("reliability"),  # a property of the data, not of a seed
+                **{
+                    key: estimate(items[name].get(key) for items in weighted)
+                    for key in ("weight", "accuracy", "between_within")
+                },
+            }
+            for name in weighted[0]
+            if all(name in items for items in weighted)
+        ],
+        "spearman_weight_reliability": estimate(run.get("spearman_weight_reliability") for run in runs),
+        "runs_aggregated": len(runs),
+        "left_out": list(dict.fromkeys(m for run in runs for m in method_names(run) if m not in common)),
+    }
+
+
+def check_same(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Raises ValueError unless all runs were measured on the same images by the same rules; names the difference."""
+    for name, run in zip(names, runs, strict=True):
+        for key in SAME:
+            if run.get(key) != runs[0].get(key):
+                raise ValueError(
+                    f"Results of different {key} do not belong in one table: {names[0]} has {runs[0].get(key)!r}, "
+                    f"{name} has {run.get(key)!r}; evaluate them on the same prepared data with the same protocol."
+                )
+
+
+def estimate(values: Iterable[float | None]) -> Estimate | None:
+    """Mean, deviation and 95 % t-interval; None if a run has no value, deviation NaN for a single run."""
+    values = list(values)
+    if not values or not all(_finite(value) for value in values):
+        return None
+    if len(values) == 1:
+        return Estimate(float(values[0]), math.nan, math.nan)
+    deviation = float(np.std(values, ddof=1))
+    return Estimate(float(np.mean(values)), deviation, t_quantile(len(values) - 1) * deviation / math.sqrt(len(values)))
+
+
+def t_quantile(degrees: int, coverage: float = 0.95) -> float:
+    """Half-width in standard errors that covers `coverage` of Student's t with `degrees` >= 1 degrees of freedom.
+
+    With t = sqrt(degrees) tan(angle) the density becomes cos(angle)^(degrees - 1) on [0, pi / 2): no tail to cut off.
+    """
+    angle = np.linspace(0.0, math.pi / 2, 100_001)
+    density = np.cos(angle) ** (degrees - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(degrees) * math.tan(float(np.interp(coverage, share / share[-1], angle)))
+
+
+def describe(results: Mapping[str, Any]) -> str:
+    """Data set, protocol and sizes in one line."""
+    return (
+        f"{results['dataset']}, {results.get('split', 'query/gallery')}, protocol {results['protocol']}: "
+        f"{_count(results.get('queries'))} queries, {_count(results.get('gallery'))} gallery images"
+        + (", part of the data set only" if results.get("partial") else "")
+        + (
+            f", {results['queries_without_match']} queries without a match ({results.get('no_match', '')})"
+            if results.get("queries_without_match")
+            else ""
+        )
+        + _seeds(results)
+    )
+
+
+def method_names(results: Mapping[str, Any]) -> list[str]:
+    """The methods that the results hold, the known ones first and in schema.METHODS' order."""
+    known = [name for name in schema.METHODS if name in results["methods"]]
+    return known + [name for name in results["methods"] if name not in schema.METHODS]
+
+
+def by_weight(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Entries of "weights", largest absolute weight first."""
+    return sorted(results.get("weights") or (), key=lambda item: -abs(mean(item["weight"]) or 0.0))
+
+
+def display(attribute: str) -> str:
+    """The literature's name of a PETA attribute; other names as they are."""
+    return paper.DISPLAY.get(attribute, attribute)
+
+
+def mean(value: float | Estimate | None) -> float | None:
+    """The number itself, or an estimate's mean."""
+    return value.mean if isinstance(value, Estimate) else value
+
+
+def render(table: Table, format: str = "text") -> str:
+    """A table as "text", "markdown" or "latex".
+
+    Raises:
+      ValueError: another format.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"There is no table format {format!r}; choose one of {', '.join(FORMATS)}.")
+    return FORMATS[format](table)
+
+
+def _text(table: Table) -> str:
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return "  ".join([first.strip().ljust(widths[0]), *rest]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [table.caption, rule, line(table.columns), rule, *map(line, table.rows), rule]
+    return "\n".join(lines + textwrap.wrap(table.note, 110)) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(map(escape_markdown, cells))} |"
+
+    rule = "| --- |" + " ---: |" * (len(table.columns) - 1)
+    lines = [escape_markdown(table.caption), "", line(table.columns), rule, *map(line, table.rows)]
+    return "\n".join(lines + (["", escape_markdown(table.note)] if table.note else [])) + "\n"
+
+
+def _latex(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(map(escape_latex, cells)) + r" \\"
+
+    caption = escape_latex(f"{table.caption}. {table.note}".strip())
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\hline", line(table.columns), r"\hline"]
+    lines += [*map(line, table.rows), r"\hline", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"text": _text, "markdown": _markdown, "latex": _latex}
+
+
+def escape_markdown(text: str) -> str:
+    """Text in which Markdown finds nothing to interpret, fit for a table's cell."""
+    return "".join("\\" + c if c in "\\|`*_<[]" else c for c in " ".join(text.split()))
+
+
+LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text in which LaTeX finds nothing to interpret."""
+    return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
+
+
+def _published(results: Mapping[str, Any]) -> paper.Published | None:
+    name = str(results["dataset"])
+    return None if "labeled" in name else paper.PAPER.get(name.split("/")[0])  # the paper's CUHK03 is the detected one
+
+
+def _paper_row(title: str, published: paper.Published, values: Sequence[float | None]) -> tuple[str, ...]:
+    shown = dict(zip((published.mean_average_precision, *(f"rank{k}" for k in schema.RANKS)), values, strict=True))
+    return (title, *(_plain(shown.get(metric)) for metric in schema.METRICS))
+
+
+def _seeds(results: Mapping[str, Any]) -> str:
+    count = results.get("runs_aggregated", 1)
+    return f"; mean and 95 % interval over {count} runs" if count > 1 else ""
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(mean(value))
+
+
+def _number(value: float | Estimate | None, digits: int = 3, factor: float = 1.0) -> str:
+    if not _finite(value):
+        return "-"
+    shown = f"{factor * mean(value):.{digits}f}"
+    if isinstance(value, Estimate) and math.isfinite(value.half_width):
+        shown += f" ± {factor * value.half_width:.{digits}f}"
+    return shown
+
+
+def _percent(value: float | Estimate | None) -> str:
+    return _number(value, 1, 100.0)
+
+
+def _plain(value: float | None) -> str:
+    return _number(value, 1)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
