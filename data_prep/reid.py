@@ -2,15 +2,17 @@
 
 Images are stored as the bytes that came (JPEG, PNG or BMP). Without TensorFlow, TFDS stores an image only from a path
 or from encoded bytes in a file object; arrays would need TensorFlow. Reading with
-`builder.as_data_source(split=..., decoders={"image": tfds.decode.SkipDecoding()})` gives the bytes back; decode them with
-`PIL.Image.open(...).convert("RGB")`: TFDS's own decoder neither resolves palettes nor drops alpha channels. Text features
-come back as bytes.
+`builder.as_data_source(split=..., decoders={"image": tfds.decode.SkipDecoding()})` gives the bytes back; decode them
+with `PIL.Image.open(...).convert("RGB")`: TFDS's own decoder neither resolves palettes nor drops alpha channels.
+Text features come back as bytes.
 """
 
+import functools
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -73,38 +75,33 @@ def features(num_attributes: int) -> tfds.features.FeaturesDict:
     )
 
 
-def record(
-    image: str | os.PathLike | bytes,
-    *,
-    builder: str,
-    config: str,
-    file_name: str,
-    person_id: int,
-    camera_id: int = UNKNOWN_CAMERA,
-    attributes: Sequence[int] | np.ndarray = (),
-) -> tuple[str, dict]:
-    """One example as `_generate_examples` yields it.
+class Example(NamedTuple):
+    """One image of a data set, before it is written."""
 
-    Args:
-      image: path of an image file, or its bytes; stored untouched.
-      builder: name of the data set, the first part of the key.
-      config: name of its config, the second part.
-      file_name: path relative to the data set, with "/"; unique within a config.
-      person_id: >= 1 a person, 0 a distractor, -1 junk.
-      camera_id: -1 where unknown.
-      attributes: [A] of 1 yes, 0 no, -1 unknown.
+    image: str | os.PathLike | bytes  # path of an image file, or its bytes; stored untouched
+    file_name: str  # path within the data set, with "/"; unique within a split
+    person_id: int
+    camera_id: int = UNKNOWN_CAMERA
+    attributes: Sequence[int] | np.ndarray = ()  # [A] of 1 yes, 0 no, -1 unknown
 
-    Returns:
-      (key, example) where key is "builder/config/file_name".
-    """
-    key = f"{builder}/{config}/{file_name}"
+
+class Contents(NamedTuple):
+    """All that one config of a data set holds."""
+
+    splits: dict[str, list[Example]]
+    metadata: dict  # keyword arguments of `metadata`
+
+
+def record(example: Example, *, builder: str, config: str) -> tuple[str, dict]:
+    """(key, record) as a TFDS generator yields it; key is "builder/config/file_name"."""
+    key = f"{builder}/{config}/{example.file_name}"
     return key, {
-        "image": io.BytesIO(image) if isinstance(image, bytes) else pathlib.Path(image),
+        "image": io.BytesIO(example.image) if isinstance(example.image, bytes) else pathlib.Path(example.image),
         "key": key,
-        "file_name": file_name,
-        "person_id": person_id,
-        "camera_id": camera_id,
-        "attributes": np.asarray(attributes, np.int8),
+        "file_name": example.file_name,
+        "person_id": example.person_id,
+        "camera_id": example.camera_id,
+        "attributes": np.asarray(example.attributes, np.int8),
     }
 
 
@@ -127,3 +124,33 @@ def metadata(
     if len(set(attribute_names)) != len(attribute_names):
         raise ValueError(f"An attribute name comes twice in {list(attribute_names)}; each may come once.")
     return tfds.core.MetadataDict(attribute_names=list(attribute_names), protocol=protocol, partial=partial, **extras)
+
+
+class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS builder whose subclass says in `read` what one config holds; nothing is written before that is known.
+
+    Constructing one is for preparing; what is prepared is read with `tfds.builder_from_directory`, without raw files.
+    """
+
+    def __init__(self, *, options: dict | None = None, **kwargs):
+        """`options`: keyword arguments of the subclass's `read`, such as `raw_dir`."""
+        self._options = options or {}
+        super().__init__(file_format="array_record", **kwargs)
+
+    def read(self, **options) -> Contents:
+        raise NotImplementedError
+
+    @functools.cached_property
+    def contents(self) -> Contents:
+        return self.read(**self._options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        about = metadata(**self.contents.metadata)
+        return tfds.core.DatasetInfo(builder=self, features=features(len(about["attribute_names"])), metadata=about)
+
+    def _split_generators(self, dl_manager) -> dict:
+        return {split: self._generate_examples(examples) for split, examples in self.contents.splits.items()}
+
+    def _generate_examples(self, examples: list[Example]) -> Iterator[tuple[str, dict]]:
+        for example in examples:
+            yield record(example, builder=self.name, config=self.builder_config.name)

@@ -1,0 +1,309 @@
+"""Turns raw files into a prepared data set (TFDS, ArrayRecord), whole or not at all.
+
+./launch.sh prepare --dataset=peta --config_name=random_0 --raw_dir=FOLDER --data_dir=data/tfds
+"""
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import importlib
+import inspect
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+from typing import NamedTuple
+
+import PIL.Image
+import tensorflow_datasets as tfds
+from absl import app, flags, logging
+
+from data_prep import reid
+
+
+class Dataset(NamedTuple):
+    """How one data set is prepared; its builder is data_prep/NAME/NAME_dataset_builder.py."""
+
+    options: tuple[str, ...]  # flags that it takes
+    needs: tuple[str, ...] = ()  # those without which it cannot begin
+    free_names: bool = False  # config names are the user's to choose
+
+
+DATASETS = {
+    "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed"), needs=("raw_dir",)),
+    "image_folder": Dataset(("raw_dir", "csv"), needs=("raw_dir", "csv"), free_names=True),
+    "synthetic_pedestrians": Dataset(("seed",)),
+}
+
+
+def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.PathLike, **options) -> pathlib.Path:
+    """Prepares one config of one data set, unless it is there already.
+
+    Args:
+      dataset: a name in DATASETS.
+      config_name: one of the data set's configs; may be left out where there is one alone.
+      data_dir: where prepared data sets lie; this one goes to data_dir/dataset/config_name/version.
+      options: what the data set takes, such as raw_dir, split_file, csv, peta_mat (paths) or seed (int); None is unset.
+
+    Returns:
+      The prepared folder.
+
+    Raises:
+      ValueError: an unknown name or option, input that is not as wanted, or a set prepared with other options.
+      FileNotFoundError: a missing file or folder.
+      OSError: too little room on the disk, or another `prepare` of the same set in progress.
+    """
+    _one_of(dataset, DATASETS, what="data set")
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if name not in DATASETS[dataset].options:
+            raise ValueError(f"{dataset} takes no --{name}; it takes --{', --'.join(DATASETS[dataset].options)}.")
+    builder_class = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder").Builder
+    config_name = _config_name(dataset, config_name, list(builder_class.builder_configs))
+    data_dir = pathlib.Path(data_dir)
+    final = data_dir / dataset / config_name / str(builder_class.VERSION)
+    if _is_prepared(final, options):
+        _say(f"Already prepared: {final}")
+        return final
+    for name in DATASETS[dataset].needs:
+        if name not in options:
+            raise ValueError(f"{dataset} needs --{name}.")
+
+    with _staging(data_dir, f".preparing-{dataset}-{config_name}") as staging:
+        if _is_prepared(final, options):  # by another process, while this one waited for nothing
+            return final
+        arguments = {"config": config_name, "data_dir": staging / "data"}
+        if issubclass(builder_class, reid.ContentsBuilder):
+            builder = builder_class(options=options, **arguments)
+            images = [example.image for examples in builder.contents.splits.values() for example in examples]
+            check_room([image for image in images if not isinstance(image, bytes)], data_dir)
+            check_images(sorted({pathlib.Path(image) for image in images if not isinstance(image, bytes)}))
+        else:  # draws its images itself
+            builder = builder_class(**arguments, **options, **_file_format(builder_class))
+        _say("Writing ...")
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of the temporary folder
+            if not sys.stderr.isatty():
+                tfds.disable_progress_bar()
+            builder.download_and_prepare(file_format="array_record")
+        _write_json(pathlib.Path(builder.data_path) / "fingerprint.json", fingerprint(builder))
+        _write_json(pathlib.Path(builder.data_path) / "options.json", _traces(options))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(builder.data_path, final)
+    return final
+
+
+def check_room(images: list[str | os.PathLike], data_dir: pathlib.Path) -> None:
+    """That the disk has room for a copy of the images; two while TFDS sorts more than a gigabyte."""
+    size = sum(os.path.getsize(image) for image in images)
+    needed, free = size * (2.1 if size > 1 << 30 else 1.1), shutil.disk_usage(data_dir).free
+    if needed > free:
+        raise OSError(f"{data_dir} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed; make room first.")
+
+
+def check_images(paths: list[pathlib.Path]) -> None:
+    """That every file decodes.
+
+    Raises:
+      ValueError: names the first file that does not, and says how many.
+    """
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        faults = list(_progress(pool.map(_fault, paths), total=len(paths), what="Checking images"))
+    bad = [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0][0]} ({bad[0][1]}); "
+            "copy them again from the original."
+        )
+
+
+def _fault(path: pathlib.Path) -> str | None:
+    try:
+        if path.stat().st_size == 0:
+            return "0 bytes"
+        with PIL.Image.open(path) as image:
+            image.load()
+    except PIL.UnidentifiedImageError:
+        return "not an image"
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, DecompressionBombError and others
+        return str(error)
+    return None
+
+
+def fingerprint(builder: tfds.core.DatasetBuilder) -> dict:
+    """What a prepared set holds: per split "images", "people", "cameras" and "sha256" over its records in order, and
+    "sha256" over all splits.
+
+    A record is hashed field by field, each behind its length, so that the value depends on what is stored and not on
+    how a version of protobuf lays it out.
+    """
+    found: dict = {}
+    for split in builder.info.splits:
+        digest, people, cameras = hashlib.sha256(), set(), set()
+        for record in builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()}):
+            numbers = f"{record['person_id']} {record['camera_id']}".encode()
+            for field in (record["key"], record["file_name"], numbers, record["attributes"].tobytes(), record["image"]):
+                digest.update(len(field).to_bytes(8, "little"))
+                digest.update(field)
+            people.add(int(record["person_id"]))
+            cameras.add(int(record["camera_id"]))
+        found[split] = {
+            "images": builder.info.splits[split].num_examples,
+            "people": sum(person >= 1 for person in people),
+            "cameras": len(cameras - {reid.UNKNOWN_CAMERA}),
+            "sha256": digest.hexdigest(),
+        }
+    parts = "".join(f"{split} {found[split]['sha256']}\n" for split in sorted(found))
+    return found | {"sha256": hashlib.sha256(parts.encode()).hexdigest()}
+
+
+def table(folder: pathlib.Path) -> str:
+    """Split, images, people, cameras and attributes of a prepared folder, as text."""
+    marks = json.loads((folder / "fingerprint.json").read_text())
+    attributes = len(json.loads((folder / "metadata.json").read_text())["attribute_names"])
+    rows = [("split", "images", "people", "cameras", "attributes")]
+    for split, mark in marks.items():
+        if split != "sha256":
+            counts = (mark["images"], mark["people"], mark["cameras"], attributes)
+            rows.append((split, *(f"{count:,}" if count else "-" for count in counts)))
+    return "\n".join(f"{row[0]:10}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
+
+
+def _one_of(name: str, names: Iterable[str], *, what: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+        raise ValueError(f"No {what} {name!r}; {hint}")
+
+
+def _config_name(dataset: str, config_name: str | None, names: list[str]) -> str:
+    if config_name is None and len(names) == 1:
+        return names[0]
+    if config_name is None:
+        raise ValueError(f"{dataset} needs --config_name; there are {', '.join(names)}.")
+    if not DATASETS[dataset].free_names:
+        _one_of(config_name, names, what=f"config of {dataset}")
+    elif not re.fullmatch(r"\w[\w.-]*", config_name):
+        raise ValueError(f"A config is named with letters, digits, '_', '.' and '-', not {config_name!r}.")
+    return config_name
+
+
+def _traces(options: dict) -> dict:
+    """What of the options decides the contents: values, and for files given by name the hash of what they hold."""
+    traces = {name: value for name, value in options.items() if name == "seed"}
+    for name in ("split_file", "csv", "peta_mat"):
+        if name in options and pathlib.Path(options[name]).is_file():
+            traces[name + "_sha256"] = hashlib.sha256(pathlib.Path(options[name]).read_bytes()).hexdigest()
+    return traces
+
+
+def _is_prepared(final: pathlib.Path, options: dict) -> bool:
+    """Whether the folder is there; an error where it was made with other options than these."""
+    if not final.exists():
+        return False
+    try:
+        before = json.loads((final / "options.json").read_text())
+    except (OSError, ValueError):
+        raise ValueError(f"{final} was not written by prepare, or not wholly; remove it and start again.") from None
+    now = _traces(options)
+    for name in ("seed", "split_file_sha256", "csv_sha256"):
+        if before.get(name) != now.get(name) and (name in now or name == "split_file_sha256"):
+            raise ValueError(
+                f"{final} was prepared with {name} {before.get(name)}, asked for is {now.get(name)}; remove that "
+                "folder or choose another --data_dir."
+            )
+    return True
+
+
+def _file_format(builder_class: type) -> dict:
+    """The format as keyword where the builder does not fix it itself."""
+    return {"file_format": "array_record"} if "file_format" in inspect.signature(builder_class).parameters else {}
+
+
+@contextlib.contextmanager
+def _staging(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A folder in `data_dir` for what is not finished, emptied of what an earlier try left, and removed at the end."""
+    staging = data_dir / name
+    staging.mkdir(parents=True, exist_ok=True)
+    with open(staging / "lock", "w") as lock:
+        try:
+            fcntl.flock(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # let go by the system when the process ends, however it ends
+        except OSError:
+            raise OSError(f"Another prepare is writing {staging}; wait for it, or stop it.") from None
+        shutil.rmtree(staging / "data", ignore_errors=True)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _progress(items: Iterable, *, total: int, what: str) -> Iterator:
+    """The items, with a line on stderr now and then."""
+    live, start, last = sys.stderr.isatty(), time.monotonic(), 0.0
+    for count, item in enumerate(items, start=1):
+        yield item
+        elapsed = time.monotonic() - start
+        if count == total or elapsed - last > (0.2 if live else 10):
+            last = elapsed
+            line = f"{what} {count:,} of {total:,}, {count / max(elapsed, 1e-9):,.0f}/s"
+            print(
+                f"\r{line}\x1b[K" if live and count < total else f"\r{line}" if live else line,
+                file=sys.stderr,
+                end="" if live and count < total else "\n",
+                flush=True,
+            )
+
+
+def _write_json(path: pathlib.Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+_DATASET = flags.DEFINE_string("dataset", None, f"What to prepare: {', '.join(DATASETS)}.")
+_CONFIG_NAME = flags.DEFINE_string("config_name", None, "Which config of it; data_prep/DATASET/README.md lists them.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
+_RAW_DIR = flags.DEFINE_string("raw_dir", None, "The files as they were released, unpacked.")
+_PETA_MAT = flags.DEFINE_string("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
+_SPLIT_FILE = flags.DEFINE_string("split_file", None, "CSV path,role that replaces a drawn split.")
+_CSV = flags.DEFINE_string("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
+_SEED = flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments {argv[1:]}; flags look like --dataset=peta.")
+    logging.set_verbosity(logging.WARNING)  # TFDS logs every step
+    try:
+        folder = prepare(
+            _DATASET.value,
+            _CONFIG_NAME.value,
+            data_dir=_DATA_DIR.value,
+            raw_dir=_RAW_DIR.value,
+            peta_mat=_PETA_MAT.value,
+            split_file=_SPLIT_FILE.value,
+            csv=_CSV.value,
+            seed=_SEED.value,
+        )
+    except (ValueError, OSError) as error:
+        _say(f"prepare: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("\nprepare: interrupted, nothing was written; the same command starts again.")
+        sys.exit(130)
+    print(f"{table(folder)}\n{folder}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["dataset", "data_dir"])
+    app.run(main)
