@@ -1,0 +1,150 @@
+"""Batches as a pure function of (seed, step), assembled by Grain's threads while the device computes.
+
+The unit that Grain maps is the step, not the record: one call decodes and augments the rows of one batch into one
+array. Any step can be asked for first, so resuming needs no iterator state; the number of threads, processes and
+hosts cannot change what a batch holds; and Python's cost is paid once a batch. Decoding and resizing release the
+interpreter lock, so threads use all cores.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import grain
+import numpy as np
+
+from acrn_jax.data import source, transforms
+
+Batch = dict[str, np.ndarray]
+_FOREVER = 2**40  # steps
+
+
+def train_batches(
+    split: source.Split,
+    plan: Callable[[int], np.ndarray],
+    *,
+    height: int,
+    width: int,
+    seed: int,
+    augment: transforms.Augment | None = None,
+    columns: Mapping[str, np.ndarray] | None = None,
+    first_step: int = 0,
+    steps: int = _FOREVER,
+    share: slice = slice(None),
+    threads: int = 2,
+    prefetch: int = 4,
+    workers: int = 0,
+    cache_bytes: int = 0,
+) -> Iterator[Batch]:
+    """Training batches from global step `first_step` on, up to step `steps`.
+
+    Args:
+      split: where images come from.
+      plan: epoch -> record numbers int64 [batches, rows] (data/sampler.py), as many batches in every epoch.
+      height: of the images that come out, pixels.
+      width: likewise.
+      seed: of the augmentation.
+      augment: what happens at random; None: what evaluation sees.
+      columns: name -> array [N, ...], joined by record: "person", "camera_id", "attributes", "probabilities".
+      first_step: global step of the first batch.
+      steps: global step at which the run ends.
+      share: rows of each global batch that this process assembles.
+      threads: batches in the making at a time.
+      prefetch: batches waiting ready at most; at least `threads` to keep those busy.
+      workers: processes that assemble instead of this one's threads; each has `threads` of its own.
+      cache_bytes: images are decoded and resized once and kept while all of them take no more than this.
+
+    Returns:
+      Iterator of dicts: image uint8 [rows, height, width, 3] and the columns.
+
+    Raises:
+      ValueError: a column has another length than the split; while iterating: a broken image, named by its key.
+    """
+    columns = dict(columns or {})
+    for name, column in columns.items():
+        if len(column) != len(split):
+            raise ValueError(f"Column {name!r} has {len(column)} rows, {split.name} has {len(split)} records.")
+    make = _Maker(split, plan, height, width, seed, augment, columns, share, cache_bytes)
+    dataset = grain.MapDataset.range(first_step, max(first_step, steps)).map(make)
+    if len(dataset) == 0:
+        return iter(())
+    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
+    if workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(batches)
+
+
+def eval_batches(
+    split: source.Split,
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    columns: Mapping[str, np.ndarray] | None = None,
+    threads: int = 2,
+    prefetch: int = 4,
+) -> Iterator[Batch]:
+    """All records once, in order; the last batch is filled up with its last record, where `valid` [batch] is False."""
+    numbers = np.arange(-(-len(split) // batch) * batch).reshape(-1, batch)
+    rows = np.minimum(numbers, len(split) - 1)
+    make = _Maker(split, lambda epoch: rows, height, width, 0, None, dict(columns or {}), slice(None), 0)
+    dataset = grain.MapDataset.range(len(rows)).map(lambda step: make(step) | {"valid": numbers[step] < len(split)})
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+
+
+def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds that it was waited for."""
+    while True:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - start
+
+
+class _Maker:
+    """Global step -> batch; a class since it keeps the epoch's plan and the decoded images."""
+
+    def __init__(self, split, plan, height, width, seed, augment, columns, share, cache_bytes):
+        self.split, self.plan, self.columns, self.share = split, plan, columns, share
+        self.height, self.width, self.seed, self.augment = height, width, seed, augment
+        self.batches = len(plan(0))
+        self.epoch = (-1, None)  # the plan used last
+        self.stored_size = augment.enlarged(height, width) if augment else (height, width)
+        shape = (len(split), *self.stored_size, 3)
+        self.cache = np.empty(shape, np.uint8) if np.prod(shape) <= cache_bytes else None
+        self.cached = np.zeros(len(split), bool)
+
+    def __call__(self, step: int) -> Batch:
+        epoch, index = divmod(int(step), self.batches)
+        number, plan = self.epoch  # one read: other threads may be an epoch ahead or behind
+        if number != epoch:
+            plan = self.plan(epoch)
+            self.epoch = (epoch, plan)
+        rows = plan[index]
+        drawn = {}
+        if self.augment:
+            drawn = transforms.draw(self.augment, len(rows), self.height, self.width, seed=self.seed, step=int(step))
+            drawn = {name: values[self.share] for name, values in drawn.items()}
+        rows = rows[self.share]
+        images = np.empty((len(rows), self.height, self.width, 3), np.uint8)
+        for i, row in enumerate(rows):
+            self._image(row, {name: values[i] for name, values in drawn.items()}, images[i])
+        return {"image": images} | {name: column[rows] for name, column in self.columns.items()}
+
+    def _image(self, row, drawn, out):
+        """Writes the image of one record into `out`."""
+        top, left = drawn.get("top", 0), drawn.get("left", 0)
+        data, key = self.split.image_bytes, self.split.key[row]
+        if self.cache is not None:
+            if not self.cached[row]:
+                self.cache[row] = transforms.prepare(data(row), *self.stored_size, key=key)
+                self.cached[row] = True  # last, so that no other thread reads a half-written image
+            image = self.cache[row, top : top + self.height, left : left + self.width]
+        else:
+            image = transforms.decode(data(row), key=key)
+            down, across = image.shape[0] / self.stored_size[0], image.shape[1] / self.stored_size[1]
+            window = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
+            image = transforms.resize(image, self.height, self.width, window=window)
+        out[...] = image[:, ::-1] if drawn.get("flip", False) else image
+        if drawn:
+            transforms.finish(out, drawn)

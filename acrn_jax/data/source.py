@@ -1,0 +1,151 @@
+"""Prepared data sets as random-access records: label columns read once, images as the bytes they were published in."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from acrn_jax import schema
+
+_CHUNK = 4096  # records read at once: the reader's own threads work within one call
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """N records of one split, or of a part of it."""
+
+    name: str  # dataset/config/split, for messages and result files
+    key: np.ndarray  # [N] str, unique: dataset/config/relative path
+    file_name: np.ndarray  # [N] str, relative path
+    person_id: np.ndarray  # [N] int32
+    camera_id: np.ndarray  # [N] int32
+    attributes: np.ndarray  # [N, A] int8: 1 yes, 0 no, -1 unknown
+    attribute_names: tuple[str, ...]  # [A]
+    metadata: dict[str, Any]
+    fingerprint: str  # sha256 over the records, in order
+    rows: np.ndarray  # [N] int64, places in the prepared split
+    read: Callable[[int], bytes]  # place in the prepared split -> encoded image
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def protocol(self) -> str:
+        """How the data set wants to be evaluated, as its builder says."""
+        return self.metadata["protocol"]
+
+    @property
+    def labels(self) -> schema.Labels:
+        """Who is on the images, and seen by which camera."""
+        return schema.Labels(self.person_id, self.camera_id)
+
+    def image_bytes(self, i: int) -> bytes:
+        """Encoded image of record i, as published."""
+        return self.read(int(self.rows[i]))
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The records at `indices` ([M] int, or [N] bool) as a split of their own; images stay where they are."""
+        indices = np.asarray(indices)
+        if indices.dtype == bool and indices.shape != (len(self),):
+            raise ValueError(f"The mask has shape {indices.shape}, {self.name} has {len(self)} records.")
+        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        part = hashlib.sha256(self.fingerprint.encode() + indices.astype("<i8").tobytes()).hexdigest()
+        columns = ("key", "file_name", "person_id", "camera_id", "attributes", "rows")
+        taken = {name: getattr(self, name)[indices] for name in columns}
+        return dataclasses.replace(self, fingerprint=part, **taken)
+
+
+def open_split(
+    data_dir: str | pathlib.Path, dataset: str, config_name: str, split: str, *, keep_bytes: int = 2**30
+) -> Split:
+    """Opens one split of a prepared data set.
+
+    One pass reads all records (about 1.2 s for 19,000 of Market-1501's size). Encoded images stay in memory where a
+    split has no more than `keep_bytes` of them, since one read from disk costs as much as decoding a small JPEG.
+
+    Raises:
+      FileNotFoundError: the folder is missing, or the data set is not prepared in it.
+      ValueError: no such split, or not a data set of this project.
+    """
+    folder = _folder(pathlib.Path(data_dir), dataset, config_name)
+    builder = tfds.builder_from_directory(folder)
+    name = f"{dataset}/{config_name}/{split}"
+    if split not in builder.info.splits:
+        raise ValueError(f"{dataset}/{config_name} has no split {split!r}; it has {', '.join(builder.info.splits)}.")
+    # Parsing the records here instead of by TFDS reads a split five times as fast.
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    source = builder.as_data_source(split, deserialize_method=raw).data_source
+    images, columns, kept, digest = [], [], 0, hashlib.sha256()
+    for start in range(0, len(source), _CHUNK):
+        for record in source.__getitems__(range(start, min(start + _CHUNK, len(source)))):
+            digest.update(record)
+            image, *labels = _parse(record)
+            columns.append(labels)
+            kept += len(image)
+            if kept <= keep_bytes:
+                images.append(image)
+    if not columns:
+        raise ValueError(f"Split {name} holds no images; prepare it again from complete raw data.")
+    key, file_name, person_id, camera_id, attributes = zip(*columns, strict=True)
+    metadata = dict(builder.info.metadata or {})
+    attribute_names = tuple(metadata.get("attribute_names", ()))
+    if len(attributes[0]) != len(attribute_names):
+        raise ValueError(f"{name} has {len(attributes[0])} attributes a record but {len(attribute_names)} names.")
+    return Split(
+        name=name,
+        key=np.array(key),
+        file_name=np.array(file_name),
+        person_id=np.array(person_id, np.int32),
+        camera_id=np.array(camera_id, np.int32),
+        attributes=np.array(attributes, np.int8).reshape(len(key), len(attribute_names)),
+        attribute_names=attribute_names,
+        metadata=metadata,
+        fingerprint=_stored_fingerprint(folder, split) or digest.hexdigest(),
+        rows=np.arange(len(key), dtype=np.int64),
+        read=images.__getitem__ if kept <= keep_bytes else functools.partial(_read_image, source),
+    )
+
+
+def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.Path:
+    """Folder of the newest prepared version."""
+    prepare = f"./launch.sh prepare --dataset={dataset} --config_name={config_name} --data_dir={data_dir}"
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"There is no data folder {data_dir}; make it with: {prepare}")
+    found = sorted(data_dir.glob("*/*/*/dataset_info.json"), key=lambda file: _version(file.parent.name))
+    found = [file.parent for file in found if not file.parent.name.startswith("incomplete")]
+    wanted = [folder for folder in found if folder.parent == data_dir / dataset / config_name]
+    if not wanted:
+        there = sorted({"/".join(folder.parts[-3:-1]) for folder in found})
+        raise FileNotFoundError(
+            f"{dataset}/{config_name} is not prepared in {data_dir} (there: {', '.join(there) or 'nothing'}); "
+            f"prepare it with: {prepare}"
+        )
+    return wanted[-1]
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in name.split("."))
+
+
+def _stored_fingerprint(folder: pathlib.Path, split: str) -> str | None:
+    file = folder / "fingerprint.json"
+    return json.loads(file.read_text())[split]["sha256"] if file.exists() else None
+
+
+def _parse(record: bytes) -> tuple[bytes, str, str, int, int, Sequence[int]]:
+    """Serialised record -> image, key, file_name, person_id, camera_id, attributes."""
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    image, key, file_name = (feature[name].bytes_list.value[0] for name in ("image", "key", "file_name"))
+    person_id, camera_id = (feature[name].int64_list.value[0] for name in ("person_id", "camera_id"))
+    return image, key.decode(), file_name.decode(), person_id, camera_id, tuple(feature["attributes"].int64_list.value)
+
+
+def _read_image(source: Sequence[bytes], i: int) -> bytes:
+    return _parse(source[i])[0]

@@ -1,0 +1,137 @@
+"""From encoded bytes to uint8 pixels: one preprocessing for training, evaluation and export, and random augmentation.
+
+Normalisation is not here: mean and deviation travel with a net and are applied on the device.
+"""
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
+_ERASE_TRIES = 10  # rectangles drawn until one fits
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """What happens at random to a training image.
+
+    Images are enlarged by `enlarge` and a window of the net's size is cut out at random. `flip` and `erase` are
+    probabilities. `brightness`, `contrast` and `saturation` are b in factors drawn from [1 - b, 1 + b].
+    """
+
+    enlarge: float = 1.125
+    flip: float = 0.5
+    erase: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self):
+        if self.enlarge < 1:
+            raise ValueError(f"enlarge is {self.enlarge}; the window cut out needs at least 1.")
+        for name in ("flip", "erase", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it lies between 0 and 1.")
+
+    def enlarged(self, height: int, width: int) -> tuple[int, int]:
+        """Size from which windows of height x width are cut, pixels."""
+        return round(height * self.enlarge), round(width * self.enlarge)
+
+
+def decode(data: bytes, *, key: str = "") -> np.ndarray:
+    """Pixels of an encoded image, uint8 [h, w, 3].
+
+    Raises:
+      ValueError: broken or unknown image; the sentence names `key`.
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            try:
+                return simplejpeg.decode_jpeg(data)
+            except ValueError:
+                pass  # Pillow also reads CMYK and forgives stray bytes, but not missing ones
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"Image {key!r} ({len(data)} bytes) cannot be decoded: {error}; replace it.") from error
+
+
+def resize(image: np.ndarray, height: int, width: int, *, window: tuple[float, ...] | None = None) -> np.ndarray:
+    """Bilinear with antialiasing, uint8 [h, w, 3] -> [height, width, 3].
+
+    `window` (left, top, right, bottom in the pixels of `image`) is the part that fills the result; equal to resizing
+    the whole image and cutting it out, at less cost.
+    """
+    if window is None and image.shape[:2] == (height, width):
+        return image
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=window)
+    return np.frombuffer(resized.tobytes(), np.uint8).reshape(height, width, 3)
+
+
+def prepare(data: bytes, height: int, width: int, *, key: str = "") -> np.ndarray:
+    """The preprocessing of every net: encoded image -> uint8 [height, width, 3].
+
+    Raises:
+      ValueError: broken or unknown image.
+    """
+    return resize(decode(data, key=key), height, width)
+
+
+def draw(augment: Augment, rows: int, height: int, width: int, *, seed: int, step: int) -> dict[str, np.ndarray]:
+    """Everything random about one global batch, a pure function of (seed, step); arrays [rows] or [rows, ...].
+
+    Drawn for the whole batch at once, so that a row's augmentation does not depend on who assembles it.
+
+    Returns:
+      top, left int: window in the enlarged image; flip bool; brightness, contrast, saturation float32 factors; erase
+      int [rows, 4] top, left, height, width (height 0: nothing); noise int64, seed of what fills the erased part.
+    """
+    rng = np.random.default_rng((seed, step, 3))  # the last number names the use: plans have their own
+    enlarged_height, enlarged_width = augment.enlarged(height, width)
+    drawn = {
+        "top": rng.integers(enlarged_height - height + 1, size=rows),
+        "left": rng.integers(enlarged_width - width + 1, size=rows),
+        "flip": rng.random(rows) < augment.flip,
+    }
+    for name in ("brightness", "contrast", "saturation"):
+        spread = getattr(augment, name)
+        drawn[name] = rng.uniform(1 - spread, 1 + spread, rows).astype(np.float32)
+    drawn["erase"] = _rectangles(rows, height, width, rng) * (rng.random(rows) < augment.erase)[:, None]
+    drawn["noise"] = rng.integers(2**63, size=rows)
+    return drawn
+
+
+def finish(image: np.ndarray, drawn: dict[str, Any]) -> None:
+    """Colour jitter and random erasing of one image uint8 [H, W, 3], in place; `drawn` is its row of `draw`.
+
+    Jitter is brightness, contrast, saturation, in this order and rounded once, at the end. The erased part is filled
+    with noise.
+
+    Source: Zhong et al., "Random Erasing Data Augmentation", 2017, algorithm 1 (random values).
+    """
+    brightness, contrast, saturation = (drawn[name] for name in ("brightness", "contrast", "saturation"))
+    if (brightness, contrast, saturation) != (1, 1, 1):
+        # All three are linear in the pixel, so they are one 3x3 matrix and one shift towards the mean grey.
+        mix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * _GREY[:, None]
+        pixels = image.reshape(-1, 3).astype(np.float32)
+        shift = (1 - contrast) * brightness * (pixels.mean(0) @ _GREY)
+        pixels = pixels @ (brightness * contrast * mix) + shift
+        image[...] = np.clip(np.rint(pixels), 0, 255).reshape(image.shape)
+    top, left, height, width = drawn["erase"]
+    if height:
+        noise = np.random.default_rng(drawn["noise"]).integers(256, size=(height, width, 3), dtype=np.uint8)
+        image[top : top + height, left : left + width] = noise
+
+
+def _rectangles(rows: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Rectangles of 2 to 40 per cent of the image, sides 0.3 to 1 / 0.3, int [rows, 4]; all 0 where no try fits."""
+    area = rng.uniform(0.02, 0.4, (rows, _ERASE_TRIES)) * height * width
+    ratio = rng.uniform(0.3, 1 / 0.3, area.shape)
+    sides = np.rint(np.sqrt([area * ratio, area / ratio])).astype(int)  # [2, rows, tries]
+    fits = (sides[0] < height) & (sides[1] < width) & (sides > 0).all(0)
+    first = fits.argmax(1)
+    tall, wide = (sides[axis, np.arange(rows), first] * fits.any(1) for axis in (0, 1))
+    return np.stack([rng.integers(height - tall), rng.integers(width - wide), tall, wide], axis=1)
