@@ -1,0 +1,101 @@
+"""What all verbs share: flags in, a result or one sentence out."""
+
+import difflib
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WRONG_INPUT, STOPPED = 2, 130  # exit codes
+
+flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the command line, runs `main(argv)` and leaves the process.
+
+    Wrong input (ValueError, OSError, wrong flags and config keys) becomes one sentence on stderr and exit code 2,
+    ctrl-C a sentence and 130; with --debug each keeps its traceback. Other exceptions are bugs and keep it always.
+    """
+    if any(re.fullmatch("--?debug(=true)?", argument) for argument in sys.argv):
+        app.run(main, argv=[sys.argv[0], *find_config(sys.argv[1:])])
+
+    def told(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except (ValueError, OSError, app.UsageError) as error:
+            return complain(sentence(error))
+        except KeyboardInterrupt:
+            return complain("stopped; run the same command again to continue.", STOPPED)
+
+    app.run(told, flags_parser=parse)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Sets absl's flags from argv, which starts with the program's name; leaves with a sentence if that fails."""
+    try:
+        rest = flags.FLAGS([argv[0], *find_config(argv[1:])])
+    except (KeyError, AttributeError) as error:  # what ml_collections raises for a key that the config does not have
+        key = re.search(r"[\"'](\w+)\\?[\"']", str(error))
+        if key is None:
+            raise
+        flag = next((a for a in argv if key[1] in a.split("=")[0].split(".")), argv[0])
+        near = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"did you mean {near[1]!r}?" if near else "configs/common.py lists every key."
+        sys.exit(complain(f"the config has no key {key[1]!r}, asked for by {flag}; {hint}"))
+    except (flags.Error, ValueError, OSError) as error:
+        sys.exit(complain(sentence(error)))
+    flags.FLAGS["verbosity"].using_default_value = False  # lest absl turns on the libraries' INFO lines
+    if len(rest) > 1:
+        sys.exit(complain(f"unexpected argument {rest[1]!r}; everything is a flag, such as --workdir=runs/first."))
+    return rest
+
+
+def find_config(arguments: list[str]) -> list[str]:
+    """The arguments, with a --config that exists only in this repository resolved to it.
+
+    Raises:
+      FileNotFoundError: there is no such file in either place.
+    """
+    arguments = list(arguments)
+    for place, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals and place + 1 == len(arguments):
+            break  # absl will say that the value is missing
+        place, value = (place, value) if equals else (place + 1, arguments[place + 1])
+        path, colon, mode = value.partition(":")
+        if not pathlib.Path(path).is_file():
+            if not (ROOT / path).is_file():
+                raise FileNotFoundError(f"there is no config file {path!r}{near_config(path)}")
+            value = f"{ROOT / path}{colon}{mode}"
+        arguments[place] = f"{flag}={value}" if equals else value
+    return arguments
+
+
+def near_config(path: str) -> str:
+    """Tells the configs that there are, the most similar name first if one is."""
+    names = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py") if file.stem != "common")
+    near = difflib.get_close_matches(pathlib.Path(path).stem, names, n=1)
+    return f"; did you mean configs/{near[0]}.py?" if near else f"; configs/ holds {', '.join(names)}."
+
+
+def sentence(error: BaseException) -> str:
+    """One line for the reader of an error, without traceback and error numbers."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    text = str(error)
+    if "Traceback (most recent call last)" in text:  # ml_collections, of an error in a config file
+        *_, last = re.finditer(r"^[\w.]+: ", text, re.MULTILINE)
+        text = text[last.end() :]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def complain(text: str, code: int = WRONG_INPUT) -> int:
+    """Prints the sentence to stderr, returns the exit code."""
+    print(f"acrn_jax: {text}", file=sys.stderr)
+    return code
