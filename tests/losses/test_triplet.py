@@ -1,0 +1,369 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acrn_jax.losses import triplet
+from acrn_jax.losses.mining import MINERS, Triplets
+from tests.losses import oracles
+
+KINDS = ("squared_euclidean", "euclidean", "cosine")
+MARGINS = (0, 0.3, "soft")
+PERSON = {"offline": [1, 2, 3, 1, 2, 3, 2, 3, 1]}
+MIXED = [4, 2, 4, 7, 2, 4, 7, 9, 2]  # 9 has no positive
+SCALES = {"scale_feature": 1.7, "scale_attribute": 0.4}
+
+
+def _batch(name, seed=0):
+    random = np.random.default_rng(seed)
+    feature = random.normal(size=(9, 4)).astype(np.float32)
+    attributes = random.uniform(size=(9, 3)).astype(np.float32)
+    weights = np.array([1.2, -0.7, 0.5], np.float32)
+    return feature, attributes, weights, jnp.array(PERSON.get(name, MIXED))
+
+
+def _mined(name, kind, feature, attributes, weights, person):
+    table = triplet.mining_distance(feature, attributes, weights, gamma=0.5, distance=kind, **SCALES)
+    return MINERS[name](table, person)
+
+
+def _listed(name, kind, feature, attributes, weights, person):
+    table = oracles.distances(feature, feature, kind) / 1.7
+    table = table + 0.5 * oracles.distances(attributes * weights, attributes * weights, kind) / 0.4
+    return oracles.mine(name, table, person.tolist())
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MINERS)
+def test_acrn_values_and_gradients_are_the_loops(name, kind, margin):
+    feature, attributes, weights, person = _batch(name)
+    options = {"margin": margin, "temperature": 0.3}
+
+    @jax.jit
+    def both(feature, weights):
+        def loss(feature, weights):
+            triplets = _mined(name, kind, feature, attributes, weights, person)
+            return triplet.acrn(
+                *(feature, attributes, weights, triplets),
+                **options,
+                **SCALES,
+                distance=kind,
+                attribute_gradient="flow",
+            )
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(feature, weights)
+
+    triplets = _listed(name, kind, feature, attributes, weights, person)
+
+    def expected(feature, weights):
+        rows = attributes * weights
+        terms = [(1 / 1.7, oracles.distances(feature, feature, kind)), (0.5 / 0.4, oracles.distances(rows, rows, kind))]
+        return oracles.triplet_loss(triplets, terms, **options)
+
+    (loss, info), (to_feature, to_weights) = both(feature, weights)
+    assert info["triplets"] == len(triplets)
+    np.testing.assert_allclose(loss, expected(feature, weights), rtol=1e-4)
+    wanted = oracles.gradient(lambda x: expected(x, weights), feature)
+    np.testing.assert_allclose(to_feature, wanted, rtol=1e-3, atol=2e-5)
+    assert abs(to_feature).max() > 0.01
+    wanted = oracles.gradient(lambda w: expected(feature, w), weights)
+    np.testing.assert_allclose(to_weights, wanted, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "active_only"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MINERS)
+def test_classic_and_attribute_are_the_loops(name, kind, reduction):
+    feature, attributes, weights, person = _batch(name, seed=1)
+    options = {"margin": 0.3, "reduction": reduction}
+    triplets = MINERS[name](triplet.mining_distance(feature, mine_on="feature", distance=kind), person)
+    listed = oracles.mine(name, oracles.distances(feature, feature, kind), person.tolist())
+
+    def expected(rows, scale):
+        return oracles.triplet_loss(listed, [(1 / scale, oracles.distances(rows, rows, kind))], **options)
+
+    def classic(feature):
+        return triplet.classic(feature, triplets, scale=1.7, distance=kind, **options)
+
+    (loss, info), gradient = jax.value_and_grad(classic, has_aux=True)(feature)
+    np.testing.assert_allclose(loss, expected(feature, 1.7), rtol=1e-4)
+    np.testing.assert_allclose(gradient, oracles.gradient(lambda x: expected(x, 1.7), feature), rtol=1e-3, atol=2e-5)
+    table = oracles.distances(feature, feature, kind) / 1.7
+    gaps = np.array([table[a, p] - table[a, n] for a, p, n in listed])
+    np.testing.assert_allclose(info["active"], np.mean(gaps + 0.3 > 0), rtol=1e-6)
+    np.testing.assert_allclose(info["positive"], np.mean([table[a, p] for a, p, _ in listed]), rtol=1e-4)
+    np.testing.assert_allclose(info["negative"], np.mean([table[a, n] for a, _, n in listed]), rtol=1e-4)
+
+    def attribute(weights):
+        return triplet.attribute(attributes, weights, triplets, scale=0.4, distance=kind, **options)
+
+    (loss, info), gradient = jax.value_and_grad(attribute, has_aux=True)(weights)
+    np.testing.assert_allclose(loss, expected(attributes * weights, 0.4), rtol=1e-4)
+    wanted = oracles.gradient(lambda w: expected(attributes * w, 0.4), weights)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=2e-5)
+    rows = attributes * weights
+    negatives = [oracles.distance(rows[a], rows[n], kind) / 0.4 for a, _, n in listed]
+    np.testing.assert_allclose(info["negative"], np.mean(negatives), rtol=1e-4)
+
+
+def _by_hand():
+    """Five offline triplets on a line; squared distances (positive, negative) stand beside the roots."""
+    feature = np.array([[0, 0, 0, 0, 0], [1, 0, 1, 0, 9], [1, 1, 0, 2, 0]])  # (1, 1) (0, 1) (1, 0) (0, 4) (81, 0)
+    two = np.sqrt(2)
+    attributes = np.array([[0, 0, 0, 0, 0], [0, two, 0, 0, 9], [two, 0, 0, 0, 0]])  # (0, 2) (2, 0) - - (81, 0)
+    person = np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [2, 3, 1, 5, 7]])  # the fifth positive is somebody else
+    columns = [jnp.asarray(x.reshape(15, 1), jnp.float32) for x in (feature, attributes)]
+    return *columns, jnp.ones(1), MINERS["offline"](None, jnp.array(person.ravel()))
+
+
+def test_switched_by_hand():
+    # margin 0.5, gamma 0.5: gaps without attributes 0 -1 1 -4, with them -1 0 1 -4; active above -0.5
+    loss, info = triplet.acrn(*_by_hand(), margin=0.5, gamma=0.5)
+    assert set(info) == {"triplets", "active", "positive", "negative", "switched_on", "switched_off"}
+    np.testing.assert_allclose(loss, (0.5 + 1.5) / 4, rtol=1e-6)
+    wanted = {"triplets": 4, "active": 0.5, "positive": 0.5, "negative": 1.5, "switched_on": 0.25, "switched_off": 0.25}
+    for name, value in wanted.items():
+        np.testing.assert_allclose(info[name], value, rtol=1e-6, err_msg=name)
+    loss, _ = triplet.acrn(*_by_hand(), margin=0.5, gamma=0.5, reduction="active_only")
+    np.testing.assert_allclose(loss, (0.5 + 1.5) / 2, rtol=1e-6)
+
+
+def test_switched_by_hand_with_soft_margin():
+    # active above 0: without attributes the third; with gamma 0.75 (gaps -1.5 0.5 1 -4) the second and the third
+    _, info = triplet.acrn(*_by_hand(), margin="soft", gamma=0.75)
+    assert (info["active"], info["switched_on"], info["switched_off"]) == (0.5, 0.25, 0)
+
+
+def test_a_triplet_on_the_margin_is_not_active():
+    _, info = triplet.classic(jnp.zeros((3, 2)), MINERS["offline"](None, jnp.array([1, 1, 2])), margin=0)
+    assert info["active"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MINERS)
+def test_gamma_zero_is_classic(name, kind):
+    feature, attributes, weights, person = _batch(name, seed=2)
+    triplets = _mined(name, kind, feature, attributes, weights, person)
+
+    def acrn(feature, weights):
+        return triplet.acrn(
+            *(feature, attributes, weights, triplets), gamma=0, margin=0.3, distance=kind, attribute_gradient="flow"
+        )
+
+    def classic(feature):
+        return triplet.classic(feature, triplets, margin=0.3, distance=kind)
+
+    (loss, info), (gradient, to_weights) = jax.value_and_grad(acrn, argnums=(0, 1), has_aux=True)(feature, weights)
+    (wanted, wanted_info), wanted_gradient = jax.value_and_grad(classic, has_aux=True)(feature)
+    np.testing.assert_array_equal(loss, wanted)
+    np.testing.assert_array_equal(gradient, wanted_gradient)
+    np.testing.assert_array_equal(to_weights, np.zeros(3))
+    assert info["switched_on"] == info["switched_off"] == 0
+    assert all(info[key] == wanted_info[key] for key in wanted_info)
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_attributes_move_the_threshold_and_not_the_form_of_the_gradient(name):
+    feature, attributes, weights, person = _batch(name, seed=3)
+    triplets = _mined(name, "squared_euclidean", feature, attributes, weights, person)
+    wide = {"margin": 1000.0}  # everything is active
+    classic = jax.grad(lambda x: triplet.classic(x, triplets, **wide)[0])(feature)
+    acrn = jax.grad(lambda x: triplet.acrn(x, attributes, weights, triplets, **wide)[0])(feature)
+    np.testing.assert_allclose(acrn, classic, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_where_gradients_go(name):
+    feature, attributes, weights, person = _batch(name, seed=4)
+    triplets = _mined(name, "squared_euclidean", feature, attributes, weights, person)
+
+    def gradients(choice):
+        return jax.grad(
+            lambda a, w: triplet.acrn(feature, a, w, triplets, margin=5.0, attribute_gradient=choice)[0], argnums=(0, 1)
+        )(attributes, weights)
+
+    for choice, trains in (("stop", False), ("flow", True)):
+        to_attributes, to_weights = gradients(choice)
+        assert not to_attributes.any()
+        assert bool(to_weights.any()) == trains
+    to_attributes, to_weights = jax.grad(lambda a, w: triplet.attribute(a, w, triplets, margin=5.0)[0], argnums=(0, 1))(
+        attributes, weights
+    )
+    assert not to_attributes.any()
+    assert to_weights.any()
+    for function in (
+        lambda x: jnp.sum(triplet.mining_distance(x, attributes, weights)),
+        lambda x: triplet.random_pair_mean(x),
+        lambda x: triplet.classic(jnp.asarray(feature), triplets, scale=jnp.sum(x**2), margin=5.0)[0],
+    ):
+        assert not jax.grad(function)(feature).any()
+    assert not jax.grad(lambda w: jnp.sum(triplet.mining_distance(feature, attributes, w)))(weights).any()
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MINERS)
+@pytest.mark.parametrize("rows", ["zero", "equal", "one duplicate"])
+def test_equal_points_have_finite_gradients(rows, name, kind, margin):
+    feature, attributes, weights, person = _batch(name, seed=5)
+    if rows == "one duplicate":
+        feature[3], attributes[3] = feature[0], attributes[0]
+    else:
+        feature, attributes = (np.tile(x[:1], (9, 1)) * (rows == "equal") for x in (feature, attributes))
+    triplets = _mined(name, kind, feature, attributes, weights, person)
+
+    def loss(feature, weights):
+        scale = triplet.random_pair_mean(attributes, distance=kind)  # 0 where attributes are equal
+        options = {"margin": margin, "distance": kind, "scale_attribute": scale, "attribute_gradient": "flow"}
+        return triplet.acrn(feature, attributes, weights, triplets, **options)[0]
+
+    for w in (weights, np.zeros(3, np.float32)):
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(feature, w)
+        assert np.isfinite(value)
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
+    if rows != "one duplicate":  # collapse sits at the margin
+        value = triplet.classic(feature, triplets, margin=margin, distance=kind)[0]
+        np.testing.assert_allclose(value, np.log(2) if margin == "soft" else margin, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", MINERS)
+@pytest.mark.parametrize("person", [[1] * 9, list(range(9))], ids=["one person", "no positive"])
+def test_no_valid_triplet_gives_zeros(name, person):
+    feature, attributes, weights, _ = _batch(name)
+    person = jnp.array(person)
+    triplets = _mined(name, "euclidean", feature, attributes, weights, person)
+    for margin in MARGINS:
+        (loss, info), gradients = jax.value_and_grad(
+            lambda x, w: triplet.acrn(
+                *(x, attributes, w, triplets),
+                margin=margin,  # noqa: B023
+                distance="euclidean",
+                attribute_gradient="flow",
+            ),
+            argnums=(0, 1),
+            has_aux=True,
+        )(feature, weights)
+        assert loss == 0
+        assert all(value == 0 for value in info.values())
+        assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_vmap_jit_and_eager_agree(name):
+    batches = [_batch(name, seed) for seed in (6, 7)]
+    feature, attributes, weights, person = (jnp.stack(x) for x in zip(*batches, strict=True))
+
+    def loss(feature, attributes, weights, person):
+        triplets = _mined(name, "euclidean", feature, attributes, weights, person)
+        return triplet.acrn(feature, attributes, weights, triplets, margin=0.3, distance="euclidean")
+
+    step = jax.value_and_grad(loss, has_aux=True)
+    mapped = jax.jit(jax.vmap(step))(feature, attributes, weights, person)
+    for i in range(2):
+        single = step(feature[i], attributes[i], weights[i], person[i])
+        jax.tree.map(lambda both, one: np.testing.assert_allclose(both[i], one, rtol=1e-4, atol=1e-6), mapped, single)  # noqa: B023
+
+
+def test_margin_and_gamma_may_be_traced():
+    feature, attributes, weights, person = _batch("batch_hard")
+    triplets = _mined("batch_hard", "cosine", feature, attributes, weights, person)
+
+    def loss(margin, gamma):
+        return triplet.acrn(feature, attributes, weights, triplets, margin=margin, gamma=gamma)[0]
+
+    margins, gammas = jnp.array([0.0, 0.3]), jnp.array([0.0, 0.5])
+    found = jax.jit(jax.vmap(loss))(margins, gammas)
+    np.testing.assert_allclose(found, [loss(0.0, 0.0), loss(0.3, 0.5)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_and_many_triplets_agree(kind):
+    """The same triplets, once short enough for the path over rows and once, written twice, on the path over B x B."""
+    feature, attributes, weights, person = _batch("batch_hard", seed=8)
+    short = _mined("batch_hard", kind, feature, attributes, weights, person)
+    long = Triplets(*(jnp.concatenate([x, x]) for x in short))
+    results = [
+        jax.value_and_grad(lambda x: triplet.classic(x, triplets, margin=0.3, distance=kind), has_aux=True)(feature)  # noqa: B023
+        for triplets in (short, long)
+    ]
+    (few, few_info), few_gradient = results[0]
+    (many, many_info), many_gradient = results[1]
+    np.testing.assert_allclose(many, few, rtol=1e-5)
+    np.testing.assert_allclose(many_gradient, few_gradient, rtol=1e-3, atol=1e-5)
+    assert many_info["triplets"] == 2 * few_info["triplets"]
+    np.testing.assert_allclose(many_info["positive"], few_info["positive"], rtol=1e-5)
+
+
+def test_bfloat16_features_are_compared_in_float32():
+    feature, attributes, weights, person = _batch("batch_hard")
+    feature = jnp.asarray(feature, jnp.bfloat16)
+    options = {"margin": 0.3, "distance": "euclidean"}
+    triplets = _mined("batch_hard", "euclidean", feature, attributes, weights, person)
+    loss, info = triplet.classic(feature, triplets, **options)
+    assert loss.dtype == info["positive"].dtype == jnp.float32
+    np.testing.assert_allclose(loss, triplet.classic(feature.astype(jnp.float32), triplets, **options)[0], rtol=1e-6)
+    assert jax.grad(lambda x: triplet.classic(x, triplets, **options)[0])(feature).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("mine_on, factors", [("feature", (1, 0)), ("combined", (1, 0.5)), ("attribute", (0, 1))])
+def test_mining_distance(mine_on, factors):
+    feature, attributes, weights, _ = _batch("batch_hard")
+    found = triplet.mining_distance(feature, attributes, weights, mine_on=mine_on, gamma=0.5, **SCALES)
+    rows = attributes * weights
+    of_feature = oracles.distances(feature, feature, "squared_euclidean") / 1.7
+    of_attributes = oracles.distances(rows, rows, "squared_euclidean") / 0.4
+    np.testing.assert_allclose(found, factors[0] * of_feature + factors[1] * of_attributes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unit_mean_scale_makes_the_mean_one(kind):
+    feature = _batch("batch_hard")[0]
+    scale = triplet.random_pair_mean(feature, distance=kind)
+    np.testing.assert_allclose(scale, oracles.pair_mean(feature, kind), rtol=1e-5)
+    table = triplet.mining_distance(feature, mine_on="feature", distance=kind, scale_feature=scale)
+    np.testing.assert_allclose(np.sum(table) / (9 * 8), 1, rtol=1e-5)
+
+
+def test_hinge_by_hand():
+    gap = jnp.array([-1.0, 0.5, 0.0, 7.0])
+    valid = jnp.array([True, True, True, False])
+    loss, each = triplet.hinge(gap, valid, margin=0.25)
+    np.testing.assert_allclose(each, [0, 0.75, 0.25, 0])
+    np.testing.assert_allclose(loss, 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(triplet.hinge(gap, valid, margin=0.25, reduction="active_only")[0], 0.5, rtol=1e-6)
+    _, each = triplet.hinge(gap, valid, margin="soft", temperature=0.5)
+    np.testing.assert_allclose(each, [0.5 * np.log1p(np.exp(x / 0.5)) for x in (-1, 0.5, 0)] + [0], rtol=1e-6)
+    _, each = triplet.hinge(jnp.array([-1e4, 1e4]), jnp.array([True, True]), margin="soft", temperature=0.1)
+    np.testing.assert_allclose(each, [0, 1e4])
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+def test_what_stands_in_an_invalid_triplet_does_no_harm(margin):
+    gap, valid = jnp.array([0.5, jnp.nan, jnp.inf]), jnp.array([True, False, False])
+    loss, gradient = jax.value_and_grad(lambda gap: triplet.hinge(gap, valid, margin=margin)[0])(gap)
+    np.testing.assert_allclose(loss, oracles.loss_of_gap(0.5, margin), rtol=1e-6)
+    assert np.isfinite(gradient).all()
+    assert not gradient[1:].any()
+
+
+def test_errors():
+    gap, valid = jnp.zeros(2), jnp.array([True, True])
+    with pytest.raises(ValueError, match="'hard'"):
+        triplet.hinge(gap, valid, margin="hard")
+    with pytest.raises(ValueError, match=r"at least 0; got -0\.1"):
+        triplet.hinge(gap, valid, margin=-0.1)
+    with pytest.raises(ValueError, match="'sum'"):
+        triplet.hinge(gap, valid, margin=0.1, reduction="sum")
+    with pytest.raises(ValueError, match="soft margin leaves every triplet active"):
+        triplet.hinge(gap, valid, margin="soft", reduction="active_only")
+    feature, attributes, weights, person = _batch("batch_all")
+    triplets = MINERS["batch_all"](None, person)
+    with pytest.raises(ValueError, match="'half'"):
+        triplet.acrn(feature, attributes, weights, triplets, margin=0.3, attribute_gradient="half")
+    with pytest.raises(ValueError, match=r"\(9, 3\) and \(2,\)"):
+        triplet.attribute(attributes, weights[:2], triplets, margin=0.3)
+    with pytest.raises(ValueError, match="'identity'"):
+        triplet.mining_distance(feature, mine_on="identity")
+    with pytest.raises(ValueError, match="No distance 'l1'"):
+        triplet.classic(feature, triplets, margin=0.3, distance="l1")
