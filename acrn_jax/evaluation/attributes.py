@@ -1,0 +1,132 @@
+"""How well attributes are recognised: mA per attribute, instance-based scores, people seen and not seen, consistency.
+
+Every corner case is decided here. Unknown labels (-1) are in no count. An attribute without a known positive or a
+known negative has mA NaN and is left out of the mean. The instance-based scores are over the images with at least one
+positive label; such an image with nothing predicted has accuracy, precision and recall 0. F1 is that of the mean
+precision and the mean recall, not a mean of F1s.
+
+Source: Li et al., "A Richly Annotated Dataset for Pedestrian Attribute Recognition", 2016, section 4.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from acrn_jax.schema import UNKNOWN
+
+
+class Recognition(NamedTuple):
+    """Scores; fractions in [0, 1], NaN where nothing defines them."""
+
+    mA: float  # mean over the defined attributes
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    attribute_mA: np.ndarray  # [A] (true-positive rate + true-negative rate) / 2, which is the balanced accuracy
+    positives: np.ndarray  # [A] int, known positive labels
+    negatives: np.ndarray  # [A] int
+    undefined: int  # attributes without mA
+    images: int  # images that the instance-based scores are over
+
+
+def evaluate(probabilities: np.ndarray, labels: np.ndarray, *, threshold: float | np.ndarray = 0.5) -> Recognition:
+    """Scores predictions: yes where a probability is above its threshold.
+
+    Args:
+      probabilities: [N, A] in [0, 1]. For a group of people give their rows alone (see `seen`).
+      labels: [N, A] 1 yes, 0 no, -1 unknown.
+      threshold: one for all, or [A] (see `calibrate`).
+
+    Raises:
+      ValueError: shapes disagree, a label is none of the three, or a probability is not in [0, 1].
+    """
+    probabilities, labels = _check(probabilities, labels)
+    if np.ndim(threshold) and np.shape(threshold) != labels.shape[1:]:
+        raise ValueError(
+            f"{labels.shape[1]} attributes need as many thresholds, or one for all; got {list(np.shape(threshold))}."
+        )
+    yes, no = labels == 1, labels == 0
+    predicted = (probabilities > threshold) & (labels != UNKNOWN)
+    positives, negatives = yes.sum(axis=0), no.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        each = ((yes & predicted).sum(axis=0) / positives + (no & ~predicted).sum(axis=0) / negatives) / 2
+    defined = np.isfinite(each)
+    counted = yes.any(axis=1)
+    yes, predicted = yes[counted], predicted[counted]
+    hits = (yes & predicted).sum(axis=1)
+    accuracy = _mean(hits / (yes | predicted).sum(axis=1))
+    precision = _mean(hits / np.maximum(predicted.sum(axis=1), 1))
+    recall = _mean(hits / yes.sum(axis=1))
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    undefined, images = int(np.sum(~defined)), int(counted.sum())
+    return Recognition(
+        _mean(each[defined]), accuracy, precision, recall, f1, each, positives, negatives, undefined, images
+    )
+
+
+def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Thresholds [A] with the best mA per attribute on validation data [N, A]; 0.5 where mA is undefined."""
+    probabilities, labels = _check(probabilities, labels)
+    thresholds = np.full(labels.shape[1], 0.5)
+    for a in range(labels.shape[1]):
+        known = labels[:, a] != UNKNOWN
+        value, yes = probabilities[known, a], labels[known, a] == 1
+        if not 0 < yes.sum() < len(yes):
+            continue
+        order = np.argsort(value)
+        value, yes = np.append(value[order], 1.0), yes[order]
+        # 2 mA - 1 where the first i + 1 are predicted no, the rest yes; cuts are possible between unlike values.
+        score = np.cumsum(np.where(yes, -1 / yes.sum(), 1 / (~yes).sum()))
+        score[:-1][value[:-2] == value[1:-1]] = -np.inf
+        best = int(np.argmax(score))
+        thresholds[a] = (value[best] + value[best + 1]) / 2
+    return thresholds
+
+
+def seen(train_person_id: np.ndarray, person_id: np.ndarray) -> np.ndarray:
+    """Which images [N] show a person that training showed too; `~seen` are the unseen people."""
+    return np.isin(person_id, np.asarray(train_person_id)[np.asarray(train_person_id) > 0])
+
+
+def between_within(probabilities: np.ndarray, person_id: np.ndarray) -> np.ndarray:
+    """How consistent attributes are within a person, and how different between people, right or wrong.
+
+    Args:
+      probabilities: [N, A].
+      person_id: [N]; images below 1, and people with one image, are left out.
+
+    Returns:
+      [A] variance of the people's means (each weighted by its images) over the pooled variance within people; NaN
+      where there is no variance within people, or nobody has two images.
+    """
+    person_id = np.asarray(person_id)
+    probabilities = np.asarray(probabilities, np.float64)
+    _, inverse, size = np.unique(person_id, return_inverse=True, return_counts=True)
+    kept = (person_id > 0) & (size[inverse] > 1)
+    if not kept.any():
+        return np.full(probabilities.shape[1], np.nan)
+    x, inverse, size = probabilities[kept], *np.unique(person_id[kept], return_inverse=True, return_counts=True)[1:]
+    order = np.argsort(inverse, kind="stable")
+    means = np.add.reduceat(x[order], np.cumsum(size) - size, axis=0) / size[:, None]  # [people, A]
+    within = np.sum((x - means[inverse]) ** 2, axis=0) / (len(x) - len(size))
+    between = np.sum(size[:, None] * (means - x.mean(axis=0)) ** 2, axis=0) / len(x)
+    constant = np.ptp(x - means[inverse], axis=0) < 1e-12
+    return np.where(constant, np.nan, between / np.where(constant, 1, within))
+
+
+def _check(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    if probabilities.shape != labels.shape or labels.ndim != 2 or not labels.size:
+        raise ValueError(
+            f"Scores want probabilities and labels [N, A]: got {list(probabilities.shape)} and {list(labels.shape)}."
+        )
+    if not np.isin(labels, (UNKNOWN, 0, 1)).all():
+        raise ValueError(f"Attribute labels are 1, 0 or -1; got {np.setdiff1d(labels, (UNKNOWN, 0, 1))[:5].tolist()}.")
+    if not np.all((probabilities >= 0) & (probabilities <= 1)):
+        raise ValueError("Attribute probabilities must lie in [0, 1]; apply a sigmoid to logits, and check for NaN.")
+    return probabilities, labels
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")

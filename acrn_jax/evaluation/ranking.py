@@ -1,0 +1,216 @@
+"""Exact ranking without a sort: both average precisions, CMC and mINP under a named protocol.
+
+A right gallery image's rank is 1 + the number of images that stand before it: those nearer, and those equally near
+with a lower index, which is what a stable sort of the distances gives. Queries come in blocks, so memory does not grow
+with Q.
+
+Over the ranks r_1 < ... < r_n of a query's right images (golden values in tests/evaluation/test_ranking.py):
+
+  AP_precision = 1/n sum_i i / r_i
+  AP_trapezoid = 1/n sum_i ((i - 1) / (r_i - 1) + i / r_i) / 2, with the first quotient 1 where r_i = 1
+  mINP         = mean over queries of n / r_n
+  rank k       = share of queries with r_1 <= k
+
+Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; the trapezoid is the form of its
+official code (and of Oxford Buildings); mINP: Ye et al., "Deep Learning for Person Re-identification: A Survey and
+Outlook", 2021, section 4.2.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from acrn_jax.evaluation import protocols
+from acrn_jax.schema import JUNK, RANKS, Labels
+
+# Index of queries (slice or [q] int) -> their distances to the whole gallery, a fresh float array [q, G].
+Rows = Callable[[slice | np.ndarray], np.ndarray]
+NoMatch = Literal["error", "skip", "count_as_miss"]
+NO_RANK = np.iinfo(np.int64).max  # of a query without a right image: beyond every k
+_BLOCK_BYTES = 1 << 25  # of one float32 block of distances
+
+
+class Result(NamedTuple):
+    """Scores of one method; fractions in [0, 1]."""
+
+    metrics: dict[str, float]  # keys of schema.METRICS; means over the counted queries
+    per_query: dict[str, np.ndarray]  # the same keys -> [Q] float64; 0 for a query without a match
+    first_rank: np.ndarray  # [Q] int64, rank of the first right image, NO_RANK without one
+    counted: np.ndarray  # [Q] bool, which queries the means are over
+    queries: int
+    gallery: int
+    queries_without_match: int
+
+
+class RankList(NamedTuple):
+    """The beginning of n rankings."""
+
+    order: np.ndarray  # [n, k] int64, gallery indices, nearest first; -1 where a ranking is shorter than k
+    distance: np.ndarray  # [n, k] float; inf there
+    right: np.ndarray  # [n, k] bool
+
+
+def evaluate(
+    distances: np.ndarray | Rows,
+    query: Labels,
+    gallery: Labels,
+    *,
+    protocol: protocols.Protocol,
+    no_match: NoMatch = "error",
+    ranks: tuple[int, ...] = RANKS,
+) -> Result:
+    """Scores a ranking of the gallery for each query.
+
+    Args:
+      distances: [Q, G], smaller is more alike, or a function from an index of queries to their rows (see `Rows`).
+        Whether two equal images tie is up to whoever computed them; the functions of `fusion` see to it.
+      query: [Q].
+      gallery: [G].
+      protocol: what is left out, e.g. `protocols.MARKET1501`.
+      no_match: queries without a right image are an "error", left out of the means ("skip"), or hits of nothing that
+        count in every mean ("count_as_miss").
+      ranks: the k of rank k.
+
+    Raises:
+      ValueError: the protocol does not fit the labels, shapes disagree, a distance is NaN or infinite, a query shows
+        no person, or queries without a match are an error.
+    """
+    query, gallery = _check(query, gallery, protocol)
+    if no_match not in ("error", "skip", "count_as_miss"):
+        raise ValueError(f"no_match is {no_match!r}; choose error, skip or count_as_miss.")
+    total = len(query.person_id)
+    scores = {name: np.zeros(total) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
+    first_rank = np.full(total, NO_RANK)
+    for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match):
+        rows, columns = rows[~left_out], columns[~left_out]  # of right images
+        if not rows.size:
+            continue
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))  # [n] where a query's right images begin
+        rank = np.concatenate(
+            [
+                np.sort(_ranks(matrix[right_rows[0] - block.start], right))
+                for right_rows, right in zip(np.split(rows, starts[1:]), np.split(columns, starts[1:]), strict=True)
+            ]
+        )
+        count = np.diff(starts, append=len(rows))
+        nth = np.arange(len(rows)) - np.repeat(starts, count) + 1  # 1, 2, ... within a query
+        before = np.where(rank == 1, 1.0, (nth - 1) / np.maximum(rank - 1, 1))
+        matched, last = rows[starts], starts + count - 1
+        scores["mAP_precision"][matched] = np.add.reduceat(nth / rank, starts) / count
+        scores["mAP_trapezoid"][matched] = np.add.reduceat((before + nth / rank) / 2, starts) / count
+        scores["mINP"][matched] = count / rank[last]
+        first_rank[matched] = rank[starts]
+    scores |= {f"rank{k}": (first_rank <= k).astype(np.float64) for k in ranks}
+    without = first_rank == NO_RANK
+    counted = ~without if no_match == "skip" else np.ones(total, bool)
+    if not counted.any():
+        raise ValueError(
+            f"None of {total} queries has a right gallery image under {protocol.name}; do both come from one data set?"
+        )
+    means = {name: float(values[counted].mean()) for name, values in scores.items()}
+    return Result(means, scores, first_rank, counted, total, len(gallery.person_id), int(without.sum()))
+
+
+def rank_list(
+    distances: np.ndarray | Rows,
+    query: Labels,
+    gallery: Labels,
+    *,
+    protocol: protocols.Protocol,
+    k: int = 14,
+    queries: np.ndarray | None = None,
+) -> RankList:
+    """First k gallery images of the rankings of some queries, [n] indices (default: all), as `evaluate` ranks them."""
+    query, gallery = _check(query, gallery, protocol)
+    queries = np.arange(len(query.person_id)) if queries is None else np.asarray(queries)
+    order = np.full((len(queries), k), -1)
+    distance, right = np.full(order.shape, np.inf, np.float32), np.zeros(order.shape, bool)
+    pairs, junk = protocols.same_person(query, gallery), gallery.person_id == JUNK
+    for i, index in enumerate(queries):
+        row = _rows(distances, np.array([index]), len(gallery.person_id))[0]
+        rows, columns = pairs(slice(index, index + 1))
+        valid = ~junk
+        valid[columns[protocol.left_out(query, gallery, rows, columns)]] = False
+        valid = np.flatnonzero(valid)
+        near = valid[np.argsort(row[valid], kind="stable")[:k]]
+        order[i, : len(near)], distance[i, : len(near)] = near, row[near]
+        right[i, : len(near)] = gallery.person_id[near] == query.person_id[index]
+    return RankList(order, distance, right)
+
+
+def _check(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> tuple[Labels, Labels]:
+    query, gallery = protocols.check_labels(query, "query"), protocols.check_labels(gallery, "gallery")
+    nobody = query.person_id <= 0
+    if nobody.any():
+        first = int(np.argmax(nobody))
+        raise ValueError(
+            f"{nobody.sum()} queries show no person (person_id below 1), the first is query {first}; leave them out."
+        )
+    protocol.check(query, gallery)
+    return query, gallery
+
+
+def _blocks(
+    distances: np.ndarray | Rows, query: Labels, gallery: Labels, protocol: protocols.Protocol, no_match: NoMatch
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields block, pairs of one person (rows, columns, left out, each [n]), distances [q, G], inf where left out."""
+    total, width = len(query.person_id), len(gallery.person_id)
+    if isinstance(distances, np.ndarray) and distances.shape != (total, width):
+        raise ValueError(
+            f"Distances are {list(distances.shape)}, but there are {total} query and {width} gallery labels."
+        )
+    pairs, junk = protocols.same_person(query, gallery), np.flatnonzero(gallery.person_id == JUNK)
+    step = max(16, _BLOCK_BYTES // (4 * width))
+    blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
+    if no_match == "error":
+        _check_matches(query, gallery, protocol, pairs, blocks)
+    for block in blocks:
+        rows, columns = pairs(block)
+        left_out = protocol.left_out(query, gallery, rows, columns)
+        matrix = _rows(distances, block, width)
+        matrix[:, junk] = np.inf
+        matrix[rows[left_out] - block.start, columns[left_out]] = np.inf
+        yield block, rows, columns, left_out, matrix
+
+
+def _check_matches(query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs, blocks: list[slice]) -> None:
+    """Raises before any distance is computed."""
+    matched = np.zeros(len(query.person_id), bool)
+    for block in blocks:
+        rows, columns = pairs(block)
+        matched[rows[~protocol.left_out(query, gallery, rows, columns)]] = True
+    if not matched.all():
+        first = int(np.argmin(matched))
+        raise ValueError(
+            f"{np.sum(~matched)} of {len(matched)} queries have no right gallery image under {protocol.name}, the "
+            f"first is query {first} (person {query.person_id[first]}, camera {query.camera_id[first]}); set no_match "
+            "to skip or count_as_miss."
+        )
+
+
+def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -> np.ndarray:
+    """Distances of some queries [q, G], finite, in an array that the caller may overwrite."""
+    matrix = np.asarray(distances(index) if callable(distances) else distances[index])
+    wanted = index.stop - index.start if isinstance(index, slice) else len(index)
+    if matrix.shape != (wanted, width):
+        raise ValueError(f"Distances of {wanted} queries are {list(matrix.shape)}; {[wanted, width]} is wanted.")
+    # One pass: a sum is finite unless a term is not, or it overflows.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(matrix.sum())
+    if suspicious and not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        row += index.start if isinstance(index, slice) else 0
+        raise ValueError(
+            f"The distance of query {row} and gallery image {column} is NaN or infinite; are all features finite?"
+        )
+    fresh = callable(distances) and matrix.base is None and matrix.flags.writeable
+    return matrix.astype(np.result_type(matrix, np.float32), copy=not fresh)
+
+
+def _ranks(row: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Ranks [n] of the gallery images `right` [n], ascending indices, in the row of distances [G]."""
+    near = np.flatnonzero(row <= row[right].max())  # only these can stand before one of them
+    values, places = row[near], np.searchsorted(near, right)
+    count = np.count_nonzero
+    return np.array([1 + count(values[:p] <= values[p]) + count(values[p + 1 :] < values[p]) for p in places])

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from acrn_jax.evaluation import attributes
+from tests import oracles
+
+LABELS = np.array([[1, 0, 1, 1], [1, 1, 0, -1], [0, 1, 0, -1], [0, 0, 0, -1]])
+PROBABILITIES = np.array([[0.9, 0.6, 0.2, 0.1], [0.4, 0.8, 0.1, 0.9], [0.3, 0.2, 0.3, 0.9], [0.7, 0.5, 0.1, 0.2]])
+
+
+def test_hand_numbers():
+    found = attributes.evaluate(PROBABILITIES, LABELS)
+    # Attribute 0: 1 of 2 positives, 1 of 2 negatives. 1: 1 of 2 and (0.5 is not above 0.5) 1 of 2. 2: 0 of 1, 3 of 3.
+    np.testing.assert_allclose(found.attribute_mA, [0.5, 0.5, 0.5, np.nan])
+    assert found.mA == pytest.approx(0.5)
+    assert found.positives.tolist() == [2, 2, 1, 1]
+    assert found.negatives.tolist() == [2, 2, 3, 0]
+    assert found.undefined == 1
+    # Truth {0, 2, 3}, {0, 1}, {1}, {}; said {0, 1}, {1}, {}, {0}. The last image has no positive label and is left out.
+    assert found.images == 3
+    assert found.accuracy == pytest.approx((1 / 4 + 1 / 2 + 0) / 3)
+    assert found.precision == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert found.recall == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
+    assert found.f1 == pytest.approx(2 * (1 / 2) * (5 / 18) / (1 / 2 + 5 / 18))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_agrees_with_loops(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(-1, 2, (rng.integers(4, 30), 6))
+    labels[0] = 1
+    probabilities = rng.random(labels.shape).round(1)
+    threshold = rng.random(6).round(1) if seed % 2 else 0.5
+    found = attributes.evaluate(probabilities, labels, threshold=threshold)
+    each, means = oracles.attributes(probabilities, labels, np.broadcast_to(threshold, 6))
+    np.testing.assert_allclose(found.attribute_mA, each)
+    assert found.mA == pytest.approx(np.nanmean(each))
+    assert [found.accuracy, found.precision, found.recall, found.f1] == pytest.approx(means)
+
+
+def test_nothing_defined_is_nan_not_a_score():
+    found = attributes.evaluate(np.full((3, 2), 0.2), np.zeros((3, 2), int))
+    assert np.isnan([found.mA, found.accuracy, found.f1]).all()
+    assert (found.undefined, found.images) == (2, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_calibrated_thresholds_are_the_best(seed):
+    rng = np.random.default_rng(seed)
+    labels, probabilities = rng.integers(-1, 2, (25, 3)), rng.random((25, 3)).round(1)
+    threshold = attributes.calibrate(probabilities, labels)
+    found = attributes.evaluate(probabilities, labels, threshold=threshold).attribute_mA
+    grid = [attributes.evaluate(probabilities, labels, threshold=t).attribute_mA for t in np.linspace(-0.05, 1.05, 23)]
+    np.testing.assert_allclose(found, np.max(grid, axis=0))
+
+
+def test_calibration_keeps_the_half_where_mA_is_undefined():
+    assert attributes.calibrate(np.full((2, 2), 0.3), np.array([[0, 1], [0, -1]])).tolist() == [0.5, 0.5]
+
+
+def test_seen():
+    assert attributes.seen(np.array([0, -1, 3, 4]), np.array([4, 5, 0, -1, 3])).tolist() == [1, 0, 0, 0, 1]
+
+
+def test_between_within():
+    person = np.array([1, 2, 1, 2, 0, 0, 3])
+    x = np.array([[0.0, 0.5], [0.6, 0.5], [0.2, 0.5], [1.0, 0.5], [9, 9], [5, 5], [7, 7]])
+    # Means 0.1 and 0.8, around 0.45: between 0.35^2. Within: (2 * 0.1^2 + 2 * 0.2^2) / (4 - 2).
+    np.testing.assert_allclose(attributes.between_within(x, person), [0.1225 / 0.05, np.nan])
+    assert np.isnan(attributes.between_within(x, np.arange(7) + 1)).all()
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"\[4, 4\] and \[4, 3\]"):
+        attributes.evaluate(PROBABILITIES, LABELS[:, 1:])
+    with pytest.raises(ValueError, match=r"1, 0 or -1; got \[2\]"):
+        attributes.evaluate(PROBABILITIES, LABELS + 1)
+    with pytest.raises(ValueError, match="sigmoid"):
+        attributes.evaluate(PROBABILITIES * 5, LABELS)
+    with pytest.raises(ValueError, match=r"4 attributes need as many thresholds.*\[3\]"):
+        attributes.evaluate(PROBABILITIES, LABELS, threshold=np.full(3, 0.5))

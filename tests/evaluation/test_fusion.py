@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from scipy.spatial import distance
+
+from acrn_jax.evaluation import fusion
+
+BLOCKS = [slice(0, 7), slice(3, 4), np.array([5, 0, 5])]
+
+
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(7, 33)), rng.normal(size=(41, 33))
+
+
+@pytest.mark.parametrize("index", BLOCKS)
+@pytest.mark.parametrize(
+    ("name", "metric"), [("squared_euclidean", "sqeuclidean"), ("euclidean", "euclidean"), ("cosine", "cosine")]
+)
+def test_distances_agree_with_scipy(name, metric, index):
+    query, gallery = data()
+    found = fusion.distance_rows(name, query, gallery)(index)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, distance.cdist(query, gallery, metric)[index], rtol=1e-5, atol=1e-5)
+
+
+def test_no_distance_below_zero():
+    query = np.full((3, 50), 1e3) + data()[0][:3, :1]
+    assert fusion.squared_euclidean_rows(query, query)(slice(0, 3)).min() >= 0
+    assert np.isfinite(fusion.euclidean_rows(query, query)(slice(0, 3))).all()
+
+
+@pytest.mark.parametrize("name", [*fusion.DISTANCES, "mahalanobis", "sum"])
+def test_equal_rows_have_equal_distances(name):
+    query, gallery = data()
+    gallery = np.concatenate([gallery, gallery[[3, 3, 40]], np.zeros((1, 33)), -np.zeros((1, 33))])[:, :31]
+    gallery[-2:, 0] = 1  # and zeros of both signs
+    copies = [(41, 3), (42, 3), (43, 40), (45, 44)]
+    if name == "mahalanobis":
+        rows = fusion.mahalanobis_rows(query[:, :31], gallery, np.diag(np.arange(31) - 9.0))
+    elif name == "sum":
+        parts = (fusion.distance_rows(kind, query[:, :31], gallery) for kind in fusion.DISTANCES)
+        rows = fusion.weighted_sum(*zip((0.1, 0.7, 3), parts, strict=True))
+    else:
+        rows = fusion.distance_rows(name, query[:, :31], gallery)
+    for index in BLOCKS:
+        found = rows(index)
+        assert all(np.array_equal(found[:, a], found[:, b]) for a, b in copies)
+
+
+def test_mahalanobis_is_the_quadratic_form():
+    query, gallery = data()
+    matrix = np.random.default_rng(1).normal(size=(33, 33))
+    matrix += matrix.T  # indefinite
+    difference = query[:, None] - gallery[None]
+    expected = np.einsum("qga,ab,qgb->qg", difference, matrix, difference)
+    found = fusion.mahalanobis_rows(query, gallery, matrix)(slice(2, 7))
+    assert expected.min() < 0
+    np.testing.assert_allclose(found, expected[2:], rtol=1e-4, atol=1e-2)
+
+
+def test_weighted_sum():
+    query, gallery = data()
+    parts = [(0.25, fusion.cosine_rows(query, gallery)), (2.0, fusion.euclidean_rows(query, gallery))]
+    expected = distance.cdist(query, gallery, "cosine") / 4 + 2 * distance.cdist(query, gallery)
+    for _ in range(2):  # the parts are not changed by use
+        np.testing.assert_allclose(fusion.weighted_sum(*parts)(slice(0, 7)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_refusals():
+    query, gallery = data()
+    with pytest.raises(ValueError, match=r"got \[7, 33\] and \[41, 32\]"):
+        fusion.squared_euclidean_rows(query, gallery[:, 1:])
+    with pytest.raises(ValueError, match=r"\[0, 33\]"):
+        fusion.cosine_rows(query, gallery[:0])
+    with pytest.raises(ValueError, match="no distance 'manhattan'; choose one of squared_euclidean"):
+        fusion.distance_rows("manhattan", query, gallery)
+    gallery[4] = 0
+    with pytest.raises(ValueError, match="gallery row 4 is all zeros"):
+        fusion.cosine_rows(query, gallery)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from acrn_jax.evaluation import protocols
+from acrn_jax.schema import Labels
+
+
+def labels(person, camera):
+    return Labels(np.array(person), np.array(camera))
+
+
+def test_market1501_wants_cameras():
+    query, gallery = labels([1, 2], [1, 1]), labels([1, 0, -1], [-1, -1, -1])
+    with pytest.raises(ValueError, match=r"1 of 3 gallery images have no camera.*single_shot or all_vs_all"):
+        protocols.MARKET1501.check(query, gallery)
+    gallery.camera_id[0] = 2
+    protocols.MARKET1501.check(query, gallery)  # distractors and junk need none
+
+
+def test_single_shot_wants_one_image_a_person():
+    gallery = labels([5, 5, 4, 4, 4, 0, 0, -1, -1], [-1] * 9)
+    protocols.SINGLE_SHOT.check(labels([3], [-1]), gallery)  # nobody asks for 4 or 5
+    with pytest.raises(ValueError, match="person 4 has 3"):
+        protocols.SINGLE_SHOT.check(labels([5, 4], [-1, -1]), gallery)
+
+
+@pytest.mark.parametrize("gallery", [([1, 2, 3], [0, 0, 0]), ([2, 1], [0, 0]), ([1, 2], [0, 1])])
+def test_all_vs_all_wants_one_set(gallery):
+    with pytest.raises(ValueError, match=f"2 query and {len(gallery[0])} gallery"):
+        protocols.ALL_VS_ALL.check(labels([1, 2], [0, 0]), labels(*gallery))
+
+
+def test_named():
+    assert all(protocols.named(name).name == name for name in protocols.PROTOCOLS)
+    with pytest.raises(ValueError, match="no protocol 'market'; choose one of market1501, "):
+        protocols.named("market")
+
+
+def test_same_person_pairs_come_in_order():
+    rng = np.random.default_rng(0)
+    query, gallery = (labels(rng.integers(1, 5, n), np.zeros(n, int)) for n in (30, 20))
+    rows, columns = protocols.same_person(query, gallery)(slice(7, 25))
+    expected = [(q, g) for q in range(7, 25) for g in range(20) if query.person_id[q] == gallery.person_id[g]]
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+
+
+def test_multi_query_is_the_mean_of_the_same_person_and_camera():
+    boxes = labels([1, 1, 1, 2], [1, 1, 2, 1])
+    features = np.array([[1.0, 0], [3, 0], [9, 9], [0, 5]])
+    found = protocols.multi_query(features, boxes, labels([2, 1], [1, 1]))
+    assert found.tolist() == [[0, 5], [2, 0]]
+    with pytest.raises(ValueError, match=r"query 1 \(person 2, camera 2\) has no box"):
+        protocols.multi_query(features, boxes, labels([1, 2], [1, 2]))
