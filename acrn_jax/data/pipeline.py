@@ -8,6 +8,7 @@ interpreter lock, so threads use all cores.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import grain
 import numpy as np
@@ -131,20 +132,23 @@ class _Maker:
             self._image(row, {name: values[i] for name, values in drawn.items()}, images[i])
         return {"image": images} | {name: column[rows] for name, column in self.columns.items()}
 
-    def _image(self, row, drawn, out):
-        """Writes the image of one record into `out`."""
-        top, left = drawn.get("top", 0), drawn.get("left", 0)
-        data, key = self.split.image_bytes, self.split.key[row]
-        if self.cache is not None:
+    def _image(self, row: int, drawn: dict[str, Any], out: np.ndarray) -> None:
+        """Writes the image of one record into `out`, uint8 [height, width, 3]."""
+        top, left, flip = (drawn.get(name, 0) for name in ("top", "left", "flip"))
+        key, (stored_height, stored_width) = self.split.key[row], self.stored_size
+        if self.cache is None:
+            window = None
+            if self.augment:
+                bottom, right = top + self.height, left + self.width
+                window = (left / stored_width, top / stored_height, right / stored_width, bottom / stored_height)
+            data = self.split.image_bytes(row)
+            out[...] = transforms.prepare(data, self.height, self.width, key=key, window=window, flip=flip)
+        else:
             if not self.cached[row]:
-                self.cache[row] = transforms.prepare(data(row), *self.stored_size, key=key)
+                self.cache[row] = transforms.prepare(self.split.image_bytes(row), *self.stored_size, key=key)
                 self.cached[row] = True  # last, so that no other thread reads a half-written image
             image = self.cache[row, top : top + self.height, left : left + self.width]
-        else:
-            image = transforms.decode(data(row), key=key)
-            down, across = image.shape[0] / self.stored_size[0], image.shape[1] / self.stored_size[1]
-            window = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
-            image = transforms.resize(image, self.height, self.width, window=window)
-        out[...] = image[:, ::-1] if drawn.get("flip", False) else image
+            for colour in range(3):  # one by one: numpy mirrors planes five times as fast as pixels
+                out[..., colour] = image[:, :: -1 if flip else 1, colour]
         if drawn:
             transforms.finish(out, drawn)

@@ -29,7 +29,7 @@ class Split:
     attributes: np.ndarray  # [N, A] int8: 1 yes, 0 no, -1 unknown
     attribute_names: tuple[str, ...]  # [A]
     metadata: dict[str, Any]
-    fingerprint: str  # sha256 over the records, in order
+    fingerprint: str  # sha256 of the prepared split; of a part: of that and the places taken
     rows: np.ndarray  # [N] int64, places in the prepared split
     read: Callable[[int], bytes]  # place in the prepared split -> encoded image
 
@@ -82,12 +82,14 @@ def open_split(
     # Parsing the records here instead of by TFDS reads a split five times as fast.
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     source = builder.as_data_source(split, deserialize_method=raw).data_source
+    stored = _stored_fingerprint(folder, split)
     images, columns, kept, digest = [], [], 0, hashlib.sha256()
     for start in range(0, len(source), _CHUNK):
         for record in source.__getitems__(range(start, min(start + _CHUNK, len(source)))):
-            digest.update(record)
             image, *labels = _parse(record)
             columns.append(labels)
+            if stored is None:
+                _update(digest, image, *labels)
             kept += len(image)
             if kept <= keep_bytes:
                 images.append(image)
@@ -107,7 +109,7 @@ def open_split(
         attributes=np.array(attributes, np.int8).reshape(len(key), len(attribute_names)),
         attribute_names=attribute_names,
         metadata=metadata,
-        fingerprint=_stored_fingerprint(folder, split) or digest.hexdigest(),
+        fingerprint=stored or digest.hexdigest(),
         rows=np.arange(len(key), dtype=np.int64),
         read=images.__getitem__ if kept <= keep_bytes else functools.partial(_read_image, source),
     )
@@ -137,6 +139,14 @@ def _version(name: str) -> tuple[int, ...]:
 def _stored_fingerprint(folder: pathlib.Path, split: str) -> str | None:
     file = folder / "fingerprint.json"
     return json.loads(file.read_text())[split]["sha256"] if file.exists() else None
+
+
+def _update(digest: Any, image: bytes, key: str, file_name: str, person_id: int, camera_id: int, attributes) -> None:
+    """Adds one record to a fingerprint, field by field behind its length, exactly as data_prep/prepare.py does."""
+    numbers = f"{person_id} {camera_id}".encode()
+    for field in (key.encode(), file_name.encode(), numbers, np.array(attributes, np.int8).tobytes(), image):
+        digest.update(len(field).to_bytes(8, "little"))
+        digest.update(field)
 
 
 def _parse(record: bytes) -> tuple[bytes, str, str, int, int, Sequence[int]]:
