@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import inspect
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -39,7 +40,7 @@ class Dataset(NamedTuple):
 DATASETS = {
     "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed"), needs=("raw_dir",)),
     "image_folder": Dataset(("raw_dir", "csv"), needs=("raw_dir", "csv"), free_names=True),
-    "synthetic_pedestrians": Dataset(("seed",)),
+    "synthetic_pedestrians": Dataset(()),
 }
 
 
@@ -64,7 +65,8 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name not in DATASETS[dataset].options:
-            raise ValueError(f"{dataset} takes no --{name}; it takes --{', --'.join(DATASETS[dataset].options)}.")
+            takes = " and ".join(f"--{option}" for option in DATASETS[dataset].options) or "none"
+            raise ValueError(f"{dataset} takes no --{name}; it takes {takes}.")
     builder_class = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder").Builder
     config_name = _config_name(dataset, config_name, list(builder_class.builder_configs))
     data_dir = pathlib.Path(data_dir)
@@ -178,15 +180,22 @@ def table(folder: pathlib.Path) -> str:
 def _one_of(name: str, names: Iterable[str], *, what: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
-        raise ValueError(f"No {what} {name!r}; {hint}")
+        raise ValueError(
+            f"No {what} {name!r}; {f'did you mean {near[0]}?' if near else f'there are {_listed(names)}.'}"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The names, with runs of numbered ones shortened."""
+    groups = [list(group) for _, group in itertools.groupby(names, key=lambda name: re.sub(r"_\d+$", "_N", name))]
+    return ", ".join(group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}" for group in groups)
 
 
 def _config_name(dataset: str, config_name: str | None, names: list[str]) -> str:
     if config_name is None and len(names) == 1:
         return names[0]
     if config_name is None:
-        raise ValueError(f"{dataset} needs --config_name; there are {', '.join(names)}.")
+        raise ValueError(f"{dataset} needs --config_name; there are {_listed(names)}.")
     if not DATASETS[dataset].free_names:
         _one_of(config_name, names, what=f"config of {dataset}")
     elif not re.fullmatch(r"\w[\w.-]*", config_name):
@@ -212,11 +221,11 @@ def _is_prepared(final: pathlib.Path, options: dict) -> bool:
     except (OSError, ValueError):
         raise ValueError(f"{final} was not written by prepare, or not wholly; remove it and start again.") from None
     now = _traces(options)
-    for name in ("seed", "split_file_sha256", "csv_sha256"):
-        if before.get(name) != now.get(name) and (name in now or name == "split_file_sha256"):
+    for name, default in (("seed", 0), ("split_file_sha256", None), ("csv_sha256", before.get("csv_sha256"))):
+        if before.get(name, default) != now.get(name, default):
             raise ValueError(
-                f"{final} was prepared with {name} {before.get(name)}, asked for is {now.get(name)}; remove that "
-                "folder or choose another --data_dir."
+                f"{final} was prepared with {name} {before.get(name, default)}, asked for is {now.get(name, default)}; "
+                "remove that folder or choose another --data_dir."
             )
     return True
 
@@ -278,13 +287,17 @@ _PETA_MAT = flags.DEFINE_string("peta_mat", None, "PETA.mat, where it does not l
 _SPLIT_FILE = flags.DEFINE_string("split_file", None, "CSV path,role that replaces a drawn split.")
 _CSV = flags.DEFINE_string("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; flags look like --dataset=peta.")
+        return _complain(f"unexpected argument {argv[1]!r}; everything is a flag, such as --dataset=peta.")
     logging.set_verbosity(logging.WARNING)  # TFDS logs every step
     try:
+        for name in ("dataset", "data_dir"):
+            if flags.FLAGS[name].value is None:
+                raise ValueError(f"--{name} is missing; ./launch.sh prepare --help lists the flags.")
         folder = prepare(
             _DATASET.value,
             _CONFIG_NAME.value,
@@ -296,14 +309,26 @@ def main(argv: list[str]) -> None:
             seed=_SEED.value,
         )
     except (ValueError, OSError) as error:
-        _say(f"prepare: {error}")
-        sys.exit(2)
+        if _DEBUG.value:
+            raise
+        return _complain(str(error))
     except KeyboardInterrupt:
-        _say("\nprepare: interrupted, nothing was written; the same command starts again.")
-        sys.exit(130)
+        return _complain("interrupted, nothing was written; the same command starts again.", 130)
     print(f"{table(folder)}\n{folder}")
+    return 0
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_complain(str(error)))
+
+
+def _complain(sentence: str, code: int = 2) -> int:
+    _say(f"acrn_jax: {' '.join(sentence.split())}")
+    return code
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["dataset", "data_dir"])
-    app.run(main)
+    app.run(main, flags_parser=_parse)
