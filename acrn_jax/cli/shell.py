@@ -42,7 +42,7 @@ def parse(argv: list[str]) -> list[str]:
         key = re.search(r"[\"'](\w+)\\?[\"']", str(error))
         if key is None:
             raise
-        flag = next((a for a in argv if key[1] in a.split("=")[0].split(".")), argv[0])
+        flag = next((a for a in argv if key[1] in a.split("=")[0].split(".")), "the config file")
         near = re.search(r'Did you mean "(\w+)"', str(error))
         hint = f"did you mean {near[1]!r}?" if near else "configs/common.py lists every key."
         sys.exit(complain(f"the config has no key {key[1]!r}, asked for by {flag}; {hint}"))
@@ -99,3 +99,10 @@ def complain(text: str, code: int = WRONG_INPUT) -> int:
     """Prints the sentence to stderr, returns the exit code."""
     print(f"acrn_jax: {text}", file=sys.stderr)
     return code
+
+
+def require(**values: object) -> None:
+    """ValueError that names the flags whose value is missing."""
+    missing = [f"--{name}" for name, value in values.items() if value is None]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be given; --help says what each flag is.")

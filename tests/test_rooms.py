@@ -1,0 +1,94 @@
+"""Who may know whom, read from the source: each room imports only what its row names, and the standard library."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+ROOMS = ("ops", "losses", "models", "data", "train", "evaluation", "report")
+
+MAY = {  # an entry allows what begins with it: "flax.struct" does not allow flax.linen
+    "acrn_jax/schema.py": "numpy",
+    "acrn_jax/ops": "numpy jax",
+    "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
+    "acrn_jax/models": "numpy jax flax.linen acrn_jax.schema acrn_jax.ops",
+    "acrn_jax/data": "numpy grain tensorflow_datasets PIL simplejpeg acrn_jax.schema",  # workers never touch jax
+    "acrn_jax/train": "numpy jax optax flax.struct orbax grain tensorboardX absl acrn_jax.schema acrn_jax.ops",
+    "acrn_jax/evaluation": "numpy jax scipy h5py PIL simplejpeg acrn_jax.schema acrn_jax.ops",
+    "acrn_jax/report": "numpy matplotlib PIL jinja2 acrn_jax.schema",  # reads result files, never a model
+    "acrn_jax/build.py": "numpy jax flax optax ml_collections acrn_jax.schema "
+    + " ".join(f"acrn_jax.{r}" for r in ROOMS),
+    "acrn_jax/cli": "absl ml_collections jax acrn_jax.build acrn_jax.report acrn_jax.schema configs data_prep",
+    "configs": "ml_collections",
+    "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never acrn_jax, never jax
+}
+
+
+def imports(source: str):
+    """Dotted names that a source file imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def strays(source: str, own: str, may: str):
+    """Imports that are neither the room's own, nor named, nor of the standard library."""
+    allowed = (own, *may.split())
+    return sorted(
+        name
+        for name in imports(source)
+        if name.split(".")[0] not in sys.stdlib_module_names
+        and not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)
+    )
+
+
+def files(place: str):
+    path = ROOT / place
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+@pytest.mark.parametrize("place", MAY)
+def test_a_room_imports_what_its_row_names(place):
+    own = place.removesuffix(".py").replace("/", ".")
+    for file in files(place):
+        found = strays(file.read_text(), own, MAY[place])
+        assert not found, f"{file.relative_to(ROOT)} imports {found}; {place} may import {MAY[place]}"
+
+
+def test_every_file_lies_in_a_room():
+    rooms = {file for place in MAY for file in files(place)} | {ROOT / "acrn_jax" / "__init__.py"}
+    everything = {file for folder in ("acrn_jax", "configs", "data_prep") for file in files(folder)}
+    assert not everything - rooms
+
+
+@pytest.mark.parametrize(
+    ("source", "stray"),
+    [
+        ("import flax.linen as nn", "flax.linen"),
+        ("from flax import linen", "flax.linen"),
+        ("def late():\n    from acrn_jax.models import acrn", "acrn_jax.models.acrn"),
+        ("import acrn_jax.models", "acrn_jax.models"),
+        ("from acrn_jax import build", "acrn_jax.build"),
+        ("from . import step", "..step"),
+        ("import optaxx", "optaxx"),
+        ("import tensorflow", "tensorflow"),
+    ],
+)
+def test_a_stray_import_is_seen(source, stray):
+    good = "import json, jax.numpy as jnp\nfrom flax import struct\nfrom acrn_jax.train.state import State\n"
+    assert strays(good + source, "acrn_jax.train", MAY["acrn_jax/train"]) == [stray]
+
+
+def test_data_room_touches_no_accelerator_and_no_tensorflow():
+    modules = [f"acrn_jax.data.{file.stem}" for file in files("acrn_jax/data") if file.stem != "__init__"]
+    code = f"import sys, {', '.join(modules)}; print({{'flax', 'tensorflow'}} & set(sys.modules) or 'clean')"
+    # Grain imports jax where it finds it; with a platform that does not exist, jax fails as soon as it is used.
+    env = os.environ | {"JAX_PLATFORMS": "none_such"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "clean", done.stderr
