@@ -1,6 +1,6 @@
 """Writes one self-contained HTML file about evaluated runs: ./launch.sh report --workdir=A[,B...] --out=report.html."""
 
-from absl import app, flags
+from absl import flags
 
 from acrn_jax.cli import shell
 from acrn_jax.report import html, tables
@@ -9,9 +9,8 @@ _WORKDIR = flags.DEFINE_list("workdir", None, "Folders of evaluated runs, separa
 _OUT = flags.DEFINE_string("out", "report.html", "The file to write.")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; give --workdir=A[,B...] and --out=report.html.")
+def main(argv: list[str]) -> None:
+    del argv  # flags say it all
     if not _WORKDIR.value:
         raise ValueError("--workdir is not set; give the folder of an evaluated run, or several separated by commas.")
     for folder in _WORKDIR.value:

@@ -20,7 +20,9 @@ MOST_POINTS = 400  # of a drawn curve; more only makes the file larger
 PANELS = (  # title of a chart, what it draws of a phase's scalars, axis text
     ("Loss", lambda key: "loss" in key, "loss"),
     ("Triplets", lambda key: "active" in key or "switched" in key, "share of triplets"),
-    ("Distances", lambda key: "distance" in key, "mean distance"),
+    ("Distances", lambda key: key.endswith(("positive", "negative")), "mean distance"),
+    ("Scales", lambda key: key in ("spread", "weight_rms") or key.startswith("scale_"), "value"),
+    ("Accuracy", lambda key: key == "accuracy", "share right"),
     ("Learning rate", lambda key: key.startswith("learning_rate"), "learning rate"),
     ("Speed", lambda key: key == "images_per_second", "images a second"),
 )
@@ -41,12 +43,11 @@ class Chart(NamedTuple):
 
 
 @matplotlib.rc_context(STYLE)
-def training(scalars: Sequence[Mapping[str, float]], *, phase: str) -> list[Chart]:
+def training(scalars: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Curves of one phase over its steps, one chart a kind of value that the scalars hold.
 
     Args:
       scalars: lines of the phase's scalars.jsonl, each with "step".
-      phase: name for titles.
     """
     charts = []
     keys = list(dict.fromkeys(key for row in scalars for key in row))
@@ -60,14 +61,15 @@ def training(scalars: Sequence[Mapping[str, float]], *, phase: str) -> list[Char
             axes.plot(*points.T, STYLES[i % len(STYLES)], color=COLOURS[i % len(COLOURS)], label=_words(key), lw=1.6)
         axes.set_xlabel("step")
         axes.set_ylabel(axis_text)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0.0, low), high + 0.03 * (high - min(0.0, low)))
         if len(curves) > 1:
             axes.legend(frameon=False)
         text = "; ".join(
             f"{_words(key)} from {points[0, 1]:.4g} to {points[-1, 1]:.4g}" for key, points in curves.items()
         )
-        first, last = (int(points[i, 0]) for points in [next(iter(curves.values()))] for i in (0, -1))
-        charts.append(_chart(drawing, f"{title}, {phase}", f"Steps {first:,} to {last:,}: {text}."))
+        steps = np.concatenate(list(curves.values()))[:, 0]
+        charts.append(_chart(drawing, title, f"Steps {steps.min():,.0f} to {steps.max():,.0f}: {text}."))
     return charts
 
 
@@ -79,14 +81,14 @@ def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") 
       results: contents of results.json, or of `tables.aggregate`.
       against: "reliability", "accuracy" or "between_within".
     """
-    items = [item for item in tables.by_weight(results) if tables.mean(item.get(against)) is not None]
+    items = [item for item in _weighted(results) if tables.finite(item.get(against))]
     if len(items) < 3:
         return None
-    known = np.array([tables.mean(item[against]) for item in items])
+    percent = against != "between_within"
+    known = np.array([tables.mean(item[against]) * (100 if percent else 1) for item in items])
     weights = np.array([tables.mean(item["weight"]) for item in items])
-    correlation = tables.mean(results.get("spearman_weight_reliability")) if against == "reliability" else None
-    if correlation is None:
-        correlation = spearman(np.abs(weights), known)
+    correlation = results.get("spearman_weight_reliability") if against == "reliability" else None
+    correlation = tables.mean(correlation) if tables.finite(correlation) else spearman(np.abs(weights), known)
     drawing, axes = _axes()
     axes.scatter(known, weights, s=28, color=COLOURS[0], zorder=3)
     for i in sorted({*range(min(4, len(items))), *range(max(0, len(items) - 3), len(items))}):
@@ -95,10 +97,8 @@ def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") 
         )
     axes.margins(x=0.14, y=0.1)
     axes.axhline(0, color="#7F7F7F", lw=0.8)
-    words = {"reliability": "true reliability", "accuracy": "balanced accuracy on the target"}.get(
-        against, "between / within variance"
-    )
-    axes.set_xlabel(words)
+    words = {"reliability": "true reliability", "accuracy": "accuracy on the target"}.get(against, "between / within")
+    axes.set_xlabel(words + (" (%)" if percent else " variance"))
     axes.set_ylabel("learned weight")
     text = f"{len(items)} attributes; Spearman's correlation {correlation:.2f}; the values are in the table of weights."
     return _chart(drawing, f"Weight against {words} (Spearman {correlation:.2f})", text)
@@ -107,7 +107,7 @@ def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") 
 @matplotlib.rc_context(STYLE)
 def weight_bars(results: Mapping[str, Any]) -> Chart | None:
     """Learned weights as bars, largest absolute weight on top, with 95 % intervals where they are over seeds."""
-    items = tables.by_weight(results)
+    items = _weighted(results)
     if not items:
         return None
     values = [tables.mean(item["weight"]) for item in items]
@@ -145,7 +145,9 @@ def cmc(results: Mapping[str, Any]) -> Chart:
     axes.set_xticks(schema.RANKS)
     axes.set_xlabel("rank k")
     axes.set_ylabel("queries matched within k (%)")
-    drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    drawing.legend(
+        loc="outside lower center", ncols=2, frameon=False, fontsize=8.5, columnspacing=1.2, handlelength=2.6
+    )
     return _chart(drawing, "CMC", f"Cumulative matches of {', '.join(names)}; the values are in the table of methods.")
 
 
@@ -159,6 +161,10 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     x, y = (r - r.mean() for r in (ranks(x), ranks(y)))
     scale = np.sqrt(np.sum(x**2) * np.sum(y**2))
     return float(np.sum(x * y) / scale) if scale else float("nan")
+
+
+def _weighted(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [item for item in tables.by_weight(results) if tables.finite(item["weight"])]
 
 
 def _curve(scalars: Sequence[Mapping[str, float]], key: str) -> np.ndarray:

@@ -65,12 +65,13 @@ def write(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> path
     return out
 
 
-def read(folder: pathlib.Path) -> Run:
+def read(folder: str | os.PathLike) -> Run:
     """Reads a workdir's results, over seeds where it holds seed_*/results.json instead of its own.
 
     Raises:
       FileNotFoundError, ValueError: as `write`.
     """
+    folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; --workdir takes the folder of an evaluated run.")
     if (folder / "results.json").is_file():
@@ -104,7 +105,10 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
         )
     weights = results.get("weights") or []
     if not all(
-        isinstance(w, dict) and w.get("name") and _are_numbers({k: v for k, v in w.items() if k != "name"})
+        isinstance(w, dict)
+        and "weight" in w
+        and isinstance(w.get("name"), str)
+        and _are_numbers({k: v for k, v in w.items() if k != "name"})
         for w in weights
     ):
         raise ValueError(f'{path}: "weights" is to be a list of {{"name": text, others: number}}; run evaluate again.')
@@ -199,7 +203,7 @@ def _section(run: Run) -> dict[str, Any]:
         if folder.is_dir():
             related[name] = folder
         else:
-            missing.append(f"The {name} run is not at {folder}; its curves are not shown.")
+            missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
     methods = tables.methods(results)
     weights = tables.weights(results) if results.get("weights") else None
     charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
@@ -217,7 +221,7 @@ def _section(run: Run) -> dict[str, Any]:
         "weight_charts": [chart for chart in [*charts, figures.weight_bars(results)] if chart] if weights else [],
         "cmc": figures.cmc(results),
         "rank_lists": _rank_lists(run.first),
-        "training": [chart for name, folder in related.items() for chart in _training(name, folder)],
+        "training": [entry for name, folder in related.items() for entry in _training(name, folder)],
         "recognition": [
             (name, tables.recognition_summary(content), tables.recognition_attributes(content))
             for name, folder in related.items()
@@ -234,15 +238,13 @@ def _section(run: Run) -> dict[str, Any]:
     }
 
 
-def _training(name: str, folder: pathlib.Path) -> list[figures.Chart]:
+def _training(name: str, folder: pathlib.Path) -> list[tuple[str, list[figures.Chart]]]:
+    """(title, charts) of each phase of a run whose scalars are there."""
+    paths = {phase: folder / phase / "scalars.jsonl" for phase in PHASES}
     return [
-        chart
-        for phase in PHASES
-        if (folder / phase / "scalars.jsonl").is_file()
-        for chart in figures.training(
-            read_scalars(folder / phase / "scalars.jsonl"),
-            phase=f"phase {phase}" + (f" of the {name} run" if name else ""),
-        )
+        (f"Phase {phase}" + (f" of the {name} run" if name else ""), figures.training(read_scalars(path)))
+        for phase, path in paths.items()
+        if path.is_file()
     ]
 
 

@@ -110,11 +110,11 @@ def weights(results: Mapping[str, Any]) -> Table:
         ("accuracy", "balanced accuracy", _percent),
         ("between_within", "between / within", _number),
     ):
-        if any(_finite(item.get(key)) for item in items):
+        if any(finite(item.get(key)) for item in items):
             columns[key] = (title, show)
     rows = [(display(item["name"]), *(show(item.get(key)) for key, (_, show) in columns.items())) for item in items]
     notes = []
-    if _finite(results.get("spearman_weight_reliability")):
+    if finite(results.get("spearman_weight_reliability")):
         notes.append(f"Spearman of weight and reliability: {_number(results['spearman_weight_reliability'], 2)}.")
     if published := _published(results):
         highest, lowest = published.weights
@@ -134,7 +134,8 @@ def recognition_summary(recognition: Mapping[str, Any]) -> Table:
         )
         if part
     ]
-    note = f"Threshold {_number(recognition.get('threshold'), 2)}."
+    threshold = recognition.get("threshold")
+    note = "A threshold per attribute." if isinstance(threshold, list) else f"Threshold {_number(threshold, 2)}."
     if recognition.get("undefined"):
         note += f" Attributes without a positive or a negative image, and so without mA: {recognition['undefined']}."
     if str(recognition["dataset"]).startswith("peta"):
@@ -146,7 +147,7 @@ def recognition_summary(recognition: Mapping[str, Any]) -> Table:
 def recognition_attributes(recognition: Mapping[str, Any]) -> Table:
     """Attributes by mA, best first, undefined ones last; the paper's beside ours on PETA."""
     items = sorted(
-        recognition.get("attributes") or (), key=lambda item: -item["mA"] if _finite(item.get("mA")) else math.inf
+        recognition.get("attributes") or (), key=lambda item: -item["mA"] if finite(item.get("mA")) else math.inf
     )
     on_peta = str(recognition["dataset"]).startswith("peta")
     rows = [
@@ -222,7 +223,7 @@ def check_same(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
 def estimate(values: Iterable[float | None]) -> Estimate | None:
     """Mean, deviation and 95 % t-interval; None if a run has no value, deviation NaN for a single run."""
     values = list(values)
-    if not values or not all(_finite(value) for value in values):
+    if not values or not all(finite(value) for value in values):
         return None
     if len(values) == 1:
         return Estimate(float(values[0]), math.nan, math.nan)
@@ -264,7 +265,9 @@ def method_names(results: Mapping[str, Any]) -> list[str]:
 
 def by_weight(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Entries of "weights", largest absolute weight first."""
-    return sorted(results.get("weights") or (), key=lambda item: -abs(mean(item["weight"]) or 0.0))
+    return sorted(
+        results.get("weights") or (), key=lambda item: -abs(mean(item["weight"])) if finite(item["weight"]) else 1
+    )
 
 
 def display(attribute: str) -> str:
@@ -275,6 +278,11 @@ def display(attribute: str) -> str:
 def mean(value: float | Estimate | None) -> float | None:
     """The number itself, or an estimate's mean."""
     return value.mean if isinstance(value, Estimate) else value
+
+
+def finite(value: float | Estimate | None) -> bool:
+    """Whether there is a number to show."""
+    return value is not None and math.isfinite(mean(value))
 
 
 def render(table: Table, format: str = "text") -> str:
@@ -360,12 +368,8 @@ def _seeds(results: Mapping[str, Any]) -> str:
     return f"; mean and 95 % interval over {count} runs" if count > 1 else ""
 
 
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(mean(value))
-
-
 def _number(value: float | Estimate | None, digits: int = 3, factor: float = 1.0) -> str:
-    if not _finite(value):
+    if not finite(value):
         return "-"
     shown = f"{factor * mean(value):.{digits}f}"
     if isinstance(value, Estimate) and math.isfinite(value.half_width):

@@ -133,14 +133,21 @@ def make_workdir(folder: pathlib.Path, *, seed=0, **changes) -> pathlib.Path:
                     "images_per_second": 900 + 40 * random.random(),
                 }
                 if phase == "reid":
-                    row |= {"active_share": 0.9 - step / 2000, "switched_share": 0.1 + step / 5000}
+                    row |= {"active": 0.9 - step / 2000, "switched_on": 0.1 + step / 5000, "switched_off": 0.05}
+                    row |= {"positive": 0.8, "negative": 1.0 + step / 1000, "weight_rms": 1.0, "attribute_loss": 0.1}
                 file.write(json.dumps(row) + "\n")
             file.write('{"step": 10')  # a training that was stopped while it wrote
     (attributes / "recognition.json").write_text(json.dumps(make_recognition()))
     return folder
 
 
+def make_bare_workdir(folder: pathlib.Path, **changes) -> pathlib.Path:
+    """A run with results alone."""
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(make_results(**changes)))
+    return folder
+
+
 @pytest.fixture
 def workdir(tmp_path):
-    draw(tmp_path / "outside.jpg", (255, 0, 0), 0)
     return make_workdir(tmp_path / "run")

@@ -1,0 +1,181 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from acrn_jax import schema
+from acrn_jax.report import paper, tables
+from tests.report import conftest
+
+
+def cells(line):
+    return [cell for cell in line.split("  ") if cell.strip()]
+
+
+def test_methods_are_in_schemas_order_and_missing_ones_left_out():
+    results = conftest.make_results()
+    del results["methods"]["ACRN"]
+    results["methods"]["ACRN+reranking"] = results["methods"]["ReIdCNN"]
+    rows = [row[0] for row in tables.methods(results).rows]
+    assert rows == [name for name in schema.METHODS if name != "ACRN"] + ["ACRN+reranking"]
+
+
+def test_text_table_shows_per_cent_under_the_right_title():
+    results = conftest.make_results()
+    values = dict(zip(schema.METRICS, (0.11, 0.222, 0.3333, 0.44444, 0.5, 0.6, 1.0), strict=True))
+    results["methods"] = {"ACRN": dict(reversed(values.items()))}  # by name, not by place
+    lines = tables.methods_table(results).splitlines()
+    assert lines[0] == (
+        "synthetic_pedestrians/target_0, query/gallery, protocol market1501: 150 queries, 1,234 gallery images"
+    )
+    assert [c.strip() for c in cells(lines[2])] == [
+        *("method", "mAP (precision)", "mAP (trapezoid)", "mINP", "r1", "r5", "r10", "r20")
+    ]
+    assert lines[4].split() == ["ACRN", "11.0", "22.2", "33.3", "44.4", "50.0", "60.0", "100.0"]
+    assert len({len(line) for line in lines[1:6]}) == 1  # aligned
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_what_is_undefined_is_a_dash(value):
+    results = conftest.make_results()
+    results["methods"] = {"ACRN": {**results["methods"]["ACRN"], "mINP": value}}
+    assert tables.methods(results).rows[0][3] == "-"
+
+
+def test_papers_numbers_stand_beneath_ours():
+    table = tables.methods(conftest.make_results(dataset="market1501/official"))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["ACRN, paper"] == ("-", "62.6", "-", "83.6", "92.6", "95.3", "97.0")
+    assert list(rows).index("ACRN, paper") == list(rows).index("ACRN") + 1
+    assert "Attributes-weighted, paper" not in rows and "trapezoid" in table.note and "do not compare" not in table.note
+    assert "PIE" in [row[0] for row in tables.others(conftest.make_results(dataset="market1501")).rows]
+
+
+@pytest.mark.parametrize("changes", [{"protocol": "all_vs_all"}, {"partial": True}])
+def test_other_protocols_are_not_to_be_compared_with_the_paper(changes):
+    table = tables.methods(conftest.make_results(dataset="market1501", **changes))
+    assert "do not compare" in table.note
+
+
+@pytest.mark.parametrize("dataset", ["synthetic_pedestrians/target_0", "cuhk03/labeled_0", "cuhk03_np/detected"])
+def test_other_data_sets_have_no_rows_of_the_paper(dataset):
+    results = conftest.make_results(dataset=dataset)
+    assert not any("paper" in row[0] for row in tables.methods(results).rows) and tables.others(results) is None
+
+
+def test_weights_are_sorted_by_size_whatever_their_sign():
+    results = conftest.make_results(spearman_weight_reliability=None)
+    results["weights"] = [
+        {"name": "hairLong", "weight": 0.5, "reliability": None, "accuracy": 0.75, "between_within": 1.5},
+        {"name": "mine", "weight": -2.0, "reliability": None, "accuracy": 0.5, "between_within": None},
+    ]
+    table = tables.weights(results)
+    assert table.columns == ("attribute", "weight", "balanced accuracy", "between / within")
+    assert table.rows == [("mine", "-2.000", "50.0", "-"), ("LongHair", "0.500", "75.0", "1.500")]
+    assert "Spearman" not in table.note
+
+
+def test_recognition_is_sorted_by_mA_with_undefined_last():
+    table = tables.recognition_attributes(conftest.make_recognition())
+    assert [row[0] for row in table.rows[-2:]] == ["Male", "Backpack"] and table.rows[-1][1] == "-"
+    assert table.rows[-2][1:] == ("60.0", "92.3", "0", "7,600")
+    assert "paper" not in tables.recognition_attributes(conftest.make_recognition("synthetic/source")).columns
+    summary = {row[0]: row[1:] for row in tables.recognition_summary(conftest.make_recognition()).rows}
+    assert summary["people not seen"] == ("70.2", "55.0", "66.0", "70.0", "67.9") and summary["all"][0] == "77.1"
+    text = tables.recognition_table(conftest.make_recognition())
+    assert "people seen in training" in text and "Sunglasses" in text
+
+
+def test_thresholds_may_be_one_per_attribute():
+    table = tables.recognition_summary({**conftest.make_recognition(), "threshold": [0.4, 0.5]})
+    assert table.note.startswith("A threshold per attribute.")
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 4, 11, 30, 200])
+def test_t_quantile_matches_scipy(degrees):
+    np.testing.assert_allclose(tables.t_quantile(degrees), stats.t.ppf(0.975, degrees), rtol=1e-5)
+    np.testing.assert_allclose(tables.t_quantile(degrees, 0.9), stats.t.ppf(0.95, degrees), rtol=1e-5)
+
+
+def test_aggregate_matches_scipy_and_hand_numbers():
+    runs = [conftest.make_results(seed=seed) for seed in range(5)]
+    for value, run in zip((0.5, 0.6, 0.7, 0.6, 0.6), runs, strict=True):
+        run["methods"]["ACRN"]["rank1"] = value
+    whole = tables.aggregate(runs)
+    got = whole["methods"]["ACRN"]["rank1"]
+    np.testing.assert_allclose(got[:2], (0.6, math.sqrt(0.02 / 4)))
+    low, high = stats.t.interval(0.95, 4, loc=0.6, scale=math.sqrt(0.02 / 4 / 5))
+    np.testing.assert_allclose((got.mean - got.half_width, got.mean + got.half_width), (low, high), rtol=1e-5)
+    table = tables.methods(whole)
+    assert {row[0]: row[4] for row in table.rows}["ACRN"] == "60.0 ± 8.8"
+    assert table.caption.endswith("mean and 95 % interval over 5 runs")
+    first = tables.by_weight(whole)[0]
+    np.testing.assert_allclose(first["weight"].mean, np.mean([run["weights"][0]["weight"] for run in runs]))
+    assert first["reliability"] == 0.95
+
+
+def test_aggregate_leaves_out_what_some_seed_lacks():
+    runs = [conftest.make_results(seed=seed) for seed in range(2)]
+    del runs[1]["methods"]["ACRN"]
+    runs[1]["spearman_weight_reliability"] = None
+    whole = tables.aggregate(runs)
+    assert "ACRN" not in whole["methods"] and "left out: ACRN" in tables.methods(whole).note
+    assert whole["spearman_weight_reliability"] is None
+
+
+def test_one_run_has_no_interval():
+    assert tables.methods_table(tables.aggregate([conftest.make_results()])).splitlines()[4].count("±") == 0
+
+
+@pytest.mark.parametrize(
+    "key, value", [("protocol", "single_shot"), ("dataset", "market1501"), ("fingerprint", "bad"), ("queries", 3)]
+)
+def test_mixed_results_are_refused(key, value):
+    runs = [conftest.make_results(), conftest.make_results(seed=1, **{key: value})]
+    with pytest.raises(ValueError, match=f"different {key} .*run 2 has {value!r}"):
+        tables.aggregate(runs)
+    with pytest.raises(ValueError, match=f"different {key} .*A has .*B has {value!r}"):
+        tables.comparison(dict(zip("AB", runs, strict=True)))
+
+
+def test_comparison_puts_runs_beside_each_other():
+    table = tables.comparison({"A": conftest.make_results(), "B": conftest.make_results(seed=1)})
+    assert [row[0] for row in table.rows[:3]] == ["ReIdCNN [A]", "ReIdCNN [B]", "Attributes [A]"]
+
+
+def test_nothing_to_aggregate_is_refused():
+    with pytest.raises(ValueError, match="no results"):
+        tables.aggregate([])
+
+
+def test_latex_is_escaped():
+    assert tables.escape_latex("a_b & 5 % #1 $x$ {y} ~ ^ \\ <z>") == (
+        r"a\_b \& 5 \% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{}z\textgreater{}"
+    )
+    text = tables.weights_table(conftest.make_results(), format="latex")
+    assert r"home\_made \& \textless{}b\textgreater{}\$x\$\textless{}/b\textgreater{} & -0.8" in text
+    assert r"\begin{tabular}{lrrrr}" in text and text.count(r"\\") == 1 + len(conftest.NAMES)
+
+
+def test_markdown_is_escaped_and_rectangular():
+    results = conftest.make_results()
+    results["weights"][0]["name"] = "a|b*c\nd"
+    lines = tables.weights_table(results, format="markdown").splitlines()
+    table = [line.replace("\\|", "") for line in lines if line.startswith("|")]
+    assert {line.count("|") for line in table} == {6} and len(table) == 2 + len(conftest.NAMES)
+    assert any(line.startswith("| a\\|b\\*c d |") for line in lines)
+
+
+def test_unknown_format_is_refused():
+    with pytest.raises(ValueError, match="text, markdown, latex"):
+        tables.methods_table(conftest.make_results(), format="pdf")
+
+
+def test_every_peta_name_has_one_display_name():
+    assert len(paper.DISPLAY) == len(set(paper.DISPLAY.values())) == 35
+    assert set(paper.ATTRIBUTES) <= set(paper.DISPLAY)
+    for published in paper.PAPER.values():
+        assert set(published.methods) == set(schema.METHODS[:5])
+        assert all(len(row) == 5 for row in [*published.methods.values(), *published.others.values()])
+        assert set(", ".join(published.weights).split(", ")) <= set(paper.DISPLAY.values())
