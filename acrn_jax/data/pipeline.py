@@ -33,7 +33,6 @@ def train_batches(
     share: slice = slice(None),
     threads: int = 2,
     prefetch: int = 4,
-    workers: int = 0,
     cache_bytes: int = 0,
 ) -> Iterator[Batch]:
     """Training batches from global step `first_step` on, up to step `steps`.
@@ -51,7 +50,6 @@ def train_batches(
       share: rows of each global batch that this process assembles.
       threads: batches in the making at a time.
       prefetch: batches waiting ready at most; at least `threads` to keep those busy.
-      workers: processes that assemble instead of this one's threads; each has `threads` of its own.
       cache_bytes: images are decoded and resized once and kept while all of them take no more than this.
 
     Returns:
@@ -60,17 +58,11 @@ def train_batches(
     Raises:
       ValueError: a column has another length than the split; while iterating: a broken image, named by its key.
     """
-    columns = dict(columns or {})
-    for name, column in columns.items():
-        if len(column) != len(split):
-            raise ValueError(f"Column {name!r} has {len(column)} rows, {split.name} has {len(split)} records.")
     make = _Maker(split, plan, height, width, seed, augment, columns, share, cache_bytes)
     dataset = grain.MapDataset.range(first_step, max(first_step, steps)).map(make)
     if len(dataset) == 0:
         return iter(())
     batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
-    if workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(batches)
 
 
@@ -87,7 +79,7 @@ def eval_batches(
     """All records once, in order; the last batch is filled up with its last record, where `valid` [batch] is False."""
     numbers = np.arange(-(-len(split) // batch) * batch).reshape(-1, batch)
     rows = np.minimum(numbers, len(split) - 1)
-    make = _Maker(split, lambda epoch: rows, height, width, 0, None, dict(columns or {}), slice(None), 0)
+    make = _Maker(split, lambda epoch: rows, height, width, 0, None, columns, slice(None), 0)
     dataset = grain.MapDataset.range(len(rows)).map(lambda step: make(step) | {"valid": numbers[step] < len(split)})
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
 
@@ -106,14 +98,17 @@ class _Maker:
     """Global step -> batch; a class since it keeps the epoch's plan and the decoded images."""
 
     def __init__(self, split, plan, height, width, seed, augment, columns, share, cache_bytes):
-        self.split, self.plan, self.columns, self.share = split, plan, columns, share
+        self.split, self.plan, self.columns, self.share = split, plan, dict(columns or {}), share
         self.height, self.width, self.seed, self.augment = height, width, seed, augment
-        self.batches = len(plan(0))
-        self.epoch = (-1, None)  # the plan used last
+        self.epoch = (0, plan(0))  # the plan used last
+        self.batches = len(self.epoch[1])
         self.stored_size = augment.enlarged(height, width) if augment else (height, width)
         shape = (len(split), *self.stored_size, 3)
         self.cache = np.empty(shape, np.uint8) if np.prod(shape) <= cache_bytes else None
         self.cached = np.zeros(len(split), bool)
+        for name, column in self.columns.items():
+            if len(column) != len(split):
+                raise ValueError(f"Column {name!r} has {len(column)} rows, {split.name} has {len(split)} records.")
 
     def __call__(self, step: int) -> Batch:
         epoch, index = divmod(int(step), self.batches)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from acrn_jax import schema
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 4096  # records read at once: the reader's own threads work within one call
 
 
@@ -120,8 +122,7 @@ def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.P
     prepare = f"./launch.sh prepare --dataset={dataset} --config_name={config_name} --data_dir={data_dir}"
     if not data_dir.is_dir():
         raise FileNotFoundError(f"There is no data folder {data_dir}; make it with: {prepare}")
-    found = sorted(data_dir.glob("*/*/*/dataset_info.json"), key=lambda file: _version(file.parent.name))
-    found = [file.parent for file in found if not file.parent.name.startswith("incomplete")]
+    found = [file.parent for file in data_dir.glob("*/*/*/dataset_info.json") if _VERSION.fullmatch(file.parent.name)]
     wanted = [folder for folder in found if folder.parent == data_dir / dataset / config_name]
     if not wanted:
         there = sorted({"/".join(folder.parts[-3:-1]) for folder in found})
@@ -129,11 +130,7 @@ def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.P
             f"{dataset}/{config_name} is not prepared in {data_dir} (there: {', '.join(there) or 'nothing'}); "
             f"prepare it with: {prepare}"
         )
-    return wanted[-1]
-
-
-def _version(name: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else -1 for part in name.split("."))
+    return max(wanted, key=lambda folder: [int(part) for part in folder.name.split(".")])
 
 
 def _stored_fingerprint(folder: pathlib.Path, split: str) -> str | None:
