@@ -293,7 +293,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback behind an error."
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return _complain(f"unexpected argument {argv[1]!r}; everything is a flag, such as --dataset=peta.")
-    logging.set_verbosity(logging.WARNING)  # TFDS logs every step
+    logging.set_verbosity(logging.ERROR)  # TFDS tells much, and of configs that are meant to be custom
     try:
         for name in ("dataset", "data_dir"):
             if flags.FLAGS[name].value is None:

@@ -35,7 +35,7 @@ _IMAGE_ENDINGS = (".bmp", ".jpg", ".jpeg", ".png")
 
 _COLOURS = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
 # Labelled, but not among the 35 that the field evaluates; the last four are in no column of PETA.mat.
-_RARE = (  # noqa: SIM905
+_RARE = (
     "accessoryHeadphone personalLess15 carryingBabyBuggy hairBald footwearBoots lowerBodyCapri carryingShoppingTro "
     "carryingUmbrella personalFemale carryingFolder accessoryHairBand lowerBodyHotPants accessoryKerchief "
     "lowerBodyLongSkirt upperBodyLongSleeve lowerBodyPlaid lowerBodyThinStripes carryingLuggageCase upperBodyNoSleeve "

@@ -1,0 +1,302 @@
+import collections
+import os
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.io
+
+from data_prep import reid
+from data_prep.peta import peta_dataset_builder as peta
+from data_prep.peta import release
+from tests.fixtures import peta as fixture
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("raw")
+    return root, fixture.write(root)
+
+
+@pytest.fixture
+def broken(raw, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(raw[0], tmp_path / "raw") / "PETA dataset"
+
+
+@pytest.mark.parametrize(
+    ("subset", "name", "groups"),
+    [  # as they come in the official archive
+        ("3DPeS", "100_3_FRAME_26_RGB.bmp", ("100", "3")),
+        ("3DPeS", "166_B_1280_FRAME_105_RGB.bmp", ("166", "1280")),
+        ("CAVIAR4REID", "0047_005.jpg", ("0047",)),
+        ("CUHK", "0002.png", ("0002",)),
+        ("GRID", "0001_2_25023_116_134_128_330.jpeg", ("0001", "2")),
+        ("i-LID", "0001_004.jpg", ("0001",)),
+        ("MIT", "00004_female_back.jpg", ("00004",)),
+        ("PRID", "0001_b.png", ("0001", "b")),
+        ("SARC3D", "001_Right.bmp", ("001", "Right")),
+        ("TownCentre", "0_16.jpg", ("0",)),
+        ("VIPeR", "001_90_2.bmp", ("001", "2")),
+    ],
+)
+def test_official_names(subset, name, groups):
+    assert re.fullmatch(release.SUBSETS[subset].name, name, re.IGNORECASE).groups() == groups
+
+
+def test_vocabulary():
+    assert len(release.KNOWN_ATTRIBUTES) == 109 and len(fixture.COLUMNS) == 105
+    assert sum(subset.images for subset in release.SUBSETS.values()) == 19_000
+
+
+def test_images_come_in_the_order_of_the_table(raw):
+    root, rows = raw
+    images = release.read_images(release.find_archives(root))
+    found = [(im.file_name, im.subset, im.local_id, im.person_id, im.camera_id) for im in images]
+    assert found == [row[:5] for row in rows]
+    for image, row in zip(images, rows, strict=True):
+        assert image.labels - {"accessoryShawl"} == row.labels
+        assert image.attributes == [int(name in row.labels) for name in reid.PETA_ATTRIBUTES]
+    assert any("footwearSneaker" in row.labels for row in rows)  # Label.txt spells it otherwise
+    release.check_table(release.read_table(root / "PETA.mat"), images)
+
+
+@pytest.mark.parametrize("place", [".", "PETA dataset", ".."])
+def test_raw_dir_may_be_above_or_below(raw, place):
+    assert list(release.find_archives(raw[0] / place)) == list(fixture.FILES)
+
+
+def test_random_configs_are_the_tables_splits(raw):
+    root, rows = raw
+    partitions = scipy.io.loadmat(root / "PETA.mat")["peta"][0][0][3]
+    for number in (0, 4):
+        contents = peta.read(f"random_{number}", raw_dir=root)
+        for k, split in enumerate(("train", "val", "test")):
+            wanted = [rows[i - 1] for i in partitions[number][0][0][0][k][:, 0]]
+            got = contents.splits[split]
+            assert [(e.file_name, e.person_id) for e in got] == [(row.file_name, row.person_id) for row in wanted]
+            assert [list(e.attributes) for e in got] == [
+                [int(name in row.labels) for name in reid.PETA_ATTRIBUTES] for row in wanted
+            ]
+        assert contents.metadata["attribute_names"] == reid.PETA_ATTRIBUTES
+        assert contents.metadata["protocol"] == "attributes" and contents.metadata["partial"]
+    assert contents.splits != peta.read("random_0", raw_dir=root).splits
+
+
+def test_disjoint_shares_nobody(raw):
+    root, rows = raw
+    splits = peta.read("disjoint", raw_dir=root).splits
+    assert sorted(e.file_name for s in splits.values() for e in s) == sorted(row.file_name for row in rows)
+    people = {split: {e.person_id for e in examples} for split, examples in splits.items()}
+    assert not people["train"] & people["val"] and not (people["train"] | people["val"]) & people["test"]
+    assert 0.4 < len(splits["train"]) / len(rows) <= 0.5 and 0.3 < len(splits["test"]) / len(rows) < 0.5
+    assert (
+        splits
+        == peta.read("disjoint", raw_dir=root, seed=0).splits
+        != peta.read("disjoint", raw_dir=root, seed=1).splits
+    )
+
+
+@pytest.mark.parametrize("config", list(peta.REID_SUBSETS))
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_query_has_a_match_and_nobody_trains_and_tests(raw, config, seed):
+    root, rows = raw
+    contents = peta.read(f"{config}_{seed}", raw_dir=root)
+    train, query, gallery = (contents.splits[split] for split in ("train", "query", "gallery"))
+    subset = {row.file_name: row for row in rows if row.subset == peta.REID_SUBSETS[config][0]}
+    names = [e.file_name for e in train + query + gallery]
+    assert len(set(names)) == len(names) and set(names) <= set(subset)
+    assert not {e.person_id for e in train} & {e.person_id for e in query + gallery}
+    assert min(e.person_id for e in train + query) >= 1
+    for example in query:  # by loops: images of the same person that the protocol counts
+        right = [e for e in gallery if e.person_id == example.person_id]
+        if contents.metadata["protocol"] == "market1501":
+            assert any(e.camera_id != example.camera_id for e in right) and example.camera_id > 0
+        else:
+            assert len(right) == 1
+    for example in train + query + gallery:
+        row = subset[example.file_name]
+        assert example.camera_id == row.camera_id
+        assert list(example.attributes) == [int(name in row.labels) for name in reid.PETA_ATTRIBUTES]
+        if example.person_id != reid.DISTRACTOR:
+            assert example.person_id == row.local_id + (config == "reid_viper")
+    assert contents.metadata["seed"] == seed
+
+
+def test_what_the_reid_splits_hold(raw):
+    root = raw[0]
+
+    def names(config, split):
+        return [e.file_name.split("/")[1] for e in peta.read(config, raw_dir=root).splits[split]]
+
+    def nobody(config):
+        return {e.file_name.split("/")[1] for e in peta.read(config, raw_dir=root).splits["gallery"] if not e.person_id}
+
+    assert nobody("reid_grid") == {f"000{p}_5_32849_235_75_87_237.jpeg" for p in (5, 6, 7)}
+    assert nobody("reid_prid") == {"1007_b.png", "1008_b.png"}
+    assert not any(name.startswith(("0005", "0006")) for s in ("train", "query") for name in names("reid_prid", s))
+    assert len(names("reid_grid", "train")) == 4 and len(names("reid_grid", "query")) == 2
+    for name in names("reid_grid", "query"):  # cameras p and p + 1
+        assert int(name.split("_")[1]) == int(name.split("_")[0])
+    assert all(name.endswith("_1.bmp") for name in names("reid_viper", "query"))
+    assert all(name.endswith("a.png") for name in names("reid_prid", "query"))
+    assert all("front" in name for name in names("reid_sarc3d", "query"))
+    assert len(names("reid_caviar4reid", "query")) == 4 and len(names("reid_caviar4reid", "gallery")) == 2
+    three = collections.Counter(name.split("_")[0] for name in names("reid_3dpes", "train"))
+    assert len(three) == 3  # of six people
+
+
+def test_3dpes_person_of_one_track_is_no_query(raw):
+    for seed in range(10):
+        splits = peta.read(f"reid_3dpes_{seed}", raw_dir=raw[0]).splits
+        assert 2 not in {e.person_id for e in splits["query"]}
+        for person in {e.person_id for e in splits["query"]}:
+            asked = {e.camera_id for e in splits["query"] if e.person_id == person}
+            assert len(asked) == 1 and asked.isdisjoint(e.camera_id for e in splits["gallery"] if e.person_id == person)
+
+
+def test_seed_and_number_of_a_config_mean_the_same(raw):
+    root = raw[0]
+    by_number, by_seed = peta.read("reid_grid_3", raw_dir=root), peta.read("reid_grid", raw_dir=root, seed=3)
+    assert by_number == by_seed
+    assert any(peta.read(f"reid_grid_{i}", raw_dir=root).splits != by_seed.splits for i in range(3))
+    with pytest.raises(ValueError, match="leave it out"):
+        peta.read("reid_grid_3", raw_dir=root, seed=4)
+
+
+SPLIT = """path,role
+GRID/0001_1_25004_107_32_106_221.jpeg,train
+0001_2_25004_107_32_106_221.jpeg,train
+GRID/0002_2_25004_107_32_106_221.jpeg,query
+GRID/0002_3_25004_107_32_106_221.jpeg,gallery
+GRID/0006_5_32849_235_75_87_237.jpeg,distractor
+"""
+
+
+def test_split_file(raw, tmp_path):
+    (tmp_path / "s.csv").write_text(SPLIT)
+    contents = peta.read("reid_grid", raw_dir=raw[0], split_file=tmp_path / "s.csv")
+    people = {split: [e.person_id for e in examples] for split, examples in contents.splits.items()}
+    assert people == {"train": [1, 1], "query": [2], "gallery": [2, 0]}
+    assert len(contents.metadata["split_file_sha256"]) == 64 and "seed" not in contents.metadata
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("path,role", "path,part", "role missing"),
+        (",query", ",probe", "line 4: unknown role 'probe'; there are train, query, gallery, distractor"),
+        ("GRID/0006", "GRID/0036", "line 6: no image 'GRID/0036"),
+        ("GRID/0006", "VIPeR/0006", "line 6: no image 'VIPeR/0006"),
+        ("GRID/0006_5_32849_235_75_87_237.jpeg", "0001_2_25004_107_32_106_221.jpeg", "line 6: .* in line 3 already"),
+        (",distractor", ",train", None),
+        ("0001_2_25004_107_32_106_221.jpeg,train", "0001_2_25004_107_32_106_221.jpeg,gallery", "person 1 .* in train"),
+        (",gallery", ",train", "no image the role gallery"),
+    ],
+)
+def test_wrong_split_file(raw, tmp_path, old, new, message):
+    assert old in SPLIT
+    (tmp_path / "s.csv").write_text(SPLIT.replace(old, new))
+    if message is None:
+        peta.read("reid_grid", raw_dir=raw[0], split_file=tmp_path / "s.csv")
+        return
+    with pytest.raises(ValueError, match=message):
+        peta.read("reid_grid", raw_dir=raw[0], split_file=tmp_path / "s.csv")
+
+
+def test_options_that_do_not_belong(raw, tmp_path):
+    with pytest.raises(ValueError, match="split_file is for the reid_ configs"):
+        peta.read("random_0", raw_dir=raw[0], split_file=tmp_path / "s.csv")
+    with pytest.raises(FileNotFoundError, match=r"No split file .*path,role"):
+        peta.read("reid_grid", raw_dir=raw[0], split_file=tmp_path / "s.csv")
+
+
+def test_missing_and_empty_folders(tmp_path, broken):
+    with pytest.raises(FileNotFoundError, match=r"No folder .*nowhere"):
+        peta.read("disjoint", raw_dir=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"No PETA images in .*empty"):
+        peta.read("disjoint", raw_dir=tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"No file .*PETA\.mat"):
+        peta.read("random_0", raw_dir=tmp_path / "raw", peta_mat=tmp_path / "PETA.mat")
+    shutil.rmtree(broken / "VIPeR")
+    with pytest.raises(FileNotFoundError, match="reid_viper needs VIPeR/archive"):
+        peta.read("reid_viper", raw_dir=broken)
+    with pytest.raises(ValueError, match=r"PETA.mat has 94 rows and the folders hold 86 images \(VIPeR missing\)"):
+        peta.read("random_0", raw_dir=broken.parent)
+    for image in (broken / "GRID" / "archive").glob("*.jpeg"):
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"GRID.* no images"):
+        peta.read("reid_grid", raw_dir=broken)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0099 upperBodyBlack carryingPiano", r"Label\.txt, line \d+: unknown attribute 'carryingPiano'"),
+        ("0001 upperBodyBlack", r"Label\.txt, line \d+: person 0001 comes a second time"),
+        ("x7 upperBodyBlack", r"Label\.txt, line \d+: starts with 'x7'"),
+    ],
+)
+def test_wrong_labels(broken, line, message):
+    with (broken / "GRID" / "archive" / "Label.txt").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        peta.read("reid_grid", raw_dir=broken)
+
+
+def test_images_that_do_not_belong(broken):
+    image = PIL.Image.new("RGB", (8, 16))
+    image.save(broken / "GRID" / "archive" / "holiday.jpeg")
+    with pytest.raises(ValueError, match=r"holiday\.jpeg is not named as GRID's images are"):
+        peta.read("reid_grid", raw_dir=broken)
+    image.save(broken / "VIPeR" / "archive" / "500_0_1.bmp")
+    with pytest.raises(ValueError, match=r"500_0_1\.bmp shows person 500, who has no line"):
+        peta.read("reid_viper", raw_dir=broken)
+
+
+def test_table_of_other_files(broken):
+    folder = broken / "GRID" / "archive"
+    (folder / "0005_5_32849_235_75_87_237.jpeg").rename(folder / "0001_6_32849_235_75_87_237.jpeg")
+    with pytest.raises(
+        ValueError,
+        match=r"PETA.mat's row 33 speaks of person 2 of GRID with .*0001_6_32849_235_75_87_237.jpeg is person 1",
+    ):
+        peta.read("random_0", raw_dir=broken.parent)
+
+
+def test_table_of_other_labels(broken):
+    labels = broken / "MIT" / "archive" / "Label.txt"
+    person = next(line for line in labels.read_text().splitlines() if line.startswith("00002"))
+    labels.write_text(labels.read_text().replace(person, person.replace(person.split()[1], "")))
+    with pytest.raises(ValueError, match=r"MIT/00002_female_fore\.jpg .*1 rows differ"):
+        peta.read("random_0", raw_dir=broken.parent)
+
+
+@pytest.mark.parametrize("spoil", ["text", "empty", "half", "other", "outside"])
+def test_table_that_is_none(broken, spoil):
+    mat = broken.parent / "PETA.mat"
+    content = mat.read_bytes()
+    if spoil == "other":
+        scipy.io.savemat(mat, {"people": np.ones(3)})
+    elif spoil == "outside":
+        loaded = scipy.io.loadmat(mat)["peta"]
+        loaded[0][0][3][2, 0][0][0][1][0] = 4000
+        scipy.io.savemat(mat, {"peta": loaded})
+    else:
+        mat.write_bytes({"text": b"no table", "empty": b"", "half": content[: len(content) // 2]}[spoil])
+    with pytest.raises(ValueError, match=r"PETA\.mat (cannot be read|has splits that point outside)"):
+        peta.read("random_0", raw_dir=broken.parent)
+
+
+@pytest.mark.skipif("ACRN_PETA_DIR" not in os.environ, reason="ACRN_PETA_DIR names no folder with PETA and PETA.mat")
+def test_the_real_release():
+    raw_dir = pathlib.Path(os.environ["ACRN_PETA_DIR"])
+    images = release.read_images(release.find_archives(raw_dir))
+    table = release.read_table(raw_dir / "PETA.mat")
+    release.check_table(table, images)  # 19,000 of 19,000 agree on ids and on all labels
+    assert len(images) == 19_000 and tuple(table.names[:35]) == reid.PETA_ATTRIBUTES
+    assert [len(table.splits[4][split]) for split in ("train", "val", "test")] == [9500, 1900, 7600]

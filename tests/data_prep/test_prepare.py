@@ -1,0 +1,241 @@
+import fcntl
+import hashlib
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+
+from data_prep import prepare
+from tests.fixtures import image_folder as image_folder_fixture
+from tests.fixtures import peta as peta_fixture
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Options for a small set of one's own."""
+    csv = image_folder_fixture.write(tmp_path / "raw")
+    return {"dataset": "image_folder", "config_name": "mine", "raw_dir": csv.parent, "csv": csv}
+
+
+def run(*flags, code=None):
+    """The program as a process: (exit code, stdout, stderr). `code` runs first, in its place."""
+    program = ["-m", "data_prep.prepare"] if code is None else ["-c", code]
+    done = subprocess.run([sys.executable, *program, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def left(folder):
+    """Files in a data folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    root = tmp_path_factory.mktemp("peta")
+    rows = peta_fixture.write(root / "raw")
+    return rows, prepare.prepare("peta", "reid_grid", data_dir=root / "data", raw_dir=root / "raw"), root
+
+
+def test_what_is_stored_is_what_was_given(grid):
+    rows, folder, root = grid
+    assert folder == root / "data" / "peta" / "reid_grid" / "1.0.0"
+    builder = tfds.builder_from_directory(folder)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    marks = json.loads((folder / "fingerprint.json").read_text())
+    found, parts = set(), []
+    for split in ("gallery", "query", "train"):
+        everything = b""
+        people = set()
+        for record in builder.as_data_source(split, decoders=decoders):
+            name = record["file_name"].decode()
+            subset, file = name.split("/")
+            assert record["image"] == (root / "raw" / "PETA dataset" / subset / "archive" / file).read_bytes()
+            assert record["key"].decode() == f"peta/reid_grid/{name}"
+            found.add(name)
+            people |= {int(record["person_id"])} - {0}
+            numbers = f"{record['person_id']} {record['camera_id']}".encode()
+            for field in (record["key"], record["file_name"], numbers, bytes(record["attributes"]), record["image"]):
+                everything += len(field).to_bytes(8, "little") + field
+        assert marks[split]["sha256"] == hashlib.sha256(everything).hexdigest()
+        assert marks[split]["images"] == len(builder.as_data_source(split)) and marks[split]["people"] == len(people)
+        parts.append(f"{split} {marks[split]['sha256']}\n")
+    assert marks["sha256"] == hashlib.sha256("".join(parts).encode()).hexdigest()
+    assert found == {row.file_name for row in rows if row.subset == "GRID"}
+
+
+def test_fingerprint_changes_with_one_pixel(grid, tmp_path):
+    _, folder, root = grid
+    again = prepare.prepare("peta", "reid_grid", data_dir=tmp_path, raw_dir=root / "raw")
+    assert (again / "fingerprint.json").read_text() == (folder / "fingerprint.json").read_text()
+    other = tmp_path / "raw"
+    peta_fixture.write(other)
+    image = other / "PETA dataset" / "GRID" / "archive" / "0006_5_32849_235_75_87_237.jpeg"
+    pixels = np.array(PIL.Image.open(image))
+    pixels[0, 0] ^= 128
+    PIL.Image.fromarray(pixels).save(image)
+    third = prepare.prepare("peta", "reid_grid", data_dir=tmp_path / "third", raw_dir=other)
+    old, new = (json.loads((f / "fingerprint.json").read_text()) for f in (again, third))
+    assert old["gallery"]["sha256"] != new["gallery"]["sha256"] and old["sha256"] != new["sha256"]
+    assert old["train"] == new["train"]
+
+
+def test_table(grid):
+    lines = prepare.table(grid[1]).splitlines()
+    assert lines[0].split() == ["split", "images", "people", "cameras", "attributes"]
+    assert [line.split() for line in lines[1:]] == [
+        ["train", "4", "2", lines[1].split()[3], "35"],
+        ["query", "2", "2", lines[2].split()[3], "35"],
+        ["gallery", "5", "2", lines[3].split()[3], "35"],
+    ]
+
+
+def test_prepared_before(grid, capsys):
+    _, folder, root = grid
+    before = (folder / "dataset_info.json").stat().st_mtime_ns
+    assert prepare.prepare("peta", "reid_grid", data_dir=root / "data") == folder  # raw files may be gone
+    assert "Already prepared" in capsys.readouterr().err
+    assert (folder / "dataset_info.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="was prepared with seed 0, asked for is 4"):
+        prepare.prepare("peta", "reid_grid", data_dir=root / "data", raw_dir=root / "raw", seed=4)
+
+
+def test_prepared_from_another_csv(mine, tmp_path):
+    folder = prepare.prepare(**mine, data_dir=tmp_path / "data")
+    assert folder.parts[-3:] == ("image_folder", "mine", "1.0.0")
+    assert prepare.prepare(**mine, data_dir=tmp_path / "data") == folder
+    with mine["csv"].open("a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match="was prepared with csv_sha256"):
+        prepare.prepare(**mine, data_dir=tmp_path / "data")
+
+
+def test_bad_images_are_named_and_counted(mine, tmp_path):
+    raw = mine["raw_dir"]
+    for name, fault in (("a/0001.jpg", "truncated"), ("a/0002.png", "0 bytes"), ("b/0003.jpg", "not an image")):
+        content = (raw / name).read_bytes()
+        (raw / name).write_bytes({"truncated": content[:-40], "0 bytes": b"", "not an image": b"text"}[fault])
+        with pytest.raises(ValueError, match=rf"(?i)1 of 6 images .* first is .*{name} \(.*{fault}"):
+            prepare.prepare(**mine, data_dir=tmp_path / "data")
+        (raw / name).write_bytes(content)
+    for name in ("b/0003.jpg", "a/0002.png"):
+        (raw / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"2 of 6 images cannot be read, the first is .*a/0002\.png"):
+        prepare.prepare(**mine, data_dir=tmp_path / "data")
+    assert left(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp"])
+def test_truncated_images_of_each_format(tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    peta_fixture.write_image(path, np.random.default_rng(0))
+    prepare.check_images([path])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="1 of 1 images"):
+        prepare.check_images([path])
+
+
+def test_interrupted_while_writing(mine, tmp_path, monkeypatch):
+    def stop(builder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "fingerprint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare(**mine, data_dir=tmp_path / "data")
+    assert left(tmp_path / "data") == []
+    prepare.prepare(**mine, data_dir=tmp_path / "data")
+
+
+def test_killed_while_writing(mine, tmp_path):
+    data = tmp_path / "data"
+    code = "import os; from data_prep import prepare; prepare.fingerprint = lambda builder: os.kill(os.getpid(), 9); "
+    status, _, _ = run(code=code + f"prepare.prepare({mine['dataset']!r}, 'mine', data_dir={str(data)!r}, "
+                       f"raw_dir={str(mine['raw_dir'])!r}, csv={str(mine['csv'])!r})")  # fmt: skip
+    assert status == -signal.SIGKILL
+    assert left(data) and all(name.startswith(".preparing-") for name in left(data))
+    folder = prepare.prepare(**mine, data_dir=data)
+    assert left(data) == left_of(folder, data)
+
+
+def left_of(folder, data):
+    return sorted(str((folder / name).relative_to(data)) for name in left(folder))
+
+
+def test_two_at_once(mine, tmp_path):
+    staging = tmp_path / "data" / ".preparing-image_folder-mine"
+    staging.mkdir(parents=True)
+    with open(staging / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="Another prepare"):
+            prepare.prepare(**mine, data_dir=tmp_path / "data")
+        assert staging.exists()
+
+
+def test_no_room_on_the_disk(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(OSError, match=r"GB free and .* needed"):
+        prepare.prepare(**mine, data_dir=tmp_path / "data")
+    assert left(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("petta", "x"), "No data set 'petta'; did you mean peta"),
+        (("xyz", "x"), "No data set 'xyz'; there are peta, image_folder"),
+        (("peta", "reid_gird"), "'reid_gird'; did you mean reid_grid"),
+        (("peta", None), "peta needs --config_name; there are random_0 to random_4, disjoint, reid_grid"),
+        (("peta", "disjoint"), "peta needs --raw_dir"),
+        (("image_folder", "../x"), "A config is named with letters"),
+    ],
+)
+def test_names(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        prepare.prepare(*arguments, data_dir=tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_options_of_another_data_set(tmp_path):
+    with pytest.raises(ValueError, match="peta takes no --csv; it takes --raw_dir and --peta_mat"):
+        prepare.prepare("peta", "disjoint", data_dir=tmp_path, csv="x.csv")
+
+
+def test_folder_that_prepare_did_not_write(mine, tmp_path):
+    folder = tmp_path / "data" / "image_folder" / "mine" / "1.0.0"
+    folder.mkdir(parents=True)
+    with pytest.raises(ValueError, match="was not written by prepare"):
+        prepare.prepare(**mine, data_dir=tmp_path / "data")
+
+
+def test_command(mine, tmp_path):
+    options = [f"--{name}={value}" for name, value in mine.items()]
+    status, out, err = run(*options, f"--data_dir={tmp_path / 'my data'}")
+    assert status == 0, err
+    assert out.split("\n")[0].split()[0] == "split" and "gallery" in out and "my data/image_folder/mine/1.0.0" in out
+    assert ".preparing" not in out + err and "Checking images 6 of 6" in err
+
+
+def test_wrong_input_gets_one_sentence(tmp_path):
+    status, out, err = run(
+        "--dataset=peta", "--config_name=disjoint", "--raw_dir=/nowhere", f"--data_dir={tmp_path / 'x'}"
+    )
+    assert (status, out) == (2, "") and err.count("\n") == 1 and err.startswith("acrn_jax: No folder /nowhere;")
+    assert left(tmp_path) == []
+
+
+def test_wrong_flags_get_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stop:
+        prepare._parse(["prepare", "--datasett=peta"])
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("acrn_jax: Unknown command line flag")
+    assert prepare.main(["prepare"]) == 2
+    assert capsys.readouterr().err.startswith("acrn_jax: --dataset is missing;")
+    assert prepare.main(["prepare", "peta"]) == 2
+    assert capsys.readouterr().err.startswith("acrn_jax: unexpected argument 'peta'")
