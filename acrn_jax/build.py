@@ -1,0 +1,359 @@
+"""Composition root: the only reader of the config. Below it functions take plain keyword arguments."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acrn_jax.data import pipeline, sampler, source, transforms
+from acrn_jax.losses import objectives
+from acrn_jax.losses.attribute import class_weights
+from acrn_jax.losses.mining import MINERS
+from acrn_jax.losses.weights import initial_weights
+from acrn_jax.models import acrn, initialize, mva
+from acrn_jax.ops.distance import DISTANCES
+from acrn_jax.train import checkpoint, loop, optimizer, step
+from acrn_jax.train import state as states
+
+PHASES = ("mva", "identity", "reid")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+REPRESENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of attribute logits [N, A]
+    "probabilities": lambda logits: (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32),
+    "logits": lambda logits: logits.astype(np.float32),
+    "binary": lambda logits: (logits > 0).astype(np.float32),
+}
+
+
+def lookup(table, name: str, key: str):
+    """`table[name]`, or a ValueError that lists the choices for the config's `key`."""
+    if name not in table:
+        raise ValueError(f"config.{key} is {name!r}; known: {', '.join(map(str, table))}.")
+    return table[name]
+
+
+def check(config: Any) -> None:
+    """Raises ValueError for settings that would only fail minutes later."""
+    if not config.data.dir or not config.data.name:
+        missing = "dir" if not config.data.dir else "name"
+        raise ValueError(f"config.data.{missing} is not set; pass --config.data.{missing}=... (./launch.sh prepare makes data).")
+    for phase in config.phases:
+        lookup(dict.fromkeys(PHASES), phase, "phases")
+    wanted = "mva" if "mva" in config.phases else "acrn"
+    if config.model.name != wanted or ("mva" in config.phases and len(config.phases) > 1):
+        raise ValueError(
+            f"config.phases is {tuple(config.phases)} with model {config.model.name!r}; an attribute net has phases "
+            "('mva',) and model mva, a re-id net ('identity', 'reid') and model acrn."
+        )
+    lookup(step.WRAPPERS, config.parallel, "parallel")
+    lookup(DTYPES, config.dtype, "dtype")
+    lookup(REPRESENTATIONS, config.attributes.representation, "attributes.representation")
+    lookup(DISTANCES, config.loss.distance, "loss.distance")
+    lookup(MINERS, config.reid.miner, "reid.miner")
+    lookup(MINERS, config.loss.attribute_miner, "loss.attribute_miner")
+    for key, known in (
+        ("kind", ("acrn", "classic")),
+        ("distance_scale", ("raw", "unit_mean")),
+        ("mine_on", ("feature", "combined")),
+        ("attribute_weights", ("learned", "uniform", "given")),
+    ):
+        lookup(dict.fromkeys(known), config.loss[key], f"loss.{key}")
+    if "reid" in config.phases:
+        if config.loss.kind == "acrn":
+            if not config.attributes["from"]:
+                raise ValueError(
+                    "config.attributes.from is not set: L_acrn needs the workdir of a trained attribute net; pass "
+                    "--config.attributes.from=M (or --config.loss.kind=classic for the baseline)."
+                )
+            if (config.reid.miner == "offline") != (config.loss.attribute_miner == "offline"):
+                raise ValueError(
+                    f"config.reid.miner={config.reid.miner} and config.loss.attribute_miner={config.loss.attribute_miner}: "
+                    "either both are offline or none, since both losses see one batch."
+                )
+            if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
+                raise ValueError("config.loss.attribute_weights=given wants config.loss.attribute_weights_file.")
+    for phase in config.phases:
+        rows = batch_rows(config, phase)
+        count = len(devices(config))
+        if rows % count:
+            raise ValueError(f"Phase {phase} has batches of {rows} images, which {count} devices do not divide; change either.")
+
+
+def devices(config: Any) -> list[Any]:
+    """The devices that a run uses."""
+    found = jax.devices()
+    if config.devices > len(found):
+        raise ValueError(f"config.devices is {config.devices}, this machine shows {len(found)}.")
+    return found[: config.devices or len(found)]
+
+
+def batch_rows(config: Any, phase: str) -> int:
+    """Images of a global batch."""
+    if phase != "reid":
+        return config[phase].batch
+    return 3 * config.reid.triplets if config.reid.miner == "offline" else config.reid.people * config.reid.images
+
+
+# Data
+
+
+def open_split(config: Any, name: str) -> source.Split:
+    """Split `name` of the config's data set."""
+    return source.open_split(config.data.dir, config.data.name, config.data.config, name)
+
+
+def reid_splits(config: Any) -> tuple[source.Split, source.Split | None]:
+    """Training images, and those of the people held out for choosing (None if none are)."""
+    whole = open_split(config, config.data.train_split)
+    whole = whole.take(whole.person_id > 0)
+    if not config.data.validation_identities:
+        return whole, None
+    held = sampler.validation_identities(whole.person_id, count=config.data.validation_identities, seed=config.seed)
+    return whole.take(~held), whole.take(held)
+
+
+def attribute_split(config: Any) -> source.Split:
+    """Training images of the attribute net, without the sub-sets left out."""
+    split = open_split(config, config.data.train_split)
+    subsets = np.array([name.split("/")[0] for name in split.file_name])
+    unknown = set(config.data.exclude_subsets) - set(subsets)
+    if unknown:
+        raise ValueError(
+            f"config.data.exclude_subsets names {', '.join(sorted(unknown))}, which {split.name} does not hold; "
+            f"it has {', '.join(sorted(set(subsets))[:12])}."
+        )
+    return split.take(~np.isin(subsets, list(config.data.exclude_subsets))) if config.data.exclude_subsets else split
+
+
+def preprocessing(config: Any) -> dict[str, Any]:
+    """Size and normalisation that travel with a net."""
+    return {name: config.data[name] for name in ("height", "width", "mean", "deviation")}
+
+
+def batches(config: Any, split: source.Split, phase: str, columns: dict[str, np.ndarray], steps: int):
+    """First step -> iterator of training batches; epochs follow method.md section 5."""
+    rows = batch_rows(config, phase)
+    if phase != "reid":
+        plan = functools.partial(_shuffle, len(split), rows, config.seed)
+    elif config.reid.miner == "offline":
+        plan = functools.partial(_triplets, split.person_id, split.camera_id, config.reid.triplets, config.seed)
+    else:
+        plan = functools.partial(_identities, split.person_id, config.reid.people, config.reid.images, config.seed)
+    per_epoch = len(plan(0))
+
+    def start(first: int):
+        return pipeline.train_batches(
+            split,
+            plan,
+            height=config.data.height,
+            width=config.data.width,
+            seed=config.seed,
+            augment=transforms.Augment(**config.data.augment),
+            columns=columns,
+            first_step=first,
+            steps=steps,
+            threads=config.data.threads,
+            cache_bytes=config.data.cache_mib * 2**20,
+        )
+
+    return start, per_epoch
+
+
+def _shuffle(n, rows, seed, epoch):
+    return sampler.shuffle_plan(n, batch=rows, seed=seed, epoch=epoch)
+
+
+def _triplets(person_id, camera_id, triplets, seed, epoch):
+    return sampler.triplet_plan(person_id, camera_id, batch=triplets, seed=seed, epoch=epoch)
+
+
+def _identities(person_id, people, images, seed, epoch):
+    return sampler.identity_plan(person_id, p=people, k=images, seed=seed, epoch=epoch)
+
+
+# Nets
+
+
+def net(config: Any, *, attributes: int = 0, people: int | None = None, axis_name: str | None = None):
+    """The module that the config describes."""
+    m = config.model
+    shared = {"axis_name": axis_name, "dtype": DTYPES[config.dtype], "width": m.width}
+    if m.name == "mva":
+        return mva.MVA(attributes, views=tuple(m.views), branch_kernel=m.branch_kernel, dropout=m.dropout, **shared)
+    return acrn.ACRN(
+        people,
+        feature_dim=m.feature_dim,
+        feature_norm=m.feature_norm,
+        head_pooling=m.head_pooling,
+        residual_scale=m.residual_scale,
+        **shared,
+    )
+
+
+def first_variables(config: Any, module: Any, init_from: str | Path | None) -> dict[str, Any]:
+    """Variables to start a phase from: drawn, or taken from another run's phase where names and shapes agree.
+
+    Prints what was taken. The classifier stays new; anything else that the net needs and the run lacks is an error.
+    """
+    fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
+    if not init_from:
+        return fresh
+    saved = checkpoint.load_any(Path(init_from) / "checkpoints")
+    found = {"params": saved["params"]["net"], "batch_stats": saved["batch_stats"]}
+    taken, own = [], []
+
+    def pick(path, leaf):
+        names = [entry.key for entry in path]
+        value: Any = found
+        for name in names:
+            value = value.get(name, {}) if isinstance(value, dict) else {}
+        if names[1] == "classifier":
+            own.append("/".join(names))
+            return leaf
+        if not isinstance(value, np.ndarray) or value.shape != leaf.shape:
+            shape = value.shape if isinstance(value, np.ndarray) else "nothing"
+            raise ValueError(
+                f"{init_from} cannot start this net: {'/'.join(names)} wants {leaf.shape}, found {shape}; "
+                "use a run with the same config.model and image size."
+            )
+        taken.append("/".join(names))
+        return value
+
+    values = jax.tree_util.tree_map_with_path(pick, fresh)
+    print(f"start from {init_from}: {len(taken)} arrays taken, {len(own)} new ({', '.join(own) or 'none'}).", flush=True)
+    return values
+
+
+def train_phase(
+    config: Any,
+    phase: str,
+    folder: Path,
+    split: source.Split,
+    *,
+    columns: dict[str, np.ndarray],
+    objective: Callable,
+    variables: dict[str, Any],
+    module: Callable[[str | None], Any],
+    attribute_weights: Any = None,
+) -> states.State:
+    """Trains one phase to its end in `folder` (or goes on there) and returns its last state."""
+    settings = config[phase]
+    steps = settings.get("steps", 0)
+    start, per_epoch = batches(config, split, phase, columns, steps=2**40)
+    steps = steps or math.ceil(settings.epochs * per_epoch)
+    start, _ = batches(config, split, phase, columns, steps=steps)
+    rates = {group: _rate(settings[group], steps, per_epoch) for group in ("trunk", "scratch", "attribute_weights") if group in settings}
+    groups = {
+        group: {"kind": settings[group].kind, "rate": rate, "momentum": settings[group].momentum, "decay": settings[group].decay}
+        for group, rate in rates.items()
+    }
+    if "attribute_weights" in groups:
+        groups["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
+    tx = optimizer.make(groups)
+    axis_name = "data" if config.parallel == "pmap" else None
+    run, put = step.WRAPPERS[config.parallel](
+        functools.partial(
+            step.train_step,
+            apply=module(axis_name).apply,
+            objective=objective,
+            tx=tx,
+            mean=np.asarray(config.data.mean, np.float32),
+            deviation=np.asarray(config.data.deviation, np.float32),
+            seed=config.seed,
+        ),
+        devices(config),
+    )
+    print(f"{phase}: {len(split)} images of {split.name}, {steps} steps of {batch_rows(config, phase)}", flush=True)
+    return loop.fit(
+        states.create(variables, tx, attribute_weights=attribute_weights),
+        name=phase,
+        folder=folder,
+        run=run,
+        put=put,
+        batches=start,
+        steps=steps,
+        rate=rates["scratch"],
+        log_every=config.log_every,
+        save_every=config.save_every,
+    )
+
+
+def _rate(settings, steps, per_epoch):
+    return optimizer.schedule(
+        settings.schedule,
+        rate=settings.rate,
+        steps=steps,
+        every=settings.every_steps or round(settings.every_epochs * per_epoch) or steps,
+        factor=settings.factor,
+        warmup=round(settings.warmup_epochs * per_epoch),
+    )
+
+
+def attribute_objective(config: Any, split: source.Split) -> Callable:
+    """L_attr with weights from the training split's shares of positives, unknown labels left out."""
+    known = split.attributes >= 0
+    ratio = (split.attributes == 1).sum(0) / np.maximum(known.sum(0), 1)
+    positive, negative = class_weights(ratio, scheme=config.mva.loss_weights, names=split.attribute_names)
+    return objectives.make_attributes(
+        positive_weight=positive, negative_weight=negative, reduction=config.mva.reduction
+    )
+
+
+def reid_objective(config: Any, names: tuple[str, ...]) -> tuple[Callable, Any]:
+    """(objective of phase reid, first raw attribute weights or None). `names`: [A] attributes of the attribute net."""
+    loss = config.loss
+    learned = loss.kind == "acrn" and loss.attribute_weights == "learned"
+    objective = objectives.make_reid(
+        kind=loss.kind,
+        miner=config.reid.miner,
+        mine_on=loss.mine_on,
+        gamma=loss.gamma,
+        distance=loss.distance,
+        distance_scale=loss.distance_scale,
+        margin="soft" if loss.soft else loss.margin,
+        temperature=loss.temperature,
+        reduction=loss.reduction,
+        attribute_gradient=loss.attribute_gradient,
+        attribute_margin="soft" if loss.soft else loss.attribute_margin,
+        attribute_miner=loss.attribute_miner,
+        attribute_weights=loss.attribute_weights,
+        weight_form=loss.weight_form,
+        given=given_weights(config, names) if loss.attribute_weights == "given" else None,
+        identity_weight=loss.identity_weight,
+        smoothing=loss.smoothing,
+    )
+    return objective, initial_weights(len(names), loss.weight_form) if learned else None
+
+
+def given_weights(config: Any, names: tuple[str, ...]) -> np.ndarray:
+    """[A] weights of a JSON file {attribute name: weight}, in the attribute net's order."""
+    file = Path(config.loss.attribute_weights_file)
+    table = json.loads(file.read_text())
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise ValueError(f"{file} gives no weight for {', '.join(missing[:5])}; it must name all {len(names)} attributes.")
+    return np.array([table[name] for name in names], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A net out of a workdir, ready to be applied."""
+
+    module: Any
+    variables: dict[str, Any]
+    preprocessing: dict[str, Any]
+    state: dict[str, Any]  # everything that its checkpoint holds
+
+
+def trained(config: Any, folder: Path, *, attributes: int = 0) -> Trained:
+    """The net of a finished phase."""
+    state = checkpoint.load_any(folder / "checkpoints")
+    variables = {"params": state["params"]["net"], "batch_stats": state["batch_stats"]}
+    people = variables["params"]["classifier"]["bias"].size if "classifier" in variables["params"] else None
+    return Trained(net(config, attributes=attributes, people=people), variables, preprocessing(config), state)

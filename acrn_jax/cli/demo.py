@@ -1,0 +1,51 @@
+"""The whole method on the built-in data: ./launch.sh demo [--out=DIR] [--seed=N]. ctrl-C and the same command go on."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from acrn_jax import runs
+from acrn_jax.cli import shell
+from acrn_jax.report import html, tables
+from acrn_jax.train.logs import clock
+
+_OUT = flags.DEFINE_string("out", "demo", "Folder for data, nets, results.json and report.html.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the data and of training.", lower_bound=0, upper_bound=19)
+
+
+def main(argv):
+    del argv
+    # The config is data that lies beside the package, as for every other verb.
+    sys.path.append(str(shell.ROOT))
+    from configs import demo
+
+    started, out = time.monotonic(), Path(_OUT.value)
+    if (out / "config.json").exists():
+        _check_seed(out)
+    data_dir, net = out / "data", out / "attribute_net"
+    attributes, acrn = demo.get_config("attributes"), demo.get_config("acrn")
+    for config, kind in ((attributes, "source"), (acrn, "target")):
+        config.seed = _SEED.value
+        config.data.dir, config.data.config = str(data_dir), f"{kind}_{_SEED.value}"
+        prepare = [sys.executable, "-m", "data_prep.prepare", f"--dataset={config.data.name}", f"--data_dir={data_dir}"]
+        if subprocess.run([*prepare, f"--config_name={config.data.config}"]).returncode:
+            raise ValueError(f"The built-in data could not be prepared in {data_dir} (see above).")
+    runs.train(attributes, net)
+    results = runs.reproduce(acrn, attributes=net, workdir=out)
+    report = html.write([out], out / "report.html")
+    print(tables.methods_table(results))
+    print(tables.weights_table(results))
+    print(f"{clock(time.monotonic() - started)} minutes. Report: {report}")
+
+
+def _check_seed(out):
+    before = runs.read_config(out).seed
+    if before != _SEED.value:
+        raise ValueError(f"{out} holds the demo of seed {before}; for seed {_SEED.value} name another --out.")
+
+
+if __name__ == "__main__":
+    shell.run(main)

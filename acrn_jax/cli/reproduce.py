@@ -1,0 +1,39 @@
+"""The whole chain of a config, over seeds, resumable.
+
+./launch.sh reproduce --config=configs/acrn_market1501.py --attributes=M --data_dir=D --workdir=W --seeds=5
+"""
+
+import os
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from acrn_jax import runs
+from acrn_jax.cli import shell
+from acrn_jax.report import html, tables
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
+_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Workdir of a trained attribute net.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder made by ./launch.sh prepare.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "One folder a seed goes here; a stopped run goes on.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many: 0, 1, ...", lower_bound=1)
+
+
+def main(argv):
+    del argv
+    shell.require(config=_CONFIG.value, attributes=_ATTRIBUTES.value, workdir=_WORKDIR.value)
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    if _DATA_DIR.value:
+        config.data.dir = _DATA_DIR.value
+    for seed in range(_SEEDS.value):
+        config.seed = seed
+        results = runs.reproduce(config, attributes=Path(_ATTRIBUTES.value), workdir=workdir / f"seed_{seed}")
+        print(tables.methods_table(results), flush=True)
+    report = html.write([workdir], workdir / "report.html")
+    print(tables.methods_table(html.read(workdir).results))
+    print(f"report: {os.path.relpath(report)}")
+
+
+if __name__ == "__main__":
+    shell.run(main)

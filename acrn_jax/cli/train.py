@@ -1,0 +1,22 @@
+"""Trains the phases of a config: ./launch.sh train --config=configs/acrn_market1501.py --workdir=R [--config.key=value]."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from acrn_jax import runs
+from acrn_jax.cli import shell
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/mva_peta.py:small.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and logs go here; a stopped run goes on.")
+
+
+def main(argv):
+    del argv
+    shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
+    runs.train(_CONFIG.value, Path(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+    shell.run(main)

@@ -1,0 +1,566 @@
+"""What the verbs do: train, extract, evaluate, reproduce. Each works on a workdir, goes on where it was stopped.
+
+A workdir holds config.json, a folder for each phase (checkpoints, scalars.jsonl, event files), predictions/ (what the
+attribute net says about the data set) and the result files.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from PIL import Image
+from scipy import stats
+
+from acrn_jax import build, schema
+from acrn_jax.data import pipeline, source, transforms
+from acrn_jax.evaluation import attributes as recognition
+from acrn_jax.evaluation import embed, methods, protocols, ranking
+from acrn_jax.losses.weights import effective_weights
+from acrn_jax.report import tables
+
+# Keys that change neither the result nor what a workdir holds: they may differ when a run goes on.
+FREE = (
+    "attributes.from", "data.cache_mib", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every",
+    "parallel", "save_every",
+)  # fmt: skip
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow", "simplejpeg")
+SHOWN = 14  # gallery images of a rank list, as in the paper's figure 3
+THUMBNAIL = 128  # pixels high
+
+
+# Workdirs
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON aside and moves it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(aside, path)
+
+
+def claim(workdir: Path, config: Any) -> None:
+    """Writes config.json, or checks that the workdir was made with the same config; ValueError names the differing keys."""
+    mine = _flat(json.loads(config.to_json_best_effort()))
+    file = workdir / "config.json"
+    if file.exists():
+        theirs = _flat(read_config(workdir).to_dict())
+        differing = [
+            key
+            for key in sorted(mine.keys() | theirs.keys())
+            if _plain(mine.get(key)) != _plain(theirs.get(key)) and not key.startswith(FREE)
+        ]
+        if differing:
+            shown = "; ".join(f"{key} is {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in differing[:5])
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise ValueError(f"{workdir} is of another config: {shown}{more}. Use another --workdir, or the same config.")
+    elif workdir.exists() and any(workdir.iterdir()) and not any((workdir / p).exists() for p in ("data", "attribute_net")):
+        raise ValueError(f"{workdir} holds files but no config.json, so it is no run's folder; name an empty or new --workdir.")
+    write_json(file, json.loads(config.to_json_best_effort()))
+
+
+def read_config(workdir: Path) -> Any:
+    """The config of the run in `workdir`, on top of today's defaults."""
+    file = Path(workdir) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}.")
+    try:
+        return ml_collections.ConfigDict(json.loads(file.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); the run's config is lost, train it again.") from error
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+# Training
+
+
+def train(config: Any, workdir: Path) -> None:
+    """Trains the phases of `config` in `workdir`, each to its end; what is finished is left as it is."""
+    build.check(config)
+    claim(workdir, config)
+    if "mva" in config.phases:
+        _train_attributes(config, workdir)
+    else:
+        _train_reid(config, workdir)
+
+
+def _train_attributes(config, workdir):
+    split = build.attribute_split(config)
+    if not split.attribute_names:
+        raise ValueError(f"{split.name} has no attribute labels; an attribute net needs some.")
+
+    def module(axis_name):
+        return build.net(config, attributes=len(split.attribute_names), axis_name=axis_name)
+
+    build.train_phase(
+        config,
+        "mva",
+        workdir / "mva",
+        split,
+        columns={"attributes": split.attributes},
+        objective=build.attribute_objective(config, split),
+        variables=build.first_variables(config, module(None), config.init_from),
+        module=module,
+    )
+    write_json(
+        workdir / "attributes.json",
+        {"attribute_names": split.attribute_names, "dataset": split.name, "fingerprint": split.fingerprint},
+    )
+    recognise(workdir, config=config)
+
+
+def _train_reid(config, workdir):
+    split, _ = build.reid_splits(config)
+    people, person = np.unique(split.person_id, return_inverse=True)
+    start = config.init_from
+    for phase in config.phases:
+        columns = {"person": person.astype(np.int32)}
+        objective, weights, classify = None, None, True
+        if phase == "reid":
+            names: tuple[str, ...] = ()
+            if config.loss.kind == "acrn":
+                predicted = predict_attributes(config, workdir, config.data.train_split)
+                columns["probabilities"] = predicted.of(split, config.attributes.representation)
+                names = predicted.names
+            objective, weights = build.reid_objective(config, names)
+            classify = config.loss.identity_weight > 0
+        else:
+            objective = build.objectives.make_identity(smoothing=config.identity.smoothing)
+
+        def module(axis_name, classify=classify):
+            return build.net(config, people=len(people) if classify else None, axis_name=axis_name)
+
+        build.train_phase(
+            config,
+            phase,
+            workdir / phase,
+            split,
+            columns=columns,
+            objective=objective,
+            variables=build.first_variables(config, module(None), start),
+            module=module,
+            attribute_weights=weights,
+        )
+        start = workdir / phase
+
+
+# Attribute predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What an attribute net says about the records of one split."""
+
+    key: np.ndarray  # [N] str
+    logits: np.ndarray  # [N, A] float32
+    names: tuple[str, ...]  # [A]
+
+    def of(self, split: source.Split, representation: str) -> np.ndarray:
+        """Attributes of the split's records, joined by key, float32 [N, A]."""
+        place = {key: i for i, key in enumerate(self.key)}
+        missing = [key for key in split.key if key not in place]
+        if missing:
+            raise ValueError(f"The stored attribute predictions lack {len(missing)} records of {split.name}, e.g. {missing[0]}.")
+        return build.REPRESENTATIONS[representation](self.logits[[place[key] for key in split.key]])
+
+
+def predict_attributes(config: Any, workdir: Path, split_name: str) -> Predictions:
+    """Predictions of the net in `config.attributes.from` over a split, computed once and kept in workdir/predictions."""
+    net_folder = Path(config.attributes["from"])
+    names, _, fingerprint = _attribute_net(net_folder)
+    split = build.open_split(config, split_name)
+    file = workdir / "predictions" / f"{split_name}.npz"
+    stamp = f"{fingerprint} {split.fingerprint}"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as kept:
+            if str(kept["stamp"]) == stamp:
+                return Predictions(kept["key"], kept["logits"], names)
+        print(f"{file} is of another attribute net or data set; computing it anew.", flush=True)
+    logits = outputs(net_folder, split, batch=config.evaluate.batch)["attribute_logits"]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f"{split_name}.tmp.npz")
+    np.savez(aside, key=split.key, logits=logits, stamp=stamp)
+    os.replace(aside, file)
+    return Predictions(split.key, logits, names)
+
+
+def _attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
+    """(attribute names, attributes.json, fingerprint of the trained values) of an attribute run."""
+    file = Path(folder) / "attributes.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no finished attribute net (no attributes.json); train one with "
+            f"./launch.sh train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
+        )
+    about = json.loads(file.read_text())
+    state = build.checkpoint.load_any(Path(folder) / "mva" / "checkpoints")
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((state["params"], state["batch_stats"])):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return tuple(about["attribute_names"]), about, digest.hexdigest()
+
+
+def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.ndarray]:
+    """Everything that the last phase of a run's net says about a split, name -> float32 [N, ...]."""
+    config = read_config(workdir)
+    phase = config.phases[-1]
+    count = len(attribute_names(workdir)) if phase == "mva" else 0
+    trained = build.trained(config, Path(workdir) / phase, attributes=count)
+    size = {"height": config.data.height, "width": config.data.width}
+    batches = pipeline.eval_batches(split, batch=min(batch, len(split)), threads=config.data.threads, **size)
+    print(f"{phase} net of {workdir}: {len(split)} images of {split.name}", flush=True)
+    return embed.embed(
+        trained.module.apply, trained.variables, batches, mean=config.data.mean, deviation=config.data.deviation
+    )
+
+
+def attribute_names(workdir: Path) -> list[str]:
+    """Names of the attributes [A] of a trained attribute net, in its order."""
+    return json.loads((Path(workdir) / "attributes.json").read_text())["attribute_names"]
+
+
+def recognise(workdir: Path, *, config: Any = None, split_name: str = "test") -> dict[str, Any]:
+    """Scores an attribute net on a split of its own data set and writes recognition.json."""
+    config = config or read_config(workdir)
+    names = attribute_names(workdir)
+    split = build.open_split(config, split_name)
+    trained_on = build.attribute_split(config)
+    probabilities = build.REPRESENTATIONS["probabilities"](
+        outputs(workdir, split, batch=config.evaluate.batch)["attribute_logits"]
+    )
+    threshold = config.mva.threshold
+    whole = recognition.evaluate(probabilities, split.attributes, threshold=threshold)
+    seen = recognition.seen(trained_on.person_id, split.person_id)
+
+    def summary(part):
+        return {name: _number(getattr(part, name)) for name in ("mA", "accuracy", "precision", "recall", "f1", "images")}
+
+    result = {
+        "dataset": f"{config.data.name}/{config.data.config}",
+        "split": split_name,
+        "fingerprint": split.fingerprint,
+        "threshold": threshold,
+        "undefined": whole.undefined,
+        **summary(whole),
+        "attributes": [
+            {"name": n, "mA": _number(m), "positives": int(p), "negatives": int(q)}
+            for n, m, p, q in zip(names, whole.attribute_mA, whole.positives, whole.negatives, strict=True)
+        ],
+    }
+    for name, mask in (("seen", seen), ("unseen", ~seen)):
+        if mask.any():
+            result[name] = summary(recognition.evaluate(probabilities[mask], split.attributes[mask], threshold=threshold))
+    result |= _provenance(config)
+    write_json(workdir / "recognition.json", result)
+    print(tables.recognition_table(result), flush=True)
+    return result
+
+
+# Evaluation
+
+
+def evaluate(workdir: Path, *, baseline: Path | None = None, tune: Path | None = None, data_dir: str | None = None) -> dict[str, Any]:
+    """Scores a run on query and gallery of its data set; writes results.json, rank_lists.json and thumbnails/.
+
+    Args:
+      workdir: an ACRN or ReIdCNN run (an attribute run is scored on its test split instead).
+      baseline: the ReIdCNN run that belongs to an ACRN run; without it the rows with ReIdCNN are missing.
+      tune: a ReIdCNN run that held people out, to choose the fusion factor on; default: the baseline, if it did.
+      data_dir: where the prepared data is now; default: where the run was trained.
+    """
+    config = read_config(workdir)
+    if data_dir:
+        config.data.dir = data_dir
+    if "mva" in config.phases:
+        return recognise(workdir, config=config)
+    query, gallery = (build.open_split(config, name) for name in ("query", "gallery"))
+    query = query.take(query.person_id > 0)
+    protocol = protocols.named(config.evaluate.protocol or query.protocol)
+    rows, extra = _methods(config, workdir, baseline, tune, query, gallery)
+    scored = {
+        name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
+        for name, r in rows.items()
+    }
+    main = scored["ACRN" if "ACRN" in scored else "ReIdCNN"]
+    runs = {"attributes": config.attributes["from"], "baseline": baseline}
+    results = {
+        "schema": 1,
+        "dataset": f"{config.data.name}/{config.data.config}",
+        "split": "query/gallery",
+        "protocol": protocol.name,
+        "no_match": config.evaluate.no_match,
+        "methods": {name: result.metrics for name, result in scored.items()},
+        "queries": main.queries,
+        "gallery": main.gallery,
+        "queries_without_match": main.without_match,
+        "partial": bool(query.metadata.get("partial", False)),
+        "runs": {name: os.path.relpath(folder, workdir) for name, folder in runs.items() if folder},
+        **extra,
+        **_provenance(config),
+        "fingerprint": hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode()).hexdigest(),
+    }
+    _rank_lists(config, workdir, rows["ACRN" if "ACRN" in rows else "ReIdCNN"], query, gallery, protocol, main)
+    np.savez(
+        workdir / "per_query.npz",
+        key=query.key,
+        **{f"{name}/{metric}": values for name, r in scored.items() for metric, values in r.per_query.items()},
+    )
+    write_json(workdir / "results.json", results)
+    return results
+
+
+def _methods(config, workdir, baseline, tune, query, gallery):
+    """(method -> rows of distances, entries for results.json)."""
+    batch, distance = config.evaluate.batch, config.loss.distance
+
+    def features(folder, scale):
+        return methods.Features(*(outputs(folder, s, batch=batch)["feature"] for s in (query, gallery)), scale=scale)
+
+    scales = _scales(config, workdir)
+    own = features(workdir, scales["feature"])
+    if config.loss.kind == "classic":
+        return {"ReIdCNN": methods.fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}
+    train, held = build.reid_splits(config)
+    shown = config.attributes.representation
+    predicted = {name: predict_attributes(config, workdir, name) for name in (config.data.train_split, "query", "gallery")}
+    names = predicted["query"].names
+    values = {
+        "train": predicted[config.data.train_split].of(train, shown),
+        "query": predicted["query"].of(query, shown),
+        "gallery": predicted["gallery"].of(gallery, shown),
+    }
+    attributes = methods.Attributes(
+        values["query"], values["gallery"], scales["attribute"], values["train"], train.labels
+    )
+    weights = learned_weights(config, workdir, names, values["train"])
+    base, factor = None, None
+    if baseline:
+        theirs = read_config(baseline)
+        _check_baseline(config, theirs, baseline)
+        base = features(baseline, _scales(theirs, baseline)["feature"])
+        factor = _tuned_factor(config, tune or baseline, predicted, shown, scales, workdir)
+    rows = methods.rows(
+        own,
+        attributes,
+        weights,
+        gamma=config.loss.gamma,
+        distance=distance,
+        baseline=base,
+        tuned_factor=factor,
+        kissme_options={
+            "ridge": config.evaluate.kissme_ridge,
+            "project": config.evaluate.kissme_project,
+            "pca": config.evaluate.kissme_pca or None,
+        },
+    )
+    about = _attribute_net(Path(config.attributes["from"]))[1]
+    file = Path(config.attributes["from"]) / "recognition.json"
+    extra = {
+        "gamma": config.loss.gamma,
+        "scales": scales,
+        "tuned_factor": factor,
+        "attributes_from": {**about, "mA": json.loads(file.read_text())["mA"] if file.exists() else None},
+        **_weight_table(names, weights, query, gallery, predicted),
+    }
+    del extra["attributes_from"]["attribute_names"]
+    return rows, extra
+
+
+def _scales(config, workdir):
+    saved = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["scales"]
+    return {name: float(value) for name, value in saved.items()}
+
+
+def learned_weights(config: Any, workdir: Path, names: tuple[str, ...], train: np.ndarray) -> np.ndarray:
+    """[A] the attribute weights w that a run's distances use."""
+    kind = config.loss.attribute_weights
+    if kind != "learned":
+        return np.ones(len(names), np.float32) if kind == "uniform" else build.given_weights(config, names)
+    raw = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
+    return np.asarray(
+        effective_weights(raw, form=config.loss.weight_form, attributes=train[:2000], distance=config.loss.distance)
+    )
+
+
+def _check_baseline(config, theirs, folder):
+    for key in ("data.name", "data.config", "loss.distance"):
+        mine, other = (_flat(c.to_dict())[key] for c in (config, theirs))
+        if mine != other:
+            raise ValueError(f"The baseline {folder} has {key}={other!r}, the run has {mine!r}; they are not comparable.")
+    if theirs.loss.kind != "classic":
+        raise ValueError(f"The baseline {folder} was trained with loss.kind={theirs.loss.kind!r}; a ReIdCNN has classic.")
+
+
+def _tuned_factor(config, folder, predicted, shown, scales, workdir):
+    """Factor chosen on people whom the ReIdCNN in `folder` did not train on, or None if it trained on all."""
+    theirs = read_config(folder)
+    theirs.data.dir = config.data.dir
+    _, held = build.reid_splits(theirs)
+    if held is None:
+        return None
+    factor, _ = methods.tune_factor(
+        outputs(folder, held, batch=config.evaluate.batch)["feature"],
+        predicted[config.data.train_split].of(held, shown),
+        held.labels,
+        distance=config.loss.distance,
+        feature_scale=_scales(theirs, folder)["feature"],
+        attribute_scale=scales["attribute"],
+    )
+    return float(factor)
+
+
+def _weight_table(names, weights, query, gallery, predicted):
+    """Learned weights beside what is known of each attribute on the target's test images."""
+    probabilities = np.concatenate([predicted[s.name.split("/")[-1]].of(s, "probabilities") for s in (query, gallery)])
+    person = np.concatenate([query.person_id, gallery.person_id])
+    ratio = recognition.between_within(probabilities, person)
+    reliability = query.metadata.get("reliability") or {}
+    accuracy = dict.fromkeys(names)
+    common = [n for n in names if n in query.attribute_names]
+    if common:
+        people = person > 0
+        own = [query.attribute_names.index(n) for n in common]
+        labels = np.concatenate([query.attributes, gallery.attributes])[people][:, own]
+        scored = recognition.evaluate(probabilities[people][:, [names.index(n) for n in common]], labels)
+        accuracy |= {n: _number(v) for n, v in zip(common, scored.attribute_mA, strict=True)}
+    entries = [
+        {
+            "name": n,
+            "weight": float(w),
+            "reliability": reliability.get(n),
+            "accuracy": accuracy[n],
+            "between_within": _number(r),
+        }
+        for n, w, r in zip(names, weights, ratio, strict=True)
+    ]
+    return {"weights": entries} | {
+        f"spearman_weight_{key}": _spearman(entries, key) for key in ("reliability", "accuracy", "between_within")
+    }
+
+
+def _spearman(entries, key):
+    pairs = [(abs(e["weight"]), e[key]) for e in entries if e[key] is not None]
+    if len(pairs) < 3 or len({value for _, value in pairs}) < 2 or len({w for w, _ in pairs}) < 2:
+        return None
+    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def _rank_lists(config, workdir, rows, query, gallery, protocol, scored):
+    """rank_lists.json: the hardest queries and a random choice, with thumbnails."""
+    precision = np.where(scored.counted, scored.per_query["mAP_precision"], np.inf)
+    count = min(config.evaluate.rank_lists, len(query))
+    choices = {
+        "hardest": np.argsort(precision, kind="stable")[:count],
+        "random": np.random.default_rng(config.seed).permutation(len(query))[:count],
+    }
+    lists = {}
+    for name, chosen in choices.items():
+        found = ranking.rank_list(rows, query.labels, gallery.labels, protocol=protocol, k=SHOWN, queries=chosen)
+        lists[name] = [
+            {
+                **_thumbnail(workdir, query, int(q)),
+                "average_precision": float(scored.per_query["mAP_precision"][q]),
+                "gallery": [
+                    {**_thumbnail(workdir, gallery, int(g)), "distance": float(d), "right": bool(r)}
+                    for g, d, r in zip(order, distance, right, strict=True)
+                    if g >= 0
+                ],
+            }
+            for q, order, distance, right in zip(chosen, found.order, found.distance, found.right, strict=True)
+        ]
+    write_json(workdir / "rank_lists.json", {"query": lists})
+
+
+def _thumbnail(workdir, split, i):
+    name = hashlib.sha256(split.key[i].encode()).hexdigest()[:16]
+    file = workdir / "thumbnails" / f"{name}.jpg"
+    if not file.exists():
+        image = Image.fromarray(transforms.decode(split.image_bytes(i), key=split.key[i]))
+        image = image.resize((max(1, round(image.width * THUMBNAIL / image.height)), THUMBNAIL))
+        data = io.BytesIO()
+        image.save(data, "jpeg", quality=90)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data.getvalue())
+    return {
+        "image": f"thumbnails/{file.name}",
+        "person_id": int(split.person_id[i]),
+        "camera_id": int(split.camera_id[i]),
+        "file_name": str(split.file_name[i]),
+    }
+
+
+def _provenance(config):
+    return {
+        "seeds": {"train": config.seed},
+        "config": json.loads(config.to_json_best_effort()),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _commit():
+    """Commit of the code, with "+" if files differ from it; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _number(value):
+    return None if not np.isfinite(value) else (int(value) if isinstance(value, int) else float(value))
+
+
+# The run chain
+
+
+def reproduce(config: Any, *, attributes: Path, workdir: Path) -> dict[str, Any]:
+    """One seed of method.md's chain: ACRN with its identity phase, the ReIdCNN that shares it, the table of methods.
+
+    Args:
+      config: of ACRN, with its seed.
+      attributes: workdir of a trained attribute net.
+      workdir: ACRN's workdir; the ReIdCNN goes to workdir/baseline.
+    """
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.attributes["from"] = str(attributes)
+    train(config, workdir)
+    base = config.copy_and_resolve_references()
+    with base.unlocked():
+        base.phases, base.loss.kind, base.init_from = ("reid",), "classic", str(workdir / "identity")
+    train(base, workdir / "baseline")
+    tune = None
+    if not config.data.validation_identities and config.evaluate.tune_identities:
+        held = base.copy_and_resolve_references()
+        with held.unlocked():
+            held.phases, held.init_from = ("identity", "reid"), None
+            held.data.validation_identities = config.evaluate.tune_identities
+        tune = workdir / "tune"
+        train(held, tune)
+    return evaluate(workdir, baseline=workdir / "baseline", tune=tune)

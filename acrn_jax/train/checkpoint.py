@@ -1,0 +1,92 @@
+"""Checkpoints of one phase: the only module that knows Orbax."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from acrn_jax.train.state import State
+
+
+class Checkpoints:
+    """Saved states in `folder`, the newest `keep` of them. Each is written aside and renamed, so a kill leaves the last."""
+
+    def __init__(self, folder: Path, *, keep: int = 2):
+        self.folder = Path(folder).resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._keep = keep
+        self._orbax = self._open()
+
+    def _open(self):
+        return ocp.training.Checkpointer(
+            self.folder,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, state: State) -> None:
+        """Writes `state` under its step, unless that step is there already."""
+        step = int(state.step)
+        if step not in [c.step for c in self._orbax.checkpoints]:
+            self._orbax.save(step, _plain(state))
+
+    def restore(self, like: State) -> State | None:
+        """The newest readable state with the shapes of `like`, or None if there is none.
+
+        A damaged one is named, left out, and the one before it is taken. ValueError if all are damaged or the shapes are
+        those of another net.
+        """
+        steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
+        wanted = _plain(like)
+        for step in steps:
+            try:
+                found = self._orbax.load(step, jax.tree.map(_abstract, wanted))
+            except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+                logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.",
+                                step, self.folder, str(error).splitlines()[0][:200])
+                continue
+            damaged = [s for s in steps if s > step]
+            if damaged:  # removed, or saving such a step anew would be skipped as already there
+                self.close()
+                for step in damaged:
+                    shutil.rmtree(self.folder / str(step))
+                self._orbax = self._open()
+            return State(**found)
+        if steps:
+            raise ValueError(
+                f"No checkpoint in {self.folder} can be read into this net (tried steps {steps}); "
+                "is the workdir of another model, or damaged? Use another --workdir, or delete that folder."
+            )
+        return None
+
+    def close(self) -> None:
+        self._orbax.close()
+
+
+def load_any(folder: Path) -> dict[str, Any]:
+    """The newest readable state in `folder` as nested dicts of numpy arrays, whatever its shapes.
+
+    FileNotFoundError if there is none.
+    """
+    folder = Path(folder).resolve()
+    steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True) if folder.is_dir() else []
+    for step in steps:
+        try:
+            return jax.tree.map(np.asarray, ocp.load(folder / str(step)))
+        except Exception as error:
+            logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.",
+                            step, folder, str(error).splitlines()[0][:200])
+    raise FileNotFoundError(f"There is no readable checkpoint in {folder}; train that run first (./launch.sh train).")
+
+
+def _plain(state):
+    return {name: getattr(state, name) for name in ("step", "params", "batch_stats", "scales", "opt")}
+
+
+def _abstract(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

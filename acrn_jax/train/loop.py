@@ -1,0 +1,136 @@
+"""The training loop: given a state, a step, and batches; saves, logs, stops."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from acrn_jax.train import checkpoint, logs
+from acrn_jax.train.state import State
+
+
+def fit(
+    state: State,
+    *,
+    name: str,
+    folder: Path,
+    run: Callable[[State, Any], tuple[State, dict[str, Any]]],
+    put: Callable[[dict[str, np.ndarray]], Any],
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]],
+    steps: int,
+    rate: Callable[[int], Any],
+    log_every: int,
+    save_every: int,
+) -> State:
+    """Trains from the newest checkpoint in `folder`, or from `state`, to `steps`.
+
+    Args:
+      state: the start, and the shapes that a checkpoint must have.
+      name: of the phase, for messages.
+      folder: checkpoints, scalars.jsonl and event files go here.
+      run: one step, compiled.
+      put: moves a host batch to the devices, explicitly.
+      batches: first step -> iterator from there on.
+      steps: the phase's end.
+      rate: step -> learning rate, for the log.
+      log_every, save_every: in steps.
+
+    Raises:
+      ValueError: the loss is not finite, or the feature collapsed to one point.
+      KeyboardInterrupt: ctrl-C, after saving.
+      SystemExit: SIGTERM (preemption), after saving; code 0.
+    """
+    saved = checkpoint.Checkpoints(folder / "checkpoints")
+    state = saved.restore(state) or state
+    first = step = int(state.step)
+    if step >= steps:
+        print(f"{name}: nothing to do, step {step} of {steps} is reached ({folder}).", flush=True)
+        saved.close()
+        return state
+    scalars = logs.Scalars(folder, first_step=step)
+    progress = logs.Progress(name, steps, first=first)
+    window: list[dict[str, Any]] = []
+    waited, started = 0.0, time.monotonic()
+    source = batches(step)
+    with _stop_flag() as stopped:
+        while step < steps and not stopped:
+            began = time.monotonic()
+            host = next(source)
+            waited += time.monotonic() - began
+            state, values = run(state, put(host))
+            window.append(values)
+            step += 1
+            if step % log_every == 0 or step == steps:
+                means = _means(window)  # waits for the device
+                elapsed = time.monotonic() - started
+                means["images_per_second"] = len(window) * len(host["image"]) / elapsed
+                means["waiting_share"] = waited / elapsed
+                means["learning_rate"] = float(rate(step))
+                _check(means, step, len(window), name)
+                scalars.write(step, means)
+                progress.show(step, _line(means))
+                window, waited, started = [], 0.0, time.monotonic()
+            if step % save_every == 0 and step < steps:
+                saved.save(state)
+    saved.save(state)
+    saved.close()
+    scalars.close()
+    if stopped:
+        if stopped[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        print(f"{name}: stopped by a signal at step {step}, saved; run the same command again to go on.", flush=True)
+        raise SystemExit(0)
+    return state
+
+
+def _means(window):
+    values = jax.device_get(window)
+    return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+
+
+def _check(means, step, length, name):
+    if not np.isfinite(means["loss"]):
+        raise ValueError(
+            f"{name}: the loss is {means['loss']} between steps {step - length + 1} and {step}; lower the learning rate, "
+            "or look at the data. The last checkpoint is from before."
+        )
+    if means.get("spread", 1.0) < 1e-7 and means.get("active", 0.0) > 0.99:
+        raise ValueError(
+            f"{name}: the feature collapsed by step {step}: all images lie at one point (mean distance "
+            f"{means['spread']:.1g}), the loss stays at its margin ({means['loss']:.3g}). Use a lower learning rate, "
+            "a soft margin, mining semi_hard or batch_all, or identity pre-training."
+        )
+
+
+def _line(means):
+    shown = [f"loss {means['loss']:.4f}"]
+    for key, label in (("accuracy", "accuracy"), ("active", "active"), ("switched_on", "on"), ("switched_off", "off")):
+        if key in means:
+            shown.append(f"{label} {means[key]:.0%}")
+    return " ".join([*shown, f"{means['images_per_second']:.0f} images/s", f"waiting {means['waiting_share']:.0%}"])
+
+
+@contextlib.contextmanager
+def _stop_flag():
+    """A list that a first SIGINT or SIGTERM fills; a second one acts as ever."""
+    received: list[int] = []
+    before = {}
+
+    def handle(number, frame):
+        received.append(number)
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,98 @@
+"""One training step: pure, told everything, and two ways to run it.
+
+Under jit the batch is one global array, so batch statistics and mining see all of it; under pmap the net's batch norm
+averages over `axis_name` and the outputs are gathered before the loss. Both give the same state (tests/train).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from acrn_jax.train.state import State
+
+
+def normalise(images, *, mean, deviation):
+    """uint8 [B, H, W, 3] -> float32: (x / 255 - mean) / deviation for each channel."""
+    return (images.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(deviation)
+
+
+def train_step(
+    state: State,
+    batch: dict[str, Any],
+    *,
+    apply: Callable,
+    objective: Callable,
+    tx: optax.GradientTransformation,
+    mean,
+    deviation,
+    seed: int,
+    axis_name: str | None = None,
+) -> tuple[State, dict[str, Any]]:
+    """One update.
+
+    Args:
+      state: what the step changes.
+      batch: arrays as in schema.py; under pmap one device's share.
+      apply: (variables, images, train, mutable, rngs) -> (Outputs, {"batch_stats"}), the net.
+      objective: (params, outputs, batch, scales) -> (loss, (scalars, scales)), in the global batch.
+      tx: optimiser over state.params.
+      mean, deviation: channel statistics of normalisation, in [0, 1].
+      seed: of the run; randomness of step s is fold_in(seed, s), so a resumed run repeats it.
+      axis_name: pmap axis.
+
+    Returns:
+      the new state, and scalars of the step (float32).
+    """
+    images = normalise(batch["image"], mean=mean, deviation=deviation)
+    labels = {name: value for name, value in batch.items() if name != "image"}
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    if axis_name is not None:
+        labels = jax.lax.all_gather(labels, axis_name, tiled=True)
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+    def loss_of(params):
+        variables = {"params": params["net"], "batch_stats": state.batch_stats}
+        outputs, moved = apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        if axis_name is not None:
+            outputs = jax.lax.all_gather(outputs, axis_name, tiled=True)
+        loss, aside = objective(params, outputs, labels, state.scales)
+        return loss, (moved["batch_stats"], *aside)
+
+    (loss, (stats, scalars, scales)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    if axis_name is not None:
+        # Each device differentiates the same global loss; the gather's transpose sums over devices, so the mean is right.
+        grads = jax.lax.pmean(grads, axis_name)
+    updates, opt = tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    scalars = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **scalars}
+    new = state.replace(step=state.step + 1, params=params, batch_stats=stats, scales=scales, opt=opt)
+    return new, scalars
+
+
+def jitted(step: Callable, devices: list[Any]) -> tuple[Callable, Callable]:
+    """(step over a global batch split over `devices`, function that puts a host batch there)."""
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    run = jax.jit(step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0)
+    return run, functools.partial(jax.device_put, device=split)
+
+
+def pmapped(step: Callable, devices: list[Any], axis_name: str = "data") -> tuple[Callable, Callable]:
+    """As `jitted`, by jax.pmap: the batch goes in as [devices, B / devices, ...], the state goes in and comes out whole."""
+    run = jax.pmap(
+        functools.partial(step, axis_name=axis_name), axis_name, in_axes=(None, 0), out_axes=None, devices=devices
+    )
+
+    def put(batch):
+        return jax.tree.map(lambda x: np.asarray(x).reshape(len(devices), -1, *x.shape[1:]), batch)
+
+    return run, put
+
+
+WRAPPERS = {"jit": jitted, "pmap": pmapped}

@@ -1,0 +1,10 @@
+"""The baseline ReIdCNN on cuhk03: ACRN's net and settings with the classic triplet loss.
+
+./launch.sh train --config=configs/reidcnn_cuhk03.py --workdir=C --config.data.dir=D --config.init_from=R/identity
+"""
+
+from configs import acrn_cuhk03, baseline
+
+
+def get_config():
+    return baseline.of(acrn_cuhk03.get_config())

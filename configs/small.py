@@ -1,0 +1,39 @@
+"""What small data and small machines change (method.md sections 5 and 9): narrow nets, unit_mean distances, P x K, AdamW.
+
+Not an experiment of its own; demo.py and the peta files build on it.
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def adam(rate: float, *, kind: str = "adamw", decay: float = 2e-4) -> dict:
+    return {"kind": kind, "rate": rate, "decay": decay, "schedule": "cosine", "warmup_epochs": 1.0}
+
+
+def reid() -> config_dict.ConfigDict:
+    """A narrow ACRN, trained in minutes."""
+    c = common.get_config()
+    c.model.width = 0.25
+    c.model.feature_norm = "batch_norm"
+    c.data.height, c.data.width = 128, 48
+    c.identity.scratch.update(adam(1e-3))
+    c.reid.update({"miner": "batch_hard", "people": 20, "images": 2})
+    c.reid.scratch.update(adam(3e-4))
+    c.reid.attribute_weights.update(adam(1e-2, kind="adam", decay=0.0))
+    c.loss.update({"margin": 0.3, "distance_scale": "unit_mean", "attribute_margin": 0.1, "attribute_miner": "batch_all"})
+    return c
+
+
+def mva() -> config_dict.ConfigDict:
+    """A narrow MVA from scratch."""
+    c = common.get_config()
+    c.phases = ("mva",)
+    c.model.name = "mva"
+    c.model.width = 0.25
+    c.data.height, c.data.width = 96, 48
+    c.mva.trunk.update(adam(2e-3))
+    c.mva.scratch.update(adam(2e-3))
+    c.mva.steps = 0
+    return c
