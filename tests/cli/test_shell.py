@@ -84,7 +84,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(folder, arguments, told):
 def test_ctrl_c_says_how_to_go_on(folder):
     code, _, err = call(folder, "--do=os.kill(os.getpid(), signal.SIGINT)")
     assert (code, err) == (130, "acrn_jax: stopped; run the same command again to continue.")
-    assert signal.SIGINT + 128 == code
+    assert code == signal.SIGINT + 128
 
 
 @pytest.mark.parametrize(
