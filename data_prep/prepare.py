@@ -116,7 +116,11 @@ def check_images(paths: list[pathlib.Path]) -> None:
       ValueError: names the first file that does not, and says how many.
     """
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = list(_progress(pool.map(_fault, paths), total=len(paths), what="Checking images"))
+        try:
+            faults = list(_progress(pool.map(_fault, paths), total=len(paths), what="Checking images"))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # or leaving would wait for all of them
+            raise
     bad = [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]
     if bad:
         raise ValueError(
