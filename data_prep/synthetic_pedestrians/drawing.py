@@ -173,9 +173,9 @@ def draw_person(
             box(look.backpack, -edge - 3.5, 23, edge + 3.5, 42, radius=4)
     if has("hairLong") and not back:
         if side:
-            box(look.hair, -9.5, 3, 0, 33, radius=4)
+            box(look.hair, -10, 3, 0, 37, radius=4)
         else:
-            box(look.hair, -9.5, 2, 9.5, 30, radius=5)
+            box(look.hair, -10, 2, 10, 34, radius=5)
 
     # Torso and arms. Where cloth has a pattern, a mask says where the cloth is.
     second = contrast(look.upper)
@@ -223,38 +223,44 @@ def draw_person(
         box(inner, left, y - 3.5, right, y)
     if formal:
         if back:
-            polygon(WHITE, (-5, 17), (5, 17), (4, 20.5), (-4, 20.5))
+            polygon(WHITE, (-8, 17), (8, 17), (6, 21), (-6, 21))
             polygon(BLACK, (-1.4, 44), (1.4, 44), (2.4, 60), (-2.4, 60))
         elif side:
-            polygon(WHITE, (1, 18), (4.5, 18), (8, 26), (7, 38))
-            line(BLACK, 1.6, (5, 20), (7.2, 36))
+            polygon(WHITE, (0, 18), (4.5, 18), (8, 26), (7.5, 44))
         else:
-            polygon(WHITE, (-7, 18), (7, 18), (0, 42))
-            polygon(BLACK, (-2.4, 19), (2.4, 19), (1.2, 23), (2.8, 36), (0, 40), (-2.8, 36), (-1.2, 23))
-            line(BLACK, 1.0, (0, 42), (0, 59))
+            polygon(WHITE, (-8.5, 17.5), (8.5, 17.5), (0, 46))
+    if has("carryingBackpack"):
+        pale = mix(look.backpack, WHITE, 0.6)
+        if back:
+            width = min(edge - 0.5, 10.5)
+            box(look.backpack, -width, 25, width, 43, radius=4)
+            box(pale, -width, 31, width, 33.5)
+            box(shade(look.backpack, 0.45), -width + 2, 35, width - 2, 42, radius=2)
+        else:
+            for x in (-4, 3.5) if side else (-6.5, 6.5):
+                line(look.backpack, 3.4, (x, 18.5), (x, 40))
+                box(pale, x - 1.7, 28, x + 1.7, 31)
     if has("upperBodyVNeck"):
-        points = [(-1, 17), (5, 17), (7, 25), (4.5, 33)] if side else [(-6.5, 17.5), (6.5, 17.5), (0, 33)]
-        if not (formal and not back):
-            polygon(look.skin, *points)
-        line(second, 1.1, *(points[:1] + points[-1:] if side else [points[0], points[2], points[1]]))
+        width = 10.5 if back else 8
+        points = [(-3, 17), (6, 17), (8, 25), (4, 36)] if side else [(-width, 17.5), (width, 17.5), (0, 36)]
+        polygon(look.skin, *points)
+        line(second, 1.3, points[0], points[-1], *([] if side else points[1:2]))
+    if formal and not back:
+        if side:
+            line(BLACK, 2.2, (5, 19), (7.2, 42))
+        else:
+            polygon(BLACK, (-2.6, 18), (2.6, 18), (1.4, 23), (3, 39), (0, 44), (-3, 39), (-1.4, 23))
+            line(BLACK, 1.0, (0, 46), (0, 59))
     if has("upperBodyLogo"):
-        x, y = (1, 42.5) if side else (0, 43.5)
+        x, y = (1, 43.5) if side else (0, 43.5)
         box((250, 215, 40), x - 5.2, y - 5, x + 5.2, y + 5, "ellipse")
         box((190, 25, 35), x - 2.6, y - 2.5, x + 2.6, y + 2.5, "ellipse")
-    if has("carryingBackpack"):
-        if back:
-            width = min(edge - 1, 10)
-            box(look.backpack, -width, 20, width, 39, radius=4)
-            box(shade(look.backpack, 0.45), -width + 2, 29, width - 2, 38, radius=2)
-            line(shade(look.backpack, 0.6), 1, (-width + 2, 26), (width - 2, 26))
-        else:
-            for x in (-4.5, 3) if side else (-6.5, 6.5):
-                line(look.backpack, 2.6, (x, 18.5), (x + (0 if side else x * 0.15), 38))
     if has("carryingMessengerBag"):
         x = -1 if side else edge + 0.5
-        line(shade(look.bag, 0.5), 2.0, (-5 if side else -edge * 0.6, 19), (x, 52))
-        box(look.bag, x - 6.5, 50, x + 6.5, 63, radius=1.5)
-        box(shade(look.bag, 0.45), x - 6.5, 50, x + 6.5, 55.5, radius=1.5)
+        line(shade(look.bag, 0.5), 2.6, (-5 if side else -edge * 0.6, 19), (x, 52))
+        box(look.bag, x - 7, 49, x + 7, 63, radius=1.5)
+        box(shade(look.bag, 0.5), x - 7, 49, x + 7, 56, radius=1.5)
+        box((235, 200, 90), x - 1.8, 54, x + 1.8, 58.5)  # buckle
 
     # Neck, head, and what is on them.
     r = 7.2 * look.head
@@ -263,9 +269,11 @@ def draw_person(
     if back:
         box(look.hair, -r - 0.4, 0, r + 0.4, 14.5, "ellipse")
         if has("hairLong"):
-            polygon(look.hair, (-r - 0.4, 7), (r + 0.4, 7), (5, 24), (3.4, 37), (-3.4, 37), (-5, 24))
+            polygon(look.hair, (-r - 0.4, 7), (r + 0.4, 7), (3.6, 22), (3, 40), (-3, 40), (-3.6, 22))
     elif side:
         box(look.skin, r * 0.6, 8, r * 0.9 + 1.6, 11.5, "ellipse")  # nose
+        if male:
+            box(look.hair, 0, 12, r * 0.9 + 0.5, 18, radius=2.5)
         polygon(
             look.hair,
             (-r - 0.3, 9),
@@ -278,7 +286,7 @@ def draw_person(
             (-r * 0.8, 14),
         )
         if has("hairLong"):
-            polygon(look.hair, (-r - 1.2, 7), (-1.5, 7), (-2, 20), (-4, 33), (-10, 33))
+            polygon(look.hair, (-r - 1.5, 7), (-1.5, 7), (-2, 20), (-3, 38), (-11, 38))
         box(BLACK, r * 0.35, 7.5, r * 0.7, 9.5, "ellipse")
     else:
         polygon(
@@ -295,9 +303,11 @@ def draw_person(
         )
         if has("hairLong"):
             for sign in (-1, 1):
-                polygon(look.hair, (sign * (r - 1.5), 5), (sign * (r + 1.5), 5), (sign * 9.8, 31), (sign * 5.8, 31))
+                polygon(look.hair, (sign * (r - 1.5), 5), (sign * (r + 1.8), 5), (sign * 10.5, 37), (sign * 5.6, 37))
         box(BLACK, -r * 0.55, 8, -r * 0.2, 9.8, "ellipse")
         box(BLACK, r * 0.2, 8, r * 0.55, 9.8, "ellipse")
+        if male:
+            box(look.hair, -r * 0.8, 12, r * 0.8, 18, radius=2.5)
         line(shade(look.skin, 0.4), 0.8, (-1.8, 13.6), (1.8, 13.6))
     if has("accessorySunglasses"):
         if back:
@@ -314,10 +324,14 @@ def draw_person(
         polygon(look.hat, (-r - 0.8, 5), (-r * 0.9, -1), (-r * 0.5, -3.5), (r * 0.5, -3.5), (r * 0.9, -1), (r + 0.8, 5))
         box(shade(look.hat, 0.5), -r - (0.5 if side else 4), 3.4, r + (6 if side else 4), 5.6, radius=1)
     if has("accessoryMuffler"):
-        box(look.muffler, -8.2, 14.8, 8.2, 21.5, radius=2.5)
+        band = mix(look.muffler, contrast(look.muffler), 0.75)
+        box(look.muffler, -8.6, 15, 8.6, 22, radius=2.5)
+        for x in (-5.5, 0, 5.5):
+            box(band, x - 1.1, 15, x + 1.1, 22)
         x = -5 if side else 6
-        polygon(look.muffler, (x - 2.6, 19), (x + 2.6, 19), (x + 3, 36), (x - 3, 36))
-        box(mix(look.muffler, contrast(look.muffler), 0.6), x - 3, 32.5, x + 3, 35)
+        box(look.muffler, x - 3, 19, x + 3, 38)
+        for y in (25, 30, 35):
+            box(band, x - 3, y, x + 3, y + 2)
     if has("carryingPlasticBags"):
         x = reach + 3 if side else edge + 4.5
         line(WHITE, 1.0, (x - 3, 60), (x, 52), (x + 3, 60))

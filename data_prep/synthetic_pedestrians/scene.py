@@ -75,11 +75,16 @@ def draw_street(generator: np.random.Generator) -> Image.Image:
 
 
 def plain_backdrop(generator: np.random.Generator) -> Image.Image:
-    """A wall and a floor of one colour each."""
+    """A wall and a floor of one colour each, with a few plain things on them."""
     pale = lambda: rgb(generator.uniform(0, 360), generator.uniform(0, 0.3), generator.uniform(0.35, 0.95))
     backdrop = Image.new("RGB", CANVAS, pale())
     ground = int(CANVAS[1] * generator.uniform(0.55, 0.9))
-    ImageDraw.Draw(backdrop).rectangle((0, ground, CANVAS[0], CANVAS[1]), fill=pale())
+    draw = ImageDraw.Draw(backdrop)
+    draw.rectangle((0, ground, CANVAS[0], CANVAS[1]), fill=pale())
+    for _ in range(generator.integers(0, 4)):
+        x, y = generator.uniform(-0.2, 1) * CANVAS[0], generator.uniform(0, 1) * CANVAS[1]
+        width, height = generator.uniform(0.05, 0.4) * CANVAS[0], generator.uniform(0.1, 0.6) * CANVAS[1]
+        draw.rectangle((x, y, x + width, y + height), fill=pale())
     return backdrop
 
 

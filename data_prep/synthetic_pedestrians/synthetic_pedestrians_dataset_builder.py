@@ -41,6 +41,16 @@ class Row(NamedTuple):
     camera: int  # from 0
 
 
+class Plan(NamedTuple):
+    """A target before it is drawn."""
+
+    rows: list[Row]
+    cameras: list[scene.Camera]
+    looks: list[people.Look]  # of each person
+    true: np.ndarray  # bool [people, A]
+    shown: np.ndarray  # bool [rows, A]
+
+
 def _config(*, target: bool, seed: int, tiny: bool = False) -> Config:
     """`source_3`, `target_0`, ...; the tiny ones are for tests."""
     kind, sizes = ("target", TARGET_SIZES) if target else ("source", SOURCE_SIZES)
@@ -107,24 +117,29 @@ def source_examples(split: str, seed: int, sizes: dict[str, int]) -> Iterator[re
 
 def target_examples(split: str, seed: int, sizes: dict[str, int]) -> Iterator[reid.Example]:
     """The images of one split of a target, drawn one by one; `attributes` are the people's true ones."""
+    plan = target_plan(seed, sizes)
+    for number, row in enumerate(plan.rows):
+        if row.split == split:
+            image = scene.photograph(
+                plan.looks[row.person],
+                plan.shown[number],
+                plan.cameras[row.camera],
+                np.random.default_rng((seed, 3, number)),
+                cut=row.person_id == reid.JUNK,
+            )
+            yield reid.Example(image, row.file_name, row.person_id, row.camera + 1, plan.true[row.person])
+
+
+def target_plan(seed: int, sizes: dict[str, int]) -> Plan:
+    """All that decides the images of a target."""
     generator = np.random.default_rng((seed, 2))
     cameras = [scene.draw_camera(generator) for _ in range(CAMERAS)]
-    strangers = sizes["distractors"]  # each seen once
-    count = sizes["train"] + sizes["test"] + strangers
+    count = sizes["train"] + sizes["test"] + sizes["distractors"]  # a distractor is a stranger seen once
     looks = [people.draw_look(generator, target=True) for _ in range(count)]
     true = people.draw_attributes(count, generator)
     rows = target_rows(sizes, generator)
     shown = people.show(true[[row.person for row in rows]], reliability(seed), generator)
-    for number, row in enumerate(rows):
-        if row.split == split:
-            image = scene.photograph(
-                looks[row.person],
-                shown[number],
-                cameras[row.camera],
-                np.random.default_rng((seed, 3, number)),
-                cut=row.person_id == reid.JUNK,
-            )
-            yield reid.Example(image, row.file_name, row.person_id, row.camera + 1, true[row.person])
+    return Plan(rows, cameras, looks, true, shown)
 
 
 def target_rows(sizes: dict[str, int], generator: np.random.Generator) -> list[Row]:
