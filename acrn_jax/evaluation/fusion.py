@@ -98,7 +98,7 @@ def weighted_sum(*terms: tuple[float, Rows]) -> Rows:
 
 
 def _check(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    query, gallery = np.asarray(query, np.float32), np.asarray(gallery, np.float32)
+    query, gallery = (np.ascontiguousarray(values, np.float32) for values in (query, gallery))
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or not gallery.size:
         raise ValueError(
             f"Distances want query [Q, D] and gallery [G, D], got {list(query.shape)} and {list(gallery.shape)}."
@@ -119,12 +119,10 @@ def _unit(values: np.ndarray, name: str) -> np.ndarray:
 
 def _repeated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows that repeat an earlier one [n], and the first place of each [n]."""
-    seen: dict[int, int] = {}
-    copies, firsts = [], []
-    for i, row in enumerate(values):
-        # + 0.0 makes -0.0 the same as 0.0
-        first = seen.setdefault(hash((row + 0.0).tobytes()), i)
-        if first != i and np.array_equal(values[first], row):
-            copies.append(i)
-            firsts.append(first)
-    return np.array(copies, np.int64), np.array(firsts, np.int64)
+    # A sum of bit patterns, exact and in one pass, leaves few rows to compare; without the sign, as 0.0 equals -0.0.
+    prints = values.view(np.uint32).sum(axis=1, dtype=np.uint32) & 0x7FFFFFFF
+    _, inverse, count = np.unique(prints, return_inverse=True, return_counts=True)
+    first: dict[bytes, int] = {}
+    pairs = [(i, first.setdefault((values[i] + 0.0).tobytes(), i)) for i in np.flatnonzero(count[inverse] > 1).tolist()]
+    copies, firsts = np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2).T
+    return copies, firsts

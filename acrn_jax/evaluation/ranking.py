@@ -1,4 +1,4 @@
-"""Exact ranking without a sort: both average precisions, CMC and mINP under a named protocol.
+"""Exact ranking without sorting the gallery: both average precisions, CMC and mINP under a named protocol.
 
 A right gallery image's rank is 1 + the number of images that stand before it: those nearer, and those equally near
 with a lower index, which is what a stable sort of the distances gives. Queries come in blocks, so memory does not grow
@@ -16,7 +16,9 @@ official code (and of Oxford Buildings); mINP: Ye et al., "Deep Learning for Per
 Outlook", 2021, section 4.2.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -81,7 +83,7 @@ def evaluate(
         raise ValueError(f"no_match is {no_match!r}; choose error, skip or count_as_miss.")
     total = len(query.person_id)
     scores = {name: np.zeros(total) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
-    first_rank = np.full(total, NO_RANK)
+    first_rank, kept = np.full(total, NO_RANK), gallery.person_id != JUNK
     for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match):
         rows, columns = rows[~left_out], columns[~left_out]  # of right images
         if not rows.size:
@@ -89,7 +91,7 @@ def evaluate(
         starts = np.flatnonzero(np.diff(rows, prepend=-1))  # [n] where a query's right images begin
         rank = np.concatenate(
             [
-                np.sort(_ranks(matrix[right_rows[0] - block.start], right))
+                _ranks(matrix[right_rows[0] - block.start], right, kept)
                 for right_rows, right in zip(np.split(rows, starts[1:]), np.split(columns, starts[1:]), strict=True)
             ]
         )
@@ -154,24 +156,27 @@ def _check(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> tupl
 def _blocks(
     distances: np.ndarray | Rows, query: Labels, gallery: Labels, protocol: protocols.Protocol, no_match: NoMatch
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields block, pairs of one person (rows, columns, left out, each [n]), distances [q, G], inf where left out."""
+    """Yields block, pairs of one person (rows, columns, left out: each [n]), distances [q, G], inf where left out."""
     total, width = len(query.person_id), len(gallery.person_id)
     if isinstance(distances, np.ndarray) and distances.shape != (total, width):
         raise ValueError(
             f"Distances are {list(distances.shape)}, but there are {total} query and {width} gallery labels."
         )
-    pairs, junk = protocols.same_person(query, gallery), np.flatnonzero(gallery.person_id == JUNK)
+    pairs = protocols.same_person(query, gallery)
     step = max(16, _BLOCK_BYTES // (4 * width))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     if no_match == "error":
         _check_matches(query, gallery, protocol, pairs, blocks)
-    for block in blocks:
-        rows, columns = pairs(block)
-        left_out = protocol.left_out(query, gallery, rows, columns)
-        matrix = _rows(distances, block, width)
-        matrix[:, junk] = np.inf
-        matrix[rows[left_out] - block.start, columns[left_out]] = np.inf
-        yield block, rows, columns, left_out, matrix
+    with futures.ThreadPoolExecutor(1) as beside:  # the next block's matrix product runs beside the ranking of this one
+        pending = beside.submit(_rows, distances, blocks[0], width)
+        for block, following in itertools.zip_longest(blocks, blocks[1:]):
+            rows, columns = pairs(block)
+            left_out = protocol.left_out(query, gallery, rows, columns)
+            matrix = pending.result()
+            if following:
+                pending = beside.submit(_rows, distances, following, width)
+            matrix[rows[left_out] - block.start, columns[left_out]] = np.inf
+            yield block, rows, columns, left_out, matrix
 
 
 def _check_matches(query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs, blocks: list[slice]) -> None:
@@ -208,9 +213,12 @@ def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -
     return matrix.astype(np.result_type(matrix, np.float32), copy=not fresh)
 
 
-def _ranks(row: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Ranks [n] of the gallery images `right` [n], ascending indices, in the row of distances [G]."""
-    near = np.flatnonzero(row <= row[right].max())  # only these can stand before one of them
+def _ranks(row: np.ndarray, right: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Ranks [n], ascending, of the gallery images `right` [n] (ascending) in a row of distances [G] where `kept` [G]."""
+    near = np.flatnonzero((row <= row[right].max()) & kept)  # only these can stand before one of them
     values, places = row[near], np.searchsorted(near, right)
-    count = np.count_nonzero
-    return np.array([1 + count(values[:p] <= values[p]) + count(values[p + 1 :] < values[p]) for p in places])
+    wanted, ordered = values[places], np.sort(values)  # sorting few bare values is quicker than a count for each
+    rank = np.searchsorted(ordered, wanted) + 1
+    for i in np.flatnonzero(np.searchsorted(ordered, wanted, side="right") > rank):  # ties: the index decides
+        rank[i] += np.count_nonzero(values[: places[i]] == wanted[i])
+    return np.sort(rank)
