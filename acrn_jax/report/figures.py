@@ -91,15 +91,12 @@ def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") 
     correlation = tables.mean(correlation) if tables.finite(correlation) else spearman(np.abs(weights), known)
     drawing, axes = _axes()
     axes.scatter(known, weights, s=28, color=COLOURS[0], zorder=3)
-    for i in sorted({*range(min(4, len(items))), *range(max(0, len(items) - 3), len(items))}):
-        axes.annotate(
-            tables.display(items[i]["name"]), (known[i], weights[i]), (4, 4), textcoords="offset points", fontsize=8
-        )
     axes.margins(x=0.14, y=0.1)
     axes.axhline(0, color="#7F7F7F", lw=0.8)
     words = {"reliability": "true reliability", "accuracy": "accuracy on the target"}.get(against, "between / within")
     axes.set_xlabel(words + (" (%)" if percent else " variance"))
     axes.set_ylabel("learned weight")
+    _name_points(drawing, axes, known, weights, [tables.display(item["name"]) for item in items])
     text = f"{len(items)} attributes; Spearman's correlation {correlation:.2f}; the values are in the table of weights."
     return _chart(drawing, f"Weight against {words} (Spearman {correlation:.2f})", text)
 
@@ -161,6 +158,28 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     x, y = (r - r.mean() for r in (ranks(x), ranks(y)))
     scale = np.sqrt(np.sum(x**2) * np.sum(y**2))
     return float(np.sum(x * y) / scale) if scale else float("nan")
+
+
+def _name_points(drawing: figure.Figure, axes: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Writes names beside points (x, y), each [N]: outermost in the list first, none over another or the frame."""
+    drawing.draw_without_rendering()  # places the axes, so that texts can be measured
+    taken = []
+    for i in sorted(range(len(names)), key=lambda i: min(i, len(names) - 1 - i)):
+        for shift, side in ((5, "left"), (-5, "right")):
+            text = axes.annotate(
+                names[i], (x[i], y[i]), (shift, 0), textcoords="offset points", ha=side, va="center", fontsize=8
+            )
+            box = text.get_window_extent().padded(3)
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if inside and not box.count_overlaps(taken) and not _points_in(box, axes, x, y):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def _points_in(box: Any, axes: Any, x: np.ndarray, y: np.ndarray) -> bool:
+    places = axes.transData.transform(np.column_stack([x, y]))
+    return any(box.contains(*place) for place in places)
 
 
 def _weighted(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
