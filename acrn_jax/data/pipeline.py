@@ -50,7 +50,9 @@ def train_batches(
       share: rows of each global batch that this process assembles.
       threads: batches in the making at a time.
       prefetch: batches waiting ready at most; at least `threads` to keep those busy.
-      cache_bytes: images are decoded and resized once and kept while all of them take no more than this.
+      cache_bytes: images are decoded and enlarged once and kept, if all of them take no more than this: augmenting
+        then takes a tenth of the time. Rounding ties fall differently with the cache (7 per cent of the values, by a
+        level), so a run that must repeat to the bit keeps its choice.
 
     Returns:
       Iterator of dicts: image uint8 [rows, height, width, 3] and the columns.
@@ -116,33 +118,33 @@ class _Maker:
         if number != epoch:
             plan = self.plan(epoch)
             self.epoch = (epoch, plan)
-        rows = plan[index]
-        drawn = {}
+        rows = plan[index][self.share]
+        drawn = [{}] * len(rows)
         if self.augment:
-            drawn = transforms.draw(self.augment, len(rows), self.height, self.width, seed=self.seed, step=int(step))
-            drawn = {name: values[self.share] for name, values in drawn.items()}
-        rows = rows[self.share]
+            size = (plan.shape[1], self.height, self.width)
+            arrays = transforms.draw(self.augment, *size, seed=self.seed, step=int(step))
+            lists = zip(*(values[self.share].tolist() for values in arrays.values()), strict=True)
+            drawn = [dict(zip(arrays, row, strict=True)) for row in lists]  # plain numbers: numpy's are slow one by one
         images = np.empty((len(rows), self.height, self.width, 3), np.uint8)
-        for i, row in enumerate(rows):
-            self._image(row, {name: values[i] for name, values in drawn.items()}, images[i])
+        for row, random, image in zip(rows.tolist(), drawn, images, strict=True):
+            self._image(row, random, image)
         return {"image": images} | {name: column[rows] for name, column in self.columns.items()}
 
     def _image(self, row: int, drawn: dict[str, Any], out: np.ndarray) -> None:
         """Writes the image of one record into `out`, uint8 [height, width, 3]."""
-        top, left, flip = (drawn.get(name, 0) for name in ("top", "left", "flip"))
-        key, (stored_height, stored_width) = self.split.key[row], self.stored_size
+        top, left, flip = drawn.get("top", 0), drawn.get("left", 0), drawn.get("flip", False)
+        bottom, right, (stored_height, stored_width) = top + self.height, left + self.width, self.stored_size
+        key = self.split.key[row]
         if self.cache is None:
-            window = None
-            if self.augment:
-                bottom, right = top + self.height, left + self.width
-                window = (left / stored_width, top / stored_height, right / stored_width, bottom / stored_height)
+            window = (left / stored_width, top / stored_height, right / stored_width, bottom / stored_height)
+            window = window if self.augment else None
             data = self.split.image_bytes(row)
             out[...] = transforms.prepare(data, self.height, self.width, key=key, window=window, flip=flip)
         else:
             if not self.cached[row]:
                 self.cache[row] = transforms.prepare(self.split.image_bytes(row), *self.stored_size, key=key)
                 self.cached[row] = True  # last, so that no other thread reads a half-written image
-            image = self.cache[row, top : top + self.height, left : left + self.width]
+            image = self.cache[row, top:bottom, left:right]
             for colour in range(3):  # one by one: numpy mirrors planes five times as fast as pixels
                 out[..., colour] = image[:, :: -1 if flip else 1, colour]
         if drawn:

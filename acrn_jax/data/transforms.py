@@ -115,8 +115,8 @@ def finish(image: np.ndarray, drawn: dict[str, Any]) -> None:
 
     Source: Zhong et al., "Random Erasing Data Augmentation", 2017, algorithm 1 (random values).
     """
-    brightness, contrast, saturation = (float(drawn[name]) for name in ("brightness", "contrast", "saturation"))
-    if (brightness, contrast, saturation) != (1, 1, 1):
+    brightness, contrast, saturation = drawn["brightness"], drawn["contrast"], drawn["saturation"]
+    if not brightness == contrast == saturation == 1:
         # All three are linear in the pixel, so they are one 3x3 matrix and one shift towards the mean grey.
         matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * _GREY)
         mean = image.reshape(len(image), -1).mean(0).reshape(-1, 3).mean(0)  # [3], rows first: far quicker
