@@ -162,7 +162,7 @@ make_environment() {
   echo unfinished >"$VENV/acrn_stamp"
   if [[ ! $UV ]]; then
     UV=$VENV/bin/uv
-    [[ -x $UV ]] || "$VENV/bin/python" -m pip install --quiet --constraint "$ROOT/constraints.txt" uv 9>&- ||
+    [[ -x $UV ]] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" uv 9>&- ||
       die "pip could not install uv into $VENV; see above."
   fi
   (cd "$ROOT" && "$UV" pip install $([[ -t 2 ]] || echo --quiet) --python "$VENV/bin/python" --requirements pyproject.toml \
