@@ -25,8 +25,9 @@ UV = """#!/usr/bin/env bash
 echo "$*" >>"$FAKES/uv.log"
 case $1 in
   venv) "$FAKES/python" -m venv "${@: -1}" ;;
-  pip) sleep ${UV_SLEEP:-0} && exit ${UV_EXIT:-0} ;;
+  pip) sleep ${UV_SLEEP:-0} ;;
 esac
+[[ $1 != "${UV_FAILS:-}" ]]
 """
 
 
@@ -153,14 +154,15 @@ def test_environment_is_made_once_and_renewed_when_its_requirements_change(place
     assert "--extra tpu" in place.uv_calls("pip install")[2]
 
 
-def test_a_broken_installation_is_not_taken_for_ready(place):
-    done = place.launch("demo", UV_EXIT="1")
+@pytest.mark.parametrize("step", ["venv", "pip"])
+def test_a_broken_installation_is_not_taken_for_ready(place, step):
+    done = place.launch("demo", UV_FAILS=step)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "could not install" in done.stderr
+    assert "could not" in done.stderr
     (place.venv / "half a package").touch()
     assert place.launch("demo").returncode == 0
     assert not (place.venv / "half a package").exists()
-    assert len(place.uv_calls("pip install")) == 2
+    assert len(place.uv_calls(step)) == 2
 
 
 def test_two_first_launches_at_once_install_once(place):
