@@ -70,10 +70,9 @@ def main() -> None:
             times["product"].append(seconds(product))
             times["ranking"].append(seconds(rank))
         medians = {name: statistics.median(values) for name, values in times.items()}
-        print(
-            f"{noise:5}  {result.metrics['mAP_precision']:13.4f}  {medians['product']:11.3f}  {medians['ranking']:26.3f}"
-            f"  {medians['ranking'] / medians['product']:5.2f}  {peak():9.0f}"
-        )
+        ratio, score = medians["ranking"] / medians["product"], result.metrics["mAP_precision"]
+        numbers = f"{score:13.4f}  {medians['product']:11.3f}  {medians['ranking']:26.3f}  {ratio:5.2f}"
+        print(f"{noise:5}  {numbers}  {peak():9.0f}")
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -
 
 
 def _ranks(row: np.ndarray, right: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Ranks [n], ascending, of the gallery images `right` [n] (ascending) in a row of distances [G] where `kept` [G]."""
+    """Ranks [n], ascending, of gallery images `right` [n], ascending, in a row of distances [G] where `kept` [G]."""
     near = np.flatnonzero((row <= row[right].max()) & kept)  # only these can stand before one of them
     values, places = row[near], np.searchsorted(near, right)
     wanted, ordered = values[places], np.sort(values)  # sorting few bare values is quicker than a count for each

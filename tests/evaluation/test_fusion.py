@@ -32,19 +32,20 @@ def test_no_distance_below_zero():
 @pytest.mark.parametrize("name", [*fusion.DISTANCES, "mahalanobis", "sum"])
 def test_equal_rows_have_equal_distances(name):
     query, gallery = data()
-    gallery = np.concatenate([gallery, gallery[[3, 3, 40]], np.zeros((1, 33)), -np.zeros((1, 33))])[:, :31]
-    gallery[-2:, 0] = 1  # and zeros of both signs
-    copies = [(41, 3), (42, 3), (43, 40), (45, 44)]
+    same = np.arange(37) % 3  # an odd number of rows: the bare product treats the last ones otherwise
+    gallery = gallery[same]
+    gallery[:, 0] = np.where(np.arange(37) < 36, 0.0, -0.0)
     if name == "mahalanobis":
-        rows = fusion.mahalanobis_rows(query[:, :31], gallery, np.diag(np.arange(31) - 9.0))
+        rows = fusion.mahalanobis_rows(query, gallery, np.diag(np.arange(33) - 9.0))
     elif name == "sum":
-        parts = (fusion.distance_rows(kind, query[:, :31], gallery) for kind in fusion.DISTANCES)
+        parts = (fusion.distance_rows(kind, query, gallery) for kind in fusion.DISTANCES)
         rows = fusion.weighted_sum(*zip((0.1, 0.7, 3), parts, strict=True))
     else:
-        rows = fusion.distance_rows(name, query[:, :31], gallery)
+        rows = fusion.distance_rows(name, query, gallery)
     for index in BLOCKS:
         found = rows(index)
-        assert all(np.array_equal(found[:, a], found[:, b]) for a, b in copies)
+        assert np.array_equal(found, found[:, same])
+        assert len(np.unique(found[0])) == 3
 
 
 def test_mahalanobis_is_the_quadratic_form():

@@ -20,6 +20,8 @@ def test_market1501_wants_cameras():
 def test_single_shot_wants_one_image_a_person():
     gallery = labels([5, 5, 4, 4, 4, 0, 0, -1, -1], [-1] * 9)
     protocols.SINGLE_SHOT.check(labels([3], [-1]), gallery)  # nobody asks for 4 or 5
+    with pytest.raises(ValueError, match="person 5 has 2"):
+        protocols.SINGLE_SHOT.check(labels([5], [-1]), gallery)
     with pytest.raises(ValueError, match="person 4 has 3"):
         protocols.SINGLE_SHOT.check(labels([5, 4], [-1, -1]), gallery)
 
