@@ -67,9 +67,11 @@ def distance_rows(name: str, query: np.ndarray, gallery: np.ndarray) -> Rows:
 def mahalanobis_rows(query: np.ndarray, gallery: np.ndarray, matrix: np.ndarray) -> Rows:
     """(q - g)' M (q - g) of query [Q, A] and gallery [G, A]; M [A, A] symmetric, not always positive, nor is this."""
     query, gallery = _check(query, gallery)
+    copies, firsts = _repeated(gallery)
+    centre = gallery.mean(axis=0)  # differences stay; what cancels gets small, as M may stretch some directions much
+    query, gallery = query - centre, gallery - centre
     turned, turned_gallery = query @ matrix.astype(np.float32), gallery @ matrix.astype(np.float32)
     query_norm, gallery_norm = np.sum(turned * query, axis=1), np.sum(turned_gallery * gallery, axis=1)
-    copies, firsts = _repeated(gallery)
 
     def rows(index):
         distances = (-2 * turned[index]) @ gallery.T  # [q, G]

@@ -77,9 +77,10 @@ def fit(
     x = x - x.mean(axis=0)  # differences stay, cancellation goes
     basis = np.eye(x.shape[1]) if pca is None else np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :pca]  # [A, R]
     x = x @ basis
+    person, camera = (np.unique(labels, return_inverse=True)[1] for labels in (person, camera))
+    person_camera = np.unique(person * len(x) + camera, return_inverse=True)[1]
     (both, n_both), (same, n_same), (seen, n_seen), (every, n_every) = (
-        _within(x, groups)
-        for groups in (_groups(person, camera), _groups(person), _groups(camera), np.zeros(len(x), np.int64))
+        _within(x, groups) for groups in (person_camera, person, camera, np.zeros(len(x), np.int64))
     )
     similar = _inverse(same - both, n_same - n_both, ridge, "of one person (in two cameras, where known)")
     dissimilar = _inverse(
@@ -101,19 +102,11 @@ def fit(
 
 def rows(metric: KissMe, query: np.ndarray, gallery: np.ndarray) -> Rows:
     """Distances of query [Q, A] and gallery [G, A] under the metric, as a function of query rows."""
-    if metric.factor is None:
-        return fusion.mahalanobis_rows(query, gallery, metric.matrix)
-    factor = metric.factor.astype(np.float32)
-    return fusion.squared_euclidean_rows(query @ factor, gallery @ factor)
-
-
-def _groups(*labels: np.ndarray) -> np.ndarray:
-    """Number of the group that shares all labels, [N] int."""
-    return np.unique(np.stack(labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return fusion.mahalanobis_rows(query, gallery, metric.matrix)
 
 
 def _within(x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Sum of (x_a - x_b)(x_a - x_b)' over the unordered pairs within groups [A, A], and their number."""
+    """Sum of (x_a - x_b)(x_a - x_b)' over the unordered pairs within groups [N] (from 0): [A, A], and their number."""
     order = np.argsort(groups, kind="stable")
     size = np.bincount(groups)
     sums = np.add.reduceat(x[order], np.cumsum(size) - size, axis=0)  # [groups, A]

@@ -49,7 +49,7 @@ def test_equal_rows_have_equal_distances(name):
 
 
 def test_mahalanobis_is_the_quadratic_form():
-    query, gallery = data()
+    query, gallery = (values + 100 for values in data())
     matrix = np.random.default_rng(1).normal(size=(33, 33))
     matrix += matrix.T  # indefinite
     difference = query[:, None] - gallery[None]
