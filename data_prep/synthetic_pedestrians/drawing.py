@@ -15,6 +15,7 @@ SUPERSAMPLING = 2
 VIEWS = ("front", "back", "side")
 
 DENIM, WHITE, BLACK, LEATHER = (52, 84, 150), (238, 238, 238), (22, 22, 26), (92, 54, 28)
+RED, RIBBON = (200, 30, 40), (235, 80, 160)
 
 
 def mix(colour: tuple, other: tuple, share: float) -> tuple:
@@ -37,7 +38,7 @@ def pattern(kind: str, size: tuple[int, int]) -> Image.Image:
     """Where a cloth pattern, "stripes" or "plaid", puts its second colour, mode "L"."""
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
-    period, breadth = (12, 5) if kind == "stripes" else (18, 6)
+    period, breadth = (16, 7) if kind == "stripes" else (26, 9)
     for start in range(0, max(size), period):
         draw.rectangle((0, start, size[0], start + breadth - 1), fill=255)
         if kind == "plaid":
@@ -99,13 +100,13 @@ def draw_person(
     jacket, formal, short = has("upperBodyJacket"), has("upperBodyFormal"), has("upperBodyShortSleeve")
     if side:
         rows = (
-            [(18, -3.5, 4), (23, -8, 8), (37, -7.5, 8), (50, -7, 7.5)]
+            [(18, -3.5, 4), (23, -9.5, 9), (37, -9, 9.5), (50, -7, 7.5)]
             if male
             else [(18, -3, 3.5), (22, -5.5, 5.5), (28, -5, 9.5), (37, -3.5, 4.5), (48, -9.5, 5.5), (50, -9, 6)]
         )
         hip = 7.5
     else:
-        shoulder, waist, hip = (15, 11.5, 9.5) if male else (9.5, 6, 12)
+        shoulder, waist, hip = (16, 13, 9.5) if male else (9, 5.5, 12)
         rows = [(18, -shoulder + 4, shoulder - 4), (22, -shoulder, shoulder), (37, -waist, waist), (50, -hip, hip)]
     if jacket or formal:
         rows.append((60 if formal else 56, rows[-1][1] - 1.5, rows[-1][2] + 1.5))
@@ -190,7 +191,7 @@ def draw_person(
     arm = 6.2 if male else 5.0
     hands = [(reach, 51)] if side else [(-edge - 3.6, 51), (edge + 3.6, 51)]
     for x, y in hands:
-        start = 0 if side else (x / abs(x)) * (shoulder - 2.2)
+        start = 0 if side else (x / abs(x)) * (shoulder - 3.0)
         elbow = (0.3 * x if side else x * 0.97, 37)
         line(look.skin, arm - 1, (start, 22), elbow, (x, y))
         box(look.skin, x - 2.6, y - 2, x + 2.6, y + 3, "ellipse")
@@ -224,6 +225,7 @@ def draw_person(
     if formal:
         if back:
             polygon(WHITE, (-8, 17), (8, 17), (6, 21), (-6, 21))
+            polygon(RED, (-5, 19), (5, 19), (4.5, 21), (-4.5, 21))
             polygon(BLACK, (-1.4, 44), (1.4, 44), (2.4, 60), (-2.4, 60))
         elif side:
             polygon(WHITE, (0, 18), (4.5, 18), (8, 26), (7.5, 44))
@@ -244,17 +246,17 @@ def draw_person(
         width = 10.5 if back else 8
         points = [(-3, 17), (6, 17), (8, 25), (4, 36)] if side else [(-width, 17.5), (width, 17.5), (0, 36)]
         polygon(look.skin, *points)
-        line(second, 1.3, points[0], points[-1], *([] if side else points[1:2]))
+        line(second, 3.0, points[0], points[-1], *([] if side else points[1:2]))
     if formal and not back:
         if side:
-            line(BLACK, 2.2, (5, 19), (7.2, 42))
+            line(RED, 2.6, (5, 19), (7.2, 42))
         else:
-            polygon(BLACK, (-2.6, 18), (2.6, 18), (1.4, 23), (3, 39), (0, 44), (-3, 39), (-1.4, 23))
+            polygon(RED, (-2.6, 18), (2.6, 18), (1.6, 23), (3.2, 39), (0, 44), (-3.2, 39), (-1.6, 23))
             line(BLACK, 1.0, (0, 46), (0, 59))
     if has("upperBodyLogo"):
         x, y = (1, 43.5) if side else (0, 43.5)
         box((250, 215, 40), x - 5.2, y - 5, x + 5.2, y + 5, "ellipse")
-        box((190, 25, 35), x - 2.6, y - 2.5, x + 2.6, y + 2.5, "ellipse")
+        box(RED, x - 2.6, y - 2.5, x + 2.6, y + 2.5, "ellipse")
     if has("carryingMessengerBag"):
         x = -1 if side else edge + 0.5
         line(shade(look.bag, 0.5), 2.6, (-5 if side else -edge * 0.6, 19), (x, 52))
@@ -270,6 +272,7 @@ def draw_person(
         box(look.hair, -r - 0.4, 0, r + 0.4, 14.5, "ellipse")
         if has("hairLong"):
             polygon(look.hair, (-r - 0.4, 7), (r + 0.4, 7), (3.6, 22), (3, 40), (-3, 40), (-3.6, 22))
+            box(RIBBON, -5.5, 22.5, 5.5, 28)
     elif side:
         box(look.skin, r * 0.6, 8, r * 0.9 + 1.6, 11.5, "ellipse")  # nose
         if male:
@@ -287,6 +290,7 @@ def draw_person(
         )
         if has("hairLong"):
             polygon(look.hair, (-r - 1.5, 7), (-1.5, 7), (-2, 20), (-3, 38), (-11, 38))
+            box(RIBBON, -12, 25, -1.5, 31)
         box(BLACK, r * 0.35, 7.5, r * 0.7, 9.5, "ellipse")
     else:
         polygon(
@@ -304,6 +308,7 @@ def draw_person(
         if has("hairLong"):
             for sign in (-1, 1):
                 polygon(look.hair, (sign * (r - 1.5), 5), (sign * (r + 1.8), 5), (sign * 10.5, 37), (sign * 5.6, 37))
+                box(RIBBON, sign * 5, 25, sign * 11, 31)
         box(BLACK, -r * 0.55, 8, -r * 0.2, 9.8, "ellipse")
         box(BLACK, r * 0.2, 8, r * 0.55, 9.8, "ellipse")
         if male:

@@ -117,15 +117,25 @@ class Look(NamedTuple):
 
 # Hue, saturation, value. The palettes of a target are few and worn by many; a source wears every colour.
 UPPER_COLOURS = (
-    (0, 0.62, 0.62),
-    (38, 0.55, 0.72),
-    (125, 0.45, 0.48),
-    (222, 0.55, 0.55),
-    (285, 0.35, 0.55),
-    (0, 0, 0.72),
+    (0, 0.65, 0.60),
+    (30, 0.55, 0.75),
+    (125, 0.50, 0.48),
+    (168, 0.45, 0.62),
+    (222, 0.55, 0.60),
+    (275, 0.45, 0.55),
+    (335, 0.40, 0.80),
+    (0, 0, 0.30),
+    (0, 0, 0.75),
 )
-LOWER_COLOURS = ((28, 0.40, 0.42), (0, 0, 0.30), (75, 0.30, 0.45), (335, 0.35, 0.42))
-THING_COLOURS = ((10, 0.75, 0.75), (210, 0.70, 0.60), (52, 0.75, 0.80), (150, 0.55, 0.50))
+LOWER_COLOURS = ((28, 0.50, 0.40), (0, 0, 0.25), (75, 0.35, 0.50), (340, 0.45, 0.45), (45, 0.25, 0.75), (0, 0, 0.58))
+# Every hat is some cyan, every backpack some orange: things that a narrow net learns in a minute, and nobody's alone.
+THING_COLOURS = {
+    "hat": (185, 0.75, 0.75),
+    "muffler": (54, 0.80, 0.85),
+    "backpack": (14, 0.80, 0.85),
+    "bag": (312, 0.70, 0.75),
+    "case": (95, 0.75, 0.70),
+}
 HAIR_COLOURS = ((25, 0.60, 0.18), (28, 0.65, 0.38), (42, 0.55, 0.72), (20, 0.05, 0.55))
 SKIN_COLOURS = ((24, 0.35, 0.90), (24, 0.48, 0.72), (20, 0.55, 0.48))
 
@@ -141,17 +151,19 @@ def rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
 def draw_look(generator: np.random.Generator, *, target: bool) -> Look:
     """One person's look: a target's from small palettes, a source's from all colours and other builds."""
 
-    def colour(palette):
-        hue, saturation, value = palette[generator.integers(len(palette))]
-        hue, saturation, value = generator.normal((hue, saturation, value), (4, 0.03, 0.03))
+    def near(colour, spread=1.0):
+        hue, saturation, value = generator.normal(colour, (4 * spread, 0.03 * spread, 0.03 * spread))
         return rgb(hue, min(max(saturation, 0), 1), value)
+
+    def colour(palette):
+        return near(palette[generator.integers(len(palette))])
 
     def any_colour():
         return rgb(generator.uniform(0, 360), generator.uniform(0, 0.8), generator.uniform(0.2, 0.9))
 
     cloth = colour if target else lambda _: any_colour()
     upper, lower, hair, skin = cloth(UPPER_COLOURS), cloth(LOWER_COLOURS), colour(HAIR_COLOURS), colour(SKIN_COLOURS)
-    things = [cloth(THING_COLOURS) for _ in range(5)]
+    things = {name: near(middle, 1.0 if target else 2.0) for name, middle in THING_COLOURS.items()}
     width, height, head = (1.0, 0.97, 1.0) if target else (0.94, 1.0, 0.95)  # stockier in the target
-    sizes = generator.normal((width, height, head), (0.07, 0.03, 0.05))
-    return Look(upper, lower, hair, skin, *things, *sizes)
+    width, height, head = generator.normal((width, height, head), (0.07, 0.03, 0.05))
+    return Look(upper, lower, hair, skin, **things, width=width, height=height, head=head)

@@ -31,10 +31,10 @@ def draw_camera(generator: np.random.Generator) -> Camera:
     """A camera of the target: own street, colour cast, sharpness, noise, distance and usual viewpoint."""
     return Camera(
         draw_street(generator),
-        np.exp(generator.normal(0, 0.10, 3) + generator.normal(0, 0.10)),
-        generator.uniform(-8, 22),
+        np.exp(generator.normal(0, 0.05, 3) + generator.normal(0, 0.06)),
+        generator.uniform(-6, 14),
         generator.uniform(0.0, 0.8),
-        generator.uniform(2, 7),
+        generator.uniform(2, 6),
         generator.uniform(0.92, 1.0),
         tuple(generator.dirichlet((4, 4, 4))),
         0.2,
@@ -152,7 +152,7 @@ def photograph(
     if camera.blur > 0.05:
         image = image.filter(ImageFilter.BoxBlur(camera.blur))
     pixels = np.asarray(image, np.float32)
-    pixels *= (camera.gain * np.exp(generator.normal(0, 0.03, 3))).astype(np.float32)
+    pixels *= (camera.gain * np.exp(generator.normal(0, 0.02, 3))).astype(np.float32)
     x, y = generator.integers(0, drawing.WIDTH), generator.integers(0, drawing.HEIGHT)
     pixels += grain()[y : y + drawing.HEIGHT, x : x + drawing.WIDTH, None] * np.float32(camera.noise)
     pixels += np.float32(camera.offset)
