@@ -205,7 +205,7 @@ def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -
         suspicious = not np.isfinite(matrix.sum())
     if suspicious and not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
-        row += index.start if isinstance(index, slice) else 0
+        row = row + index.start if isinstance(index, slice) else index[row]
         raise ValueError(
             f"The distance of query {row} and gallery image {column} is NaN or infinite; are all features finite?"
         )
