@@ -42,7 +42,9 @@ def check(config: Any) -> None:
     """Raises ValueError for settings that would only fail minutes later."""
     if not config.data.dir or not config.data.name:
         missing = "dir" if not config.data.dir else "name"
-        raise ValueError(f"config.data.{missing} is not set; pass --config.data.{missing}=... (./launch.sh prepare makes data).")
+        raise ValueError(
+            f"config.data.{missing} is not set; pass --config.data.{missing}=... (./launch.sh prepare makes data)."
+        )
     for phase in config.phases:
         lookup(dict.fromkeys(PHASES), phase, "phases")
     wanted = "mva" if "mva" in config.phases else "acrn"
@@ -64,25 +66,26 @@ def check(config: Any) -> None:
         ("attribute_weights", ("learned", "uniform", "given")),
     ):
         lookup(dict.fromkeys(known), config.loss[key], f"loss.{key}")
-    if "reid" in config.phases:
-        if config.loss.kind == "acrn":
-            if not config.attributes["from"]:
-                raise ValueError(
-                    "config.attributes.from is not set: L_acrn needs the workdir of a trained attribute net; pass "
-                    "--config.attributes.from=M (or --config.loss.kind=classic for the baseline)."
-                )
-            if (config.reid.miner == "offline") != (config.loss.attribute_miner == "offline"):
-                raise ValueError(
-                    f"config.reid.miner={config.reid.miner} and config.loss.attribute_miner={config.loss.attribute_miner}: "
-                    "either both are offline or none, since both losses see one batch."
-                )
-            if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
-                raise ValueError("config.loss.attribute_weights=given wants config.loss.attribute_weights_file.")
+    if "reid" in config.phases and config.loss.kind == "acrn":
+        if not config.attributes["from"]:
+            raise ValueError(
+                "config.attributes.from is not set: L_acrn needs the workdir of a trained attribute net; pass "
+                "--config.attributes.from=M (or --config.loss.kind=classic for the baseline)."
+            )
+        if (config.reid.miner == "offline") != (config.loss.attribute_miner == "offline"):
+            raise ValueError(
+                f"config.reid.miner is {config.reid.miner}, config.loss.attribute_miner {config.loss.attribute_miner}: "
+                "either both are offline or none, since both losses see one batch."
+            )
+        if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
+            raise ValueError("config.loss.attribute_weights=given wants config.loss.attribute_weights_file.")
     for phase in config.phases:
         rows = batch_rows(config, phase)
         count = len(devices(config))
         if rows % count:
-            raise ValueError(f"Phase {phase} has batches of {rows} images, which {count} devices do not divide; change either.")
+            raise ValueError(
+                f"Phase {phase} has batches of {rows} images, which {count} devices do not divide; change either."
+            )
 
 
 def devices(config: Any) -> list[Any]:
@@ -104,8 +107,9 @@ def batch_rows(config: Any, phase: str) -> int:
 
 
 def open_split(config: Any, name: str) -> source.Split:
-    """Split `name` of the config's data set."""
-    return source.open_split(config.data.dir, config.data.name, config.data.config, name)
+    """Split `name` of the config's data set, or several joined: "train+val"."""
+    data = config.data
+    return source.join([source.open_split(data.dir, data.name, data.config, part) for part in name.split("+")])
 
 
 def reid_splits(config: Any) -> tuple[source.Split, source.Split | None]:
@@ -226,7 +230,9 @@ def first_variables(config: Any, module: Any, init_from: str | Path | None) -> d
         return value
 
     values = jax.tree_util.tree_map_with_path(pick, fresh)
-    print(f"start from {init_from}: {len(taken)} arrays taken, {len(own)} new ({', '.join(own) or 'none'}).", flush=True)
+    print(
+        f"start from {init_from}: {len(taken)} arrays taken, {len(own)} new ({', '.join(own) or 'none'}).", flush=True
+    )
     return values
 
 
@@ -248,9 +254,17 @@ def train_phase(
     start, per_epoch = batches(config, split, phase, columns, steps=2**40)
     steps = steps or math.ceil(settings.epochs * per_epoch)
     start, _ = batches(config, split, phase, columns, steps=steps)
-    rates = {group: _rate(settings[group], steps, per_epoch) for group in ("trunk", "scratch", "attribute_weights") if group in settings}
+    present = [g for g in ("trunk", "scratch", "attribute_weights") if g in settings]
+    if attribute_weights is None and "attribute_weights" in present:
+        present.remove("attribute_weights")
+    rates = {group: _rate(settings[group], steps, per_epoch) for group in present}
     groups = {
-        group: {"kind": settings[group].kind, "rate": rate, "momentum": settings[group].momentum, "decay": settings[group].decay}
+        group: {
+            "kind": settings[group].kind,
+            "rate": rate,
+            "momentum": settings[group].momentum,
+            "decay": settings[group].decay,
+        }
         for group, rate in rates.items()
     }
     if "attribute_weights" in groups:
@@ -337,7 +351,9 @@ def given_weights(config: Any, names: tuple[str, ...]) -> np.ndarray:
     table = json.loads(file.read_text())
     missing = [name for name in names if name not in table]
     if missing:
-        raise ValueError(f"{file} gives no weight for {', '.join(missing[:5])}; it must name all {len(names)} attributes.")
+        raise ValueError(
+            f"{file} gives no weight for {', '.join(missing[:5])}; it must name all {len(names)} attributes."
+        )
     return np.array([table[name] for name in names], np.float32)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from acrn_jax import build, schema
+from acrn_jax import build
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
 from acrn_jax.evaluation import embed, methods, protocols, ranking
@@ -30,10 +30,21 @@ from acrn_jax.report import tables
 
 # Keys that change neither the result nor what a workdir holds: they may differ when a run goes on.
 FREE = (
-    "attributes.from", "data.cache_mib", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every",
+    "attributes.from", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every",
     "parallel", "save_every",
 )  # fmt: skip
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "pillow", "simplejpeg")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+)
 SHOWN = 14  # gallery images of a rank list, as in the paper's figure 3
 THUMBNAIL = 128  # pixels high
 
@@ -50,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def claim(workdir: Path, config: Any) -> None:
-    """Writes config.json, or checks that the workdir was made with the same config; ValueError names the differing keys."""
+    """Writes config.json, or checks that the workdir is of the same config; ValueError names the differing keys."""
     mine = _flat(json.loads(config.to_json_best_effort()))
     file = workdir / "config.json"
     if file.exists():
@@ -63,9 +74,17 @@ def claim(workdir: Path, config: Any) -> None:
         if differing:
             shown = "; ".join(f"{key} is {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-            raise ValueError(f"{workdir} is of another config: {shown}{more}. Use another --workdir, or the same config.")
-    elif workdir.exists() and any(workdir.iterdir()) and not any((workdir / p).exists() for p in ("data", "attribute_net")):
-        raise ValueError(f"{workdir} holds files but no config.json, so it is no run's folder; name an empty or new --workdir.")
+            raise ValueError(
+                f"{workdir} is of another config: {shown}{more}. Use another --workdir, or the same config."
+            )
+    elif (
+        workdir.exists()
+        and any(workdir.iterdir())
+        and not any((workdir / p).exists() for p in ("data", "attribute_net"))
+    ):
+        raise ValueError(
+            f"{workdir} holds files but no config.json, so it is no run's folder; name an empty or new --workdir."
+        )
     write_json(file, json.loads(config.to_json_best_effort()))
 
 
@@ -73,7 +92,9 @@ def read_config(workdir: Path) -> Any:
     """The config of the run in `workdir`, on top of today's defaults."""
     file = Path(workdir) / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}.")
+        raise FileNotFoundError(
+            f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}."
+        )
     try:
         return ml_collections.ConfigDict(json.loads(file.read_text()))
     except ValueError as error:
@@ -180,12 +201,14 @@ class Predictions:
         place = {key: i for i, key in enumerate(self.key)}
         missing = [key for key in split.key if key not in place]
         if missing:
-            raise ValueError(f"The stored attribute predictions lack {len(missing)} records of {split.name}, e.g. {missing[0]}.")
+            raise ValueError(
+                f"The stored attribute predictions lack {len(missing)} records of {split.name}, e.g. {missing[0]}."
+            )
         return build.REPRESENTATIONS[representation](self.logits[[place[key] for key in split.key]])
 
 
 def predict_attributes(config: Any, workdir: Path, split_name: str) -> Predictions:
-    """Predictions of the net in `config.attributes.from` over a split, computed once and kept in workdir/predictions."""
+    """What the net in `config.attributes.from` says about a split, computed once and kept in workdir/predictions."""
     net_folder = Path(config.attributes["from"])
     names, _, fingerprint = _attribute_net(net_folder)
     split = build.open_split(config, split_name)
@@ -253,7 +276,9 @@ def recognise(workdir: Path, *, config: Any = None, split_name: str = "test") ->
     seen = recognition.seen(trained_on.person_id, split.person_id)
 
     def summary(part):
-        return {name: _number(getattr(part, name)) for name in ("mA", "accuracy", "precision", "recall", "f1", "images")}
+        return {
+            name: _number(getattr(part, name)) for name in ("mA", "accuracy", "precision", "recall", "f1", "images")
+        }
 
     result = {
         "dataset": f"{config.data.name}/{config.data.config}",
@@ -269,7 +294,9 @@ def recognise(workdir: Path, *, config: Any = None, split_name: str = "test") ->
     }
     for name, mask in (("seen", seen), ("unseen", ~seen)):
         if mask.any():
-            result[name] = summary(recognition.evaluate(probabilities[mask], split.attributes[mask], threshold=threshold))
+            result[name] = summary(
+                recognition.evaluate(probabilities[mask], split.attributes[mask], threshold=threshold)
+            )
     result |= _provenance(config)
     write_json(workdir / "recognition.json", result)
     print(tables.recognition_table(result), flush=True)
@@ -279,7 +306,9 @@ def recognise(workdir: Path, *, config: Any = None, split_name: str = "test") ->
 # Evaluation
 
 
-def evaluate(workdir: Path, *, baseline: Path | None = None, tune: Path | None = None, data_dir: str | None = None) -> dict[str, Any]:
+def evaluate(
+    workdir: Path, *, baseline: Path | None = None, tune: Path | None = None, data_dir: str | None = None
+) -> dict[str, Any]:
     """Scores a run on query and gallery of its data set; writes results.json, rank_lists.json and thumbnails/.
 
     Args:
@@ -312,7 +341,7 @@ def evaluate(workdir: Path, *, baseline: Path | None = None, tune: Path | None =
         "methods": {name: result.metrics for name, result in scored.items()},
         "queries": main.queries,
         "gallery": main.gallery,
-        "queries_without_match": main.without_match,
+        "queries_without_match": main.queries_without_match,
         "partial": bool(query.metadata.get("partial", False)),
         "runs": {name: os.path.relpath(folder, workdir) for name, folder in runs.items() if folder},
         **extra,
@@ -340,9 +369,11 @@ def _methods(config, workdir, baseline, tune, query, gallery):
     own = features(workdir, scales["feature"])
     if config.loss.kind == "classic":
         return {"ReIdCNN": methods.fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}
-    train, held = build.reid_splits(config)
+    train, _ = build.reid_splits(config)
     shown = config.attributes.representation
-    predicted = {name: predict_attributes(config, workdir, name) for name in (config.data.train_split, "query", "gallery")}
+    predicted = {
+        name: predict_attributes(config, workdir, name) for name in (config.data.train_split, "query", "gallery")
+    }
     names = predicted["query"].names
     values = {
         "train": predicted[config.data.train_split].of(train, shown),
@@ -406,9 +437,13 @@ def _check_baseline(config, theirs, folder):
     for key in ("data.name", "data.config", "loss.distance"):
         mine, other = (_flat(c.to_dict())[key] for c in (config, theirs))
         if mine != other:
-            raise ValueError(f"The baseline {folder} has {key}={other!r}, the run has {mine!r}; they are not comparable.")
+            raise ValueError(
+                f"The baseline {folder} has {key}={other!r}, the run has {mine!r}; they are not comparable."
+            )
     if theirs.loss.kind != "classic":
-        raise ValueError(f"The baseline {folder} was trained with loss.kind={theirs.loss.kind!r}; a ReIdCNN has classic.")
+        raise ValueError(
+            f"The baseline {folder} was trained with loss.kind={theirs.loss.kind!r}; a ReIdCNN has classic."
+        )
 
 
 def _tuned_factor(config, folder, predicted, shown, scales, workdir):
@@ -524,7 +559,9 @@ def _commit():
     here = Path(__file__).parent
 
     def git(*arguments):
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")

@@ -8,7 +8,15 @@ M is an attribute net trained without that sub-set: mva_peta.py:small with --con
 
 from configs import small
 
-SUBSETS = {"grid": 12, "3dpes": 10, "ilid": 12, "viper": 30, "prid": 12, "caviar4reid": 6, "sarc3d": 4}  # held-out people
+SUBSETS = {
+    "grid": 12,
+    "3dpes": 10,
+    "ilid": 12,
+    "viper": 30,
+    "prid": 12,
+    "caviar4reid": 6,
+    "sarc3d": 4,
+}  # held-out people
 
 
 def get_config(subset: str = "grid"):

@@ -1,4 +1,4 @@
-"""The ReIdCNN that belongs to an ACRN config: the same net, settings and identity phase, L_triplet in place of L_acrn."""
+"""The ReIdCNN that belongs to an ACRN config: the same net, settings and identity phase, L_triplet for L_acrn."""
 
 from ml_collections import config_dict
 

@@ -26,7 +26,10 @@ def get_config() -> config_dict.ConfigDict:
     """All keys, set for ACRN as the paper trains it; no data set yet."""
     c = config_dict.ConfigDict()
     c.seed = 0
-    c.phases = ("identity", "reid")  # ("mva",) for an attribute net; ("reid",) with init_from to share an identity phase
+    c.phases = (
+        "identity",
+        "reid",
+    )  # ("mva",) for an attribute net; ("reid",) with init_from to share an identity phase
     c.init_from = config_dict.placeholder(str)  # folder of a phase (RUN/identity, RUN/mva) whose net to start from
     c.parallel = "jit"  # jit | pmap
     c.devices = 0  # how many to use, 0: all
@@ -47,7 +50,14 @@ def get_config() -> config_dict.ConfigDict:
     c.data.deviation = (0.229, 0.224, 0.225)
     c.data.threads = 2  # decoding batches at a time
     c.data.cache_mib = 1024  # decoded images are kept while they take no more than this
-    c.data.augment = {"enlarge": 1.125, "flip": 0.5, "erase": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    c.data.augment = {
+        "enlarge": 1.125,
+        "flip": 0.5,
+        "erase": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
+    }
 
     c.model = config_dict.ConfigDict()
     c.model.name = "acrn"  # acrn | mva

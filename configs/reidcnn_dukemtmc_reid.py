@@ -1,6 +1,7 @@
 """The baseline ReIdCNN on dukemtmc_reid: ACRN's net and settings with the classic triplet loss.
 
-./launch.sh train --config=configs/reidcnn_dukemtmc_reid.py --workdir=C --config.data.dir=D --config.init_from=R/identity
+./launch.sh train --config=configs/reidcnn_dukemtmc_reid.py --workdir=C --config.data.dir=D \
+    --config.init_from=R/identity
 """
 
 from configs import acrn_dukemtmc_reid, baseline

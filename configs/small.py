@@ -1,4 +1,4 @@
-"""What small data and small machines change (method.md sections 5 and 9): narrow nets, unit_mean distances, P x K, AdamW.
+"""What small data and small machines change: narrow nets, unit_mean distances, P x K batches, AdamW.
 
 Not an experiment of its own; demo.py and the peta files build on it.
 """
@@ -22,7 +22,9 @@ def reid() -> config_dict.ConfigDict:
     c.reid.update({"miner": "batch_hard", "people": 20, "images": 2})
     c.reid.scratch.update(adam(3e-4))
     c.reid.attribute_weights.update(adam(1e-2, kind="adam", decay=0.0))
-    c.loss.update({"margin": 0.3, "distance_scale": "unit_mean", "attribute_margin": 0.1, "attribute_miner": "batch_all"})
+    c.loss.update(
+        {"margin": 0.3, "distance_scale": "unit_mean", "attribute_margin": 0.1, "attribute_miner": "batch_all"}
+    )
     return c
 
 

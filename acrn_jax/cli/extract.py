@@ -37,7 +37,11 @@ def main(argv):
     found = runs.outputs(Path(_WORKDIR.value), split, batch=config.evaluate.batch)
     if "attribute_logits" in found:
         names, logits = runs.attribute_names(Path(_WORKDIR.value)), found["attribute_logits"]
-        values = {"attributes": build.REPRESENTATIONS["probabilities"](logits), "logits": logits, "attribute_names": names}
+        values = {
+            "attributes": build.REPRESENTATIONS["probabilities"](logits),
+            "logits": logits,
+            "attribute_names": names,
+        }
     else:
         values = {"feature": found["feature"]}
     aside = out.with_name(out.stem + ".tmp.npz")

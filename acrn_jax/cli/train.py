@@ -1,4 +1,4 @@
-"""Trains the phases of a config: ./launch.sh train --config=configs/acrn_market1501.py --workdir=R [--config.key=value]."""
+"""Trains the phases of a config: ./launch.sh train --config=configs/acrn_market1501.py --workdir=R."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from ml_collections import config_flags
 from acrn_jax import runs
 from acrn_jax.cli import shell
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, e.g. configs/mva_peta.py:small.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment, e.g. configs/mva_peta.py:small.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and logs go here; a stopped run goes on.")
 
 

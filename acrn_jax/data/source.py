@@ -16,6 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from acrn_jax import schema
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _CHUNK = 4096  # records read at once: the reader's own threads work within one call
 
 
@@ -156,3 +157,57 @@ def _parse(record: bytes) -> tuple[bytes, str, str, int, int, Sequence[int]]:
 
 def _read_image(source: Sequence[bytes], i: int) -> bytes:
     return _parse(source[i])[0]
+
+
+def open_folder(folder: str | pathlib.Path) -> Split:
+    """All images below a folder, in the order of their paths; nobody is known on them (person_id 0, camera -1).
+
+    Raises:
+      FileNotFoundError: no such folder, or no image in it.
+    """
+    folder = pathlib.Path(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); name a folder of pictures.")
+    names = np.array([path.relative_to(folder).as_posix() for path in paths])
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return Split(
+        name=str(folder),
+        key=names,
+        file_name=names,
+        person_id=np.zeros(len(paths), np.int32),
+        camera_id=np.full(len(paths), schema.UNKNOWN, np.int32),
+        attributes=np.zeros((len(paths), 0), np.int8),
+        attribute_names=(),
+        metadata={"protocol": "none"},
+        fingerprint=digest.hexdigest(),
+        rows=np.arange(len(paths), dtype=np.int64),
+        read=functools.partial(_read_file, tuple(paths)),
+    )
+
+
+def _read_file(paths: Sequence[pathlib.Path], i: int) -> bytes:
+    return paths[i].read_bytes()
+
+
+def join(splits: Sequence[Split]) -> Split:
+    """Several splits of one data set as one, in the given order; a single one is given back as it is."""
+    if len(splits) == 1:
+        return splits[0]
+    first, lengths = splits[0], [len(split) for split in splits]
+    columns = ("key", "file_name", "person_id", "camera_id", "attributes")
+    return dataclasses.replace(
+        first,
+        name="+".join([first.name, *(split.name.rsplit("/", 1)[-1] for split in splits[1:])]),
+        fingerprint=hashlib.sha256(" ".join(split.fingerprint for split in splits).encode()).hexdigest(),
+        rows=np.arange(sum(lengths), dtype=np.int64),
+        read=functools.partial(_read_joined, tuple(splits), np.cumsum([0, *lengths])),
+        **{name: np.concatenate([getattr(split, name) for split in splits]) for name in columns},
+    )
+
+
+def _read_joined(splits: Sequence[Split], starts: np.ndarray, i: int) -> bytes:
+    which = int(np.searchsorted(starts, i, side="right")) - 1
+    return splits[which].image_bytes(i - int(starts[which]))

@@ -98,9 +98,7 @@ def make_reid(
         else:
             w = _weights(params, a, attribute_weights, weight_form, given, distance)
             scale = dict(scale_feature=scales["feature"], scale_attribute=scales["attribute"])
-            table = triplet.mining_distance(
-                f, a, w, mine_on=mine_on, gamma=gamma, distance=distance, **scale
-            )
+            table = triplet.mining_distance(f, a, w, mine_on=mine_on, gamma=gamma, distance=distance, **scale)
             loss, scalars = triplet.acrn(
                 f,
                 a,
@@ -145,9 +143,7 @@ def _weights(params, attributes, kind, form, given, distance):
 def _moved(scales: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     """Running means; exactly 1 marks a scale that has not been measured yet."""
     return {
-        name: jnp.where(
-            old == 1.0, measured[name], SCALE_MOMENTUM * old + (1 - SCALE_MOMENTUM) * measured[name]
-        )
+        name: jnp.where(old == 1.0, measured[name], SCALE_MOMENTUM * old + (1 - SCALE_MOMENTUM) * measured[name])
         if name in measured
         else old
         for name, old in scales.items()

@@ -31,9 +31,9 @@ class ACRN(nn.Module):
     | feature | flatten (or average), dense 512 | 512 |
     | classifier | dense, only for identity training | people |
 
-    `feature_norm` decides what f is: `none` the dense layer's output; `l2` that of length 1; `batch_norm` that after batch
-    normalisation, everywhere; `bnneck` the triplet loss sees the output before the normalisation, classifier and ranking
-    the one after (Luo et al. 2019).
+    `feature_norm` decides what f is: `none` the dense layer's output; `l2` that of length 1; `batch_norm` that after
+    batch normalisation, everywhere; `bnneck` the triplet loss sees the output before the normalisation, classifier and
+    ranking the one after (Luo et al. 2019).
     """
 
     num_people: int | None = None  # None: no classifier

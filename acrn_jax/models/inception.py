@@ -34,8 +34,8 @@ def scaled(channels: int, width: float) -> int:
 def max_pool(x, *, window: int = 3, stride: int = 2):
     """Maximum over window x window places, zero-free "SAME" padding: [B, H, W, C] -> [B, ceil(H/s), ceil(W/s), C].
 
-    Taken as shifted slices, rows then columns: the gradient of XLA's reduce-window (select-and-scatter) is about 40 % of
-    a training step on CPUs. Of tied maxima the gradient is shared out instead of going to the first.
+    Taken as shifted slices, rows then columns: the gradient of XLA's reduce-window (select-and-scatter) is about 40 %
+    of a training step on CPUs. Of tied maxima the gradient is shared out instead of going to the first.
     """
     for axis in (1, 2):
         size = x.shape[axis]
@@ -67,7 +67,12 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         x = nn.Conv(
-            self.features, (self.kernel, self.kernel), strides=self.stride, use_bias=False, dtype=self.dtype, name="conv"
+            self.features,
+            (self.kernel, self.kernel),
+            strides=self.stride,
+            use_bias=False,
+            dtype=self.dtype,
+            name="conv",
         )(x)
         x = nn.BatchNorm(
             use_running_average=not train,
@@ -115,8 +120,8 @@ class Inception(nn.Module):
 class InceptionV3(nn.Module):
     """The first mixed block of Inception-v3: raises the channel count to `features`.
 
-    Branches of 1/4 (1x1), 1/4 (5x5), 3/8 (two 3x3) and 1/8 (pooled) of the output, as in Szegedy et al., "Rethinking the
-    Inception Architecture", 2016, where they are 64, 64, 96 and 32 of 256.
+    Branches of 1/4 (1x1), 1/4 (5x5), 3/8 (two 3x3) and 1/8 (pooled) of the output, as in Szegedy et al., "Rethinking
+    the Inception Architecture", 2016, where they are 64, 64, 96 and 32 of 256.
     """
 
     features: int
@@ -138,8 +143,8 @@ class InceptionV3(nn.Module):
 class InceptionResidual(nn.Module):
     """Concat of branches -> 1x1 convolution -> input + scale * that -> ReLU; the channel count C stays.
 
-    Branches: 1x1 of C/8; 1x1, 3x3 of C/8; 1x1 of C/8, 3x3 of 3C/16, 3x3 of C/4 (Inception-ResNet-A's proportions, Szegedy
-    et al. 2017).
+    Branches: 1x1 of C/8; 1x1, 3x3 of C/8; 1x1 of C/8, 3x3 of 3C/16, 3x3 of C/4 (Inception-ResNet-A's proportions,
+    Szegedy et al. 2017).
     """
 
     conv: Any
@@ -159,7 +164,7 @@ class InceptionResidual(nn.Module):
 
 
 class InceptionReduce(nn.Module):
-    """Stride 2, no shortcut: max pooling beside two convolution branches that add `features` - C channels, half each."""
+    """Stride 2, no shortcut: max pooling beside two convolution branches, each adding half of `features` - C."""
 
     features: int
     conv: Any
@@ -184,7 +189,7 @@ class InceptionReduce(nn.Module):
 class GoogLeNet(nn.Module):
     """Inception-v1 with batch normalisation, without classifier.
 
-    Returns the map after the first 7x7 convolution [B, H/2, W/2, 64 w] and the map after block 5b [B, H/32, W/32, 1024 w].
+    Returns the maps after the first 7x7 convolution [B, H/2, W/2, 64 w] and after block 5b [B, H/32, W/32, 1024 w].
     """
 
     width: float = 1.0

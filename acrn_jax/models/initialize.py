@@ -16,8 +16,8 @@ def variables(module: nn.Module, *, height: int, width: int, seed: int, batch: i
     """Variables {"params": ..., "batch_stats": ...} of `module` for images [B, height, width, 3], float32 numpy arrays.
 
     Kernels are normal with variance 2 / fan-in (He et al. 2015), dense layers 1 / fan-in; scales and variances are 1,
-    biases and means 0. Each leaf's values depend on `seed`, its path and its shape alone, so layers can be added without
-    changing others.
+    biases and means 0. Each leaf's values depend on `seed`, its path and its shape alone, so layers can be added
+    without changing others.
     """
     image = jax.ShapeDtypeStruct((batch, height, width, 3), np.float32)
     shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)

@@ -13,7 +13,7 @@ VIEWS = ("top", "middle", "bottom")
 
 
 def bands(rows: int) -> list[tuple[int, int]]:
-    """(start, stop) of the three horizontal bands of a map of `rows` rows: equal heights, overlapping by a row or two."""
+    """(start, stop) of three horizontal bands of a map of `rows` rows: equal heights, overlapping by a row or two."""
     height = -(-rows // 3)
     return [(start, start + height) for start in (round(i * (rows - height) / 2) for i in range(3))]
 

@@ -11,9 +11,11 @@ from orbax.checkpoint import v1 as ocp
 
 from acrn_jax.train.state import State
 
+FIELDS = ("step", "params", "batch_stats", "scales", "opt")  # of State, in its order
+
 
 class Checkpoints:
-    """Saved states in `folder`, the newest `keep` of them. Each is written aside and renamed, so a kill leaves the last."""
+    """Saved states in `folder`, the newest `keep`. Each is written aside and renamed, so a kill leaves the last."""
 
     def __init__(self, folder: Path, *, keep: int = 2):
         self.folder = Path(folder).resolve()
@@ -38,8 +40,8 @@ class Checkpoints:
     def restore(self, like: State) -> State | None:
         """The newest readable state with the shapes of `like`, or None if there is none.
 
-        A damaged one is named, left out, and the one before it is taken. ValueError if all are damaged or the shapes are
-        those of another net.
+        A damaged one is named, left out, and the one before it is taken. ValueError if all are damaged or the shapes
+        are those of another net.
         """
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
         wanted = _plain(like)
@@ -47,8 +49,12 @@ class Checkpoints:
             try:
                 found = self._orbax.load(step, jax.tree.map(_abstract, wanted))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-                logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.",
-                                step, self.folder, str(error).splitlines()[0][:200])
+                logging.warning(
+                    "Checkpoint %d in %s cannot be read (%s); trying the one before.",
+                    step,
+                    self.folder,
+                    str(error).splitlines()[0][:200],
+                )
                 continue
             damaged = [s for s in steps if s > step]
             if damaged:  # removed, or saving such a step anew would be skipped as already there
@@ -56,7 +62,7 @@ class Checkpoints:
                 for step in damaged:
                     shutil.rmtree(self.folder / str(step))
                 self._orbax = self._open()
-            return State(**found)
+            return State(*(found[name] for name in FIELDS))
         if steps:
             raise ValueError(
                 f"No checkpoint in {self.folder} can be read into this net (tried steps {steps}); "
@@ -79,13 +85,17 @@ def load_any(folder: Path) -> dict[str, Any]:
         try:
             return jax.tree.map(np.asarray, ocp.load(folder / str(step)))
         except Exception as error:
-            logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.",
-                            step, folder, str(error).splitlines()[0][:200])
+            logging.warning(
+                "Checkpoint %d in %s cannot be read (%s); trying the one before.",
+                step,
+                folder,
+                str(error).splitlines()[0][:200],
+            )
     raise FileNotFoundError(f"There is no readable checkpoint in {folder}; train that run first (./launch.sh train).")
 
 
 def _plain(state):
-    return {name: getattr(state, name) for name in ("step", "params", "batch_stats", "scales", "opt")}
+    return {name: getattr(state, name) for name in FIELDS}
 
 
 def _abstract(leaf):

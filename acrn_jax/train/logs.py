@@ -45,8 +45,12 @@ class Progress:
         self._last = now
         left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
         line = f"{self._label} {step}/{self._total} {text} {clock(left)} left"
-        print(f"\r\033[K{line}" if self._live else line, end="" if self._live and step < self._total else "\n",
-              file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{line}" if self._live else line,
+            end="" if self._live and step < self._total else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def clock(seconds: float) -> str:

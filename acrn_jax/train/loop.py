@@ -96,8 +96,8 @@ def _means(window):
 def _check(means, step, length, name):
     if not np.isfinite(means["loss"]):
         raise ValueError(
-            f"{name}: the loss is {means['loss']} between steps {step - length + 1} and {step}; lower the learning rate, "
-            "or look at the data. The last checkpoint is from before."
+            f"{name}: the loss is {means['loss']} between steps {step - length + 1} and {step}; lower the learning "
+            "rate, or look at the data. The last checkpoint is from before."
         )
     if means.get("spread", 1.0) < 1e-7 and means.get("active", 0.0) > 0.99:
         raise ValueError(

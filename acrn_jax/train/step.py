@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from acrn_jax.train.state import State
@@ -66,13 +67,12 @@ def train_step(
 
     (loss, (stats, scalars, scales)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     if axis_name is not None:
-        # Each device differentiates the same global loss; the gather's transpose sums over devices, so the mean is right.
+        # Each device differentiates the same global loss, and the gather's transpose sums over devices: so the mean.
         grads = jax.lax.pmean(grads, axis_name)
     updates, opt = tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
-    scalars = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **scalars}
-    new = state.replace(step=state.step + 1, params=params, batch_stats=stats, scales=scales, opt=opt)
-    return new, scalars
+    scalars = {"loss": loss, "gradient_norm": jnp.linalg.norm(ravel_pytree(grads)[0]), **scalars}
+    return State(state.step + 1, params, stats, scales, opt), scalars
 
 
 def jitted(step: Callable, devices: list[Any]) -> tuple[Callable, Callable]:
@@ -84,7 +84,7 @@ def jitted(step: Callable, devices: list[Any]) -> tuple[Callable, Callable]:
 
 
 def pmapped(step: Callable, devices: list[Any], axis_name: str = "data") -> tuple[Callable, Callable]:
-    """As `jitted`, by jax.pmap: the batch goes in as [devices, B / devices, ...], the state goes in and comes out whole."""
+    """As `jitted`, by jax.pmap: the batch goes in as [devices, B / devices, ...], the state stays whole."""
     run = jax.pmap(
         functools.partial(step, axis_name=axis_name), axis_name, in_axes=(None, 0), out_axes=None, devices=devices
     )

@@ -1,0 +1,114 @@
+"""What each phase minimises: composed by hand from the losses, and who gets a gradient."""
+
+import jax
+import numpy as np
+import pytest
+
+from acrn_jax.losses import objectives
+from acrn_jax.schema import Outputs
+
+SETTINGS = {
+    "kind": "acrn", "miner": "batch_hard", "mine_on": "combined", "gamma": 0.5, "distance": "squared_euclidean",
+    "distance_scale": "raw", "margin": 1.0, "temperature": 1.0, "reduction": "mean", "attribute_gradient": "stop",
+    "attribute_margin": 0.5, "attribute_miner": "batch_all", "attribute_weights": "learned", "weight_form": "raw",
+}  # fmt: skip
+ONE = {"feature": np.float32(1), "attribute": np.float32(1)}
+
+
+def data(seed=0, b=6, d=3, a=4):
+    rng = np.random.default_rng(seed)
+    f, p = rng.normal(size=(b, d)).astype(np.float32), rng.random((b, a)).astype(np.float32)
+    return f, p, np.array([0, 0, 1, 1, 2, 2], np.int32), rng.random(a).astype(np.float32) + 0.5
+
+
+def run(settings, f, p, person, w, scales=ONE):
+    objective = objectives.make_reid(**settings)
+    outputs = Outputs(feature=f, trained_feature=f)
+    return objective({"attribute_weights": {"raw": w}}, outputs, {"person": person, "probabilities": p}, scales)
+
+
+def by_loops(f, p, person, w, *, s_f=1.0, s_a=1.0, gamma=0.5, margin=1.0, attribute_margin=0.5):
+    """L_acrn with batch-hard mining on the combined distance, plus L_att over all triplets."""
+    b = len(f)
+    d_f = [[((f[i] - f[j]) ** 2).sum() / s_f for j in range(b)] for i in range(b)]
+    d_w = [[((w * p[i] - w * p[j]) ** 2).sum() / s_a for j in range(b)] for i in range(b)]
+    total = [[d_f[i][j] + gamma * d_w[i][j] for j in range(b)] for i in range(b)]
+    main, attribute = [], []
+    for i in range(b):
+        positives = [j for j in range(b) if j != i and person[j] == person[i]]
+        negatives = [j for j in range(b) if person[j] != person[i]]
+        main.append(max(0, margin + max(total[i][j] for j in positives) - min(total[i][j] for j in negatives)))
+        attribute += [max(0, attribute_margin + d_w[i][j] - d_w[i][k]) for j in positives for k in negatives]
+    return np.mean(main) + np.mean(attribute)
+
+
+def test_acrn_with_attribute_loss_by_loops():
+    f, p, person, w = data()
+    loss, _ = run(SETTINGS, f, p, person, w)
+    np.testing.assert_allclose(loss, by_loops(f, p, person, w), rtol=1e-5)
+
+
+def test_unit_mean_measures_first_then_moves_slowly():
+    f, p, person, w = data()
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    s_f = np.mean([((f[i] - f[j]) ** 2).sum() for i, j in pairs])
+    s_a = np.mean([((p[i] - p[j]) ** 2).sum() for i, j in pairs])  # of a, not of w * a: w keeps its own scale
+    settings = SETTINGS | {"distance_scale": "unit_mean"}
+    loss, (scalars, scales) = run(settings, f, p, person, w)
+    np.testing.assert_allclose([scales["feature"], scales["attribute"]], [s_f, s_a], rtol=1e-5)
+    np.testing.assert_allclose(loss, by_loops(f, p, person, w, s_f=s_f, s_a=s_a), rtol=1e-5)
+    np.testing.assert_allclose(scalars["spread"], s_f, rtol=1e-5)
+    _, (_, moved) = run(settings, 2 * f, p, person, w, scales)
+    np.testing.assert_allclose(moved["feature"], 0.95 * s_f + 0.05 * 4 * s_f, rtol=1e-5)
+
+
+def test_only_the_attribute_loss_trains_the_weights():
+    f, p, person, w = data()
+    flow = {}
+    for gradient in ("stop", "flow"):
+        for margin in (0.5, 0.0):  # m_att 0 and well separated attributes: L_att is silent
+            settings = SETTINGS | {"attribute_gradient": gradient, "attribute_margin": margin}
+            separated = np.eye(4, dtype=np.float32)[person] if margin == 0 else p
+            grad = jax.grad(lambda w, s=settings, a=separated: run(s, f, a, person, w)[0])(w)
+            flow[gradient, margin] = np.abs(grad).sum()
+    assert flow["stop", 0.5] > 0 and flow["stop", 0.0] == 0 and flow["flow", 0.0] > 0
+
+
+def test_classic_needs_no_attributes():
+    f, _, person, _ = data()
+    objective = objectives.make_reid(**SETTINGS | {"kind": "classic"})
+    loss, (scalars, scales) = objective({}, Outputs(trained_feature=f), {"person": person}, ONE)
+    zero = np.zeros((6, 1), np.float32)
+    np.testing.assert_allclose(loss, by_loops(f, zero, person, np.zeros(1), attribute_margin=0), rtol=1e-5)
+    assert scales["attribute"] == 1 and "switched_on" not in scalars
+
+
+@pytest.mark.parametrize("kind", ["uniform", "given"])
+def test_weights_that_are_not_learned(kind):
+    f, p, person, w = data()
+    given = None if kind == "uniform" else w
+    settings = SETTINGS | {"attribute_weights": kind, "given": given}
+    objective = objectives.make_reid(**settings)
+    loss, (scalars, _) = objective({}, Outputs(trained_feature=f), {"person": person, "probabilities": p}, ONE)
+    fixed = np.ones(4) if kind == "uniform" else w
+    attribute_part = by_loops(f, p, person, fixed) - by_loops(f, p, person, fixed, attribute_margin=-1e9)
+    np.testing.assert_allclose(loss, by_loops(f, p, person, fixed) - attribute_part, rtol=1e-5)
+    assert "attribute_loss" not in scalars
+
+
+def test_identity_by_hand():
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]], np.float32))
+    objective = objectives.make_identity(smoothing=0.0)
+    loss, (scalars, _) = objective({}, Outputs(identity_logits=logits), {"person": np.array([0, 2])}, ONE)
+    np.testing.assert_allclose(loss, -(np.log(0.7) + np.log(0.25)) / 2, rtol=1e-5)
+    assert scalars["accuracy"] == 0.5
+
+
+def test_attributes_by_hand():
+    logits = np.zeros((2, 2), np.float32)  # every probability is one half
+    labels = np.array([[1, 0], [1, -1]], np.int8)
+    objective = objectives.make_attributes(
+        positive_weight=np.array([3.0, 1.0]), negative_weight=np.array([1.0, 5.0]), reduction="sum"
+    )
+    loss, _ = objective({}, Outputs(attribute_logits=logits), {"attributes": labels}, ONE)
+    np.testing.assert_allclose(loss, (3 + 5 + 3) * np.log(2) / 2, rtol=1e-6)

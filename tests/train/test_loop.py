@@ -1,0 +1,169 @@
+"""Resume, kill, damage, refusal: the loop and its checkpoints, on a net of one matrix."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from acrn_jax.train import checkpoint, logs, loop, state
+
+STEPS = 12
+
+
+def start():
+    return state.create({"params": {"dense": {"kernel": np.ones((3, 2), np.float32)}}}, optax.adam(0.1))
+
+
+def run(current, batch):
+    """A step whose result depends on the batch and on every number before."""
+
+    def loss_of(params):
+        return jnp.mean((batch["image"] @ params["net"]["dense"]["kernel"] - 1) ** 2)
+
+    loss, grads = jax.value_and_grad(loss_of)(current.params)
+    updates, opt = optax.adam(0.1).update(grads, current.opt)
+    return current.replace(step=current.step + 1, params=optax.apply_updates(current.params, updates), opt=opt), {
+        "loss": loss
+    }
+
+
+def batches(first):
+    for i in range(first, STEPS):
+        yield {"image": np.random.default_rng(i).normal(size=(4, 3)).astype(np.float32)}
+
+
+def fit(folder, *, steps=STEPS, run=run, batches=batches, save_every=5, log_every=2):
+    return loop.fit(
+        start(), name="test", folder=folder, run=run, put=jax.device_put, batches=batches, steps=steps,
+        rate=lambda s: 0.1, log_every=log_every, save_every=save_every,
+    )  # fmt: skip
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "scalars.jsonl").read_text().splitlines()]
+
+
+def test_stopped_and_resumed_equals_straight(tmp_path):
+    straight = fit(tmp_path / "straight")
+
+    def interrupted(first):
+        for i, batch in enumerate(batches(first)):
+            if i == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "resumed", batches=interrupted)
+    assert int(checkpoint.load_any(tmp_path / "resumed" / "checkpoints")["step"]) == 8
+    same(fit(tmp_path / "resumed"), straight)
+    losses = [[(line["step"], line["loss"]) for line in lines(tmp_path / name)] for name in ("straight", "resumed")]
+    assert losses[0] == losses[1] and [s for s, _ in losses[0]] == [2, 4, 6, 8, 10, 12]
+
+
+def test_preemption_saves_and_leaves_with_0(tmp_path, capsys):
+    def preempted(first):
+        for i, batch in enumerate(batches(first)):
+            if i == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with pytest.raises(SystemExit) as left:
+        fit(tmp_path, batches=preempted)
+    assert left.value.code == 0 and "saved" in capsys.readouterr().out
+    assert int(checkpoint.load_any(tmp_path / "checkpoints")["step"]) == 4
+
+
+def test_finished_run_says_so(tmp_path, capsys):
+    done = fit(tmp_path)
+    same(fit(tmp_path), done)
+    assert "nothing to do, step 12 of 12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncate", "flip"])
+def test_damaged_newest_checkpoint_is_skipped(tmp_path, caplog, damage):
+    done = fit(tmp_path)
+    newest = tmp_path / "checkpoints" / "12"
+    for file in [f for f in newest.rglob("*") if f.is_file()]:
+        content = file.read_bytes()
+        spoilt = {"empty": b"", "truncate": content[: len(content) // 2], "flip": bytes(255 - b for b in content)}
+        file.write_bytes(spoilt[damage])
+    assert int(checkpoint.load_any(tmp_path / "checkpoints")["step"]) == 10
+    assert "Checkpoint 12" in caplog.text
+    same(fit(tmp_path), done)  # steps 11 and 12 are done again and saved
+    assert int(checkpoint.load_any(tmp_path / "checkpoints")["step"]) == 12
+
+
+def test_checkpoint_of_another_net_is_refused(tmp_path):
+    fit(tmp_path)
+    other = state.create({"params": {"dense": {"kernel": np.ones((5, 2), np.float32)}}}, optax.adam(0.1))
+    with pytest.raises(ValueError, match="another model, or damaged"):
+        checkpoint.Checkpoints(tmp_path / "checkpoints").restore(other)
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train that run first"):
+        checkpoint.load_any(tmp_path / "nothing")
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(current, batch):
+        return run(current, {"image": batch["image"] * (np.nan if int(current.step) == 4 else 1)})
+
+    with pytest.raises(ValueError, match="loss is nan between steps 5 and 6"):
+        fit(tmp_path, run=broken)
+
+
+def test_collapse_stops_the_run(tmp_path):
+    def collapsed(current, batch):
+        return run(current, batch)[0], {"loss": jnp.float32(0.3), "spread": jnp.float32(0), "active": jnp.float32(1)}
+
+    with pytest.raises(ValueError, match="collapsed by step 2"):
+        fit(tmp_path, run=collapsed)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.4])
+def test_kill_9_loses_at_most_the_steps_since_the_last_save(tmp_path, moment):
+    script = textwrap.dedent(
+        f"""
+        import pathlib, sys, threading, os, signal, time
+        sys.path.insert(0, {str(pathlib.Path(__file__).parents[2])!r})
+        from tests.train import test_loop as t
+        def dying(first):
+            for i, batch in enumerate(t.batches(first)):
+                if i == 10:
+                    threading.Timer({moment}, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                    time.sleep(0 if {moment} else 5)
+                yield batch
+        t.fit(pathlib.Path(sys.argv[1]), batches=dying)
+        time.sleep(5)
+        """
+    )
+    process = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], capture_output=True)
+    assert process.returncode == -signal.SIGKILL
+    assert int(checkpoint.load_any(tmp_path / "killed" / "checkpoints")["step"]) in (10, 12)
+    same(fit(tmp_path / "killed"), fit(tmp_path / "straight"))
+
+
+def test_half_a_line_of_scalars_is_dropped_on_resume(tmp_path):
+    (tmp_path / "scalars.jsonl").write_text('{"step": 2, "loss": 1.0}\n{"step": 4, "loss": 2.0}\n{"step": 6, "lo')
+    log = logs.Scalars(tmp_path, first_step=2)
+    log.write(4, {"loss": 3.0})
+    log.close()
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(2, 1.0), (4, 3.0)]
+
+
+def test_clock():
+    assert [logs.clock(s) for s in (5, 75, 3675)] == ["0:05", "1:15", "1:01:15"]
