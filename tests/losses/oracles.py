@@ -7,12 +7,12 @@ import numpy as np
 
 def distance(x, y, kind):
     """One distance of two vectors."""
+    x, y = np.asarray(x, np.float64).tolist(), np.asarray(y, np.float64).tolist()
     if kind == "cosine":
-        dot = sum(float(a) * float(b) for a, b in zip(x, y, strict=True))
-        norms = [math.sqrt(sum(float(a) ** 2 for a in vector)) for vector in (x, y)]
+        dot = sum(a * b for a, b in zip(x, y, strict=True))
+        norms = math.hypot(*x), math.hypot(*y)
         return 1.0 if 0 in norms else max(0.0, 1 - dot / norms[0] / norms[1])
-    squared = sum((float(a) - float(b)) ** 2 for a, b in zip(x, y, strict=True))
-    return squared if kind == "squared_euclidean" else math.sqrt(squared)
+    return math.dist(x, y) ** (2 if kind == "squared_euclidean" else 1)
 
 
 def distances(x, y, kind):
