@@ -32,7 +32,7 @@ meanwhile() { # what serves until the verb is there; nothing for a verb that is 
     export | search) echo "./launch.sh extract writes the features of a trained run as .npz" ;;
     ablate) echo "run ./launch.sh reproduce once for each setting, e.g. with --config.loss.gamma=0.25 and a --workdir of its own" ;;
     ledger) echo "./launch.sh evaluate writes the attributes' weights beside their reliability into results.json" ;;
-    bench) echo "./launch.sh train prints images per second and writes them into scalars.jsonl" ;;
+    bench) echo "run ./launch.sh python on the scripts in benchmarks/: ranking.py, input.py, batch_hard.py; train prints images per second" ;;
   esac
 }
 
@@ -203,6 +203,9 @@ cache=${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/acrn_jax/jax
 if [[ ! ${JAX_COMPILATION_CACHE_DIR:-} ]] && mkdir -p "$cache" 2>/dev/null && [[ -w $cache ]]; then
   export JAX_COMPILATION_CACHE_DIR=$cache # programs compiled once serve the next run
 fi
+# glibc gives large buffers back to the system after each step and takes them anew, a fifth of a training step on CPUs.
+export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-1}
+export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592} MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-268435456}
 
 case $verb in
   python) exec "$VENV/bin/python" -P "$@" ;;

@@ -247,6 +247,7 @@ def train_phase(
     variables: dict[str, Any],
     module: Callable[[str | None], Any],
     attribute_weights: Any = None,
+    attribute_names: tuple[str, ...] = (),
 ) -> states.State:
     """Trains one phase to its end in `folder` (or goes on there) and returns its last state."""
     settings = config[phase]
@@ -295,7 +296,15 @@ def train_phase(
         rate=rates["scratch"],
         log_every=config.log_every,
         save_every=config.save_every,
+        extra=functools.partial(_named_weights, attribute_names) if attribute_weights is not None else lambda state: {},
     )
+
+
+def _named_weights(names, state):
+    return {
+        f"weight/{n}": float(w)
+        for n, w in zip(names, jax.device_get(state.params["attribute_weights"]["raw"]), strict=True)
+    }
 
 
 def _rate(settings, steps, per_epoch):

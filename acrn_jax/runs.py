@@ -156,10 +156,10 @@ def _train_reid(config, workdir):
     start = config.init_from
     for phase in config.phases:
         columns = {"person": person.astype(np.int32)}
-        objective, weights, classify = None, None, True
+        weights, classify, names = None, True, ()
         if phase == "reid":
-            names: tuple[str, ...] = ()
             if config.loss.kind == "acrn":
+                _check_overlap(config, split)
                 predicted = predict_attributes(config, workdir, config.data.train_split)
                 columns["probabilities"] = predicted.of(split, config.attributes.representation)
                 names = predicted.names
@@ -181,8 +181,24 @@ def _train_reid(config, workdir):
             variables=build.first_variables(config, module(None), start),
             module=module,
             attribute_weights=weights,
+            attribute_names=names,
         )
         start = workdir / phase
+
+
+def _check_overlap(config, split):
+    """ValueError where the attribute net was trained on images of the target, which the paper rules out."""
+    theirs = read_config(Path(config.attributes["from"]))
+    if theirs.data.name != config.data.name or config.attributes.allow_overlap:
+        return
+    theirs.data.dir = config.data.dir
+    shared = np.intersect1d(build.attribute_split(theirs).file_name, split.file_name)
+    if shared.size:
+        raise ValueError(
+            f"The attribute net {config.attributes['from']} was trained on {shared.size} images of {split.name}, e.g. "
+            f"{shared[0]}; train one with --config.data.exclude_subsets=\"('{shared[0].split('/')[0]}',)\", or pass "
+            "--config.attributes.allow_overlap=True."
+        )
 
 
 # Attribute predictions

@@ -73,6 +73,7 @@ def get_config() -> config_dict.ConfigDict:
     c.attributes = config_dict.ConfigDict()
     c.attributes["from"] = config_dict.placeholder(str)  # workdir of a trained attribute net
     c.attributes.representation = "probabilities"  # probabilities | logits | binary
+    c.attributes.allow_overlap = False  # whether the attribute net may have been trained on images of the target
 
     c.mva = config_dict.ConfigDict()
     c.mva.batch = 64

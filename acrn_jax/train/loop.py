@@ -26,6 +26,7 @@ def fit(
     rate: Callable[[int], Any],
     log_every: int,
     save_every: int,
+    extra: Callable[[State], dict[str, float]] = lambda state: {},
 ) -> State:
     """Trains from the newest checkpoint in `folder`, or from `state`, to `steps`.
 
@@ -39,6 +40,7 @@ def fit(
       steps: the phase's end.
       rate: step -> learning rate, for the log.
       log_every, save_every: in steps.
+      extra: more scalars to log, from the state.
 
     Raises:
       ValueError: the loss is not finite, or the feature collapsed to one point.
@@ -72,7 +74,7 @@ def fit(
                 means["waiting_share"] = waited / elapsed
                 means["learning_rate"] = float(rate(step))
                 _check(means, step, len(window), name)
-                scalars.write(step, means)
+                scalars.write(step, means | extra(state))
                 progress.show(step, _line(means))
                 window, waited, started = [], 0.0, time.monotonic()
             if step % save_every == 0 and step < steps:

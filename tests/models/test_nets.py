@@ -38,8 +38,8 @@ def count(tree):
 
 
 def test_googlenet_has_the_published_number_of_parameters():
-    # torchvision's googlenet without auxiliary heads has 6,624,904 parameters, its last layer 1024 x 1000 + 1000; it has
-    # batch normalisation and 3x3 kernels in the "5x5" branch.
+    # torchvision's googlenet without auxiliary heads has 6,624,904 parameters, its last layer 1024 x 1000 + 1000; it
+    # has batch normalisation and 3x3 kernels in the "5x5" branch.
     (_, last), variables = shapes(inception.GoogLeNet(branch_kernel=3), 224, 224)
     assert count(variables["params"]) == 6_624_904 - 1_025_000
     assert last.shape == (2, 7, 7, 1024)

@@ -1,0 +1,210 @@
+"""The whole chain on a few drawn people with nets as narrow as they come: from data to table and report."""
+
+import hashlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from acrn_jax import build, runs, schema
+from acrn_jax.cli import shell
+from acrn_jax.data import source
+from acrn_jax.evaluation import protocols, ranking
+from acrn_jax.report import html
+from configs import demo
+from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
+
+SIZES = {
+    "source_0": {"train": 60, "val": 4, "test": 20},
+    "target_0": {"train": 24, "test": 16, "distractors": 20, "junk": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, sizes in SIZES.items():
+        config = drawn.Config(name=name, target=name.startswith("target"), seed=0, sizes=sizes)
+        drawn.Builder(config=config, data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+def config_of(part, data_dir):
+    c = demo.get_config(part)
+    c.data.dir, c.devices, c.log_every = str(data_dir), 1, 5
+    c.data.height, c.data.width, c.model.width, c.model.feature_dim = 32, 16, 0.0625, 16
+    c.data.validation_identities = 6
+    c.mva.epochs, c.mva.batch = 10, 32
+    c.identity.epochs, c.identity.batch = 12, 32
+    c.reid.update({"epochs": 6, "people": 8, "images": 2})
+    c.evaluate.rank_lists = 2
+    return c
+
+
+@pytest.fixture(scope="module")
+def chain(data_dir, tmp_path_factory):
+    """(attribute run, ACRN run, its results, hash of the attribute net before ACRN was trained)."""
+    net, run = (tmp_path_factory.mktemp("runs") / name for name in ("attribute_net", "acrn"))
+    runs.train(config_of("attributes", data_dir), net)
+    before = contents(net / "mva" / "checkpoints")
+    return net, run, runs.reproduce(config_of("acrn", data_dir), attributes=net, workdir=run), before
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_results_hold_what_the_readme_says(chain, data_dir):
+    _, run, results, _ = chain
+    assert results == json.loads((run / "results.json").read_text())
+    assert tuple(results["methods"]) == schema.METHODS
+    for metrics in results["methods"].values():
+        assert tuple(metrics) == schema.METRICS and all(0 <= value <= 1 for value in metrics.values())
+    query, gallery = (source.open_split(data_dir, "synthetic_pedestrians", "target_0", s) for s in ("query", "gallery"))
+    assert (results["queries"], results["gallery"], results["protocol"]) == (len(query), len(gallery), "market1501")
+    assert {w["name"]: w["reliability"] for w in results["weights"]} == query.metadata["reliability"]
+    assert results["seeds"] == {"train": 0} and results["config"]["loss"]["gamma"] == 0.5
+    assert results["scales"]["feature"] != 1 and results["tuned_factor"] is not None
+    assert set(results["versions"]) >= {"jax", "flax", "optax", "numpy", "python"}
+
+
+def test_learned_features_beat_chance(chain, data_dir):
+    _, _, results, _ = chain
+    query, gallery = (source.open_split(data_dir, "synthetic_pedestrians", "target_0", s) for s in ("query", "gallery"))
+    chance = [
+        ranking.evaluate(
+            np.random.default_rng(i).random((len(query), len(gallery))),
+            query.labels,
+            gallery.labels,
+            protocol=protocols.MARKET1501,
+        ).metrics["mAP_precision"]
+        for i in range(20)
+    ]
+    wanted = np.mean(chance) + 3 * np.std(chance)
+    for name in ("ReIdCNN", "ACRN", "Attributes"):
+        assert results["methods"][name]["mAP_precision"] > wanted, name
+
+
+def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
+    """The score of d_f / s_f + gamma d_w / s_a, computed here from the stored predictions and a forward pass."""
+    _, run, results, _ = chain
+    splits = [source.open_split(data_dir, "synthetic_pedestrians", "target_0", s) for s in ("query", "gallery")]
+    f = [runs.outputs(run, s, batch=50)["feature"].astype(np.float64) for s in splits]
+    stored = [np.load(run / "predictions" / f"{s}.npz") for s in ("query", "gallery")]
+    for split, kept in zip(splits, stored, strict=True):
+        assert list(kept["key"]) == list(split.key)
+    w = np.array([entry["weight"] for entry in results["weights"]])
+    a = [w / (1 + np.exp(-kept["logits"].astype(np.float64))) for kept in stored]
+
+    def squared(pair):
+        return ((pair[0][:, None] - pair[1][None]) ** 2).sum(-1)
+
+    d = squared(f) / results["scales"]["feature"] + 0.5 * squared(a) / results["scales"]["attribute"]
+    found = ranking.evaluate(d, splits[0].labels, splits[1].labels, protocol=protocols.MARKET1501).metrics
+    for name, value in found.items():
+        assert np.isclose(value, results["methods"]["ACRN"][name], atol=1e-3), name
+
+
+def test_the_attribute_net_stays_frozen(chain):
+    net, _, _, before = chain
+    assert contents(net / "mva" / "checkpoints") == before
+
+
+def test_weights_moved_and_the_identity_phase_is_shared(chain):
+    _, run, results, _ = chain
+    assert len({round(entry["weight"], 6) for entry in results["weights"]}) > 5
+    base = json.loads((run / "baseline" / "config.json").read_text())
+    assert base["init_from"].endswith("identity") and base["phases"] == ["reid"]
+    assert not (run / "baseline" / "identity").exists()
+
+
+def test_training_leaves_out_the_held_people(chain, data_dir):
+    train, held = build.reid_splits(config_of("acrn", data_dir))
+    assert len(np.unique(held.person_id)) == 6 and not set(train.person_id) & set(held.person_id)
+    query = source.open_split(data_dir, "synthetic_pedestrians", "target_0", "query")
+    assert not set(query.person_id) & (set(train.person_id) | set(held.person_id))
+
+
+def test_again_does_nothing_and_says_so(chain, data_dir, capsys):
+    net, run, results, _ = chain
+    before = contents(run / "reid" / "checkpoints")
+    again = runs.reproduce(config_of("acrn", data_dir), attributes=net, workdir=run)
+    assert again["methods"] == results["methods"] and contents(run / "reid" / "checkpoints") == before
+    assert capsys.readouterr().out.count("nothing to do") == 3
+
+
+def test_same_seed_same_bits(chain, data_dir, tmp_path):
+    """The reid phase again from the same identity phase: equal parameters, bit for bit."""
+    net, run, _, _ = chain
+    config = config_of("acrn", data_dir)
+    config.phases, config.init_from = ("reid",), str(run / "identity")
+    config.attributes["from"] = str(net)
+    runs.train(config, tmp_path / "again")
+    first, second = (build.checkpoint.load_any(f / "reid" / "checkpoints") for f in (run, tmp_path / "again"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_recognition(chain):
+    net = chain[0]
+    found = json.loads((net / "recognition.json").read_text())
+    assert 0.5 < found["mA"] < 1 and len(found["attributes"]) == 26
+    assert found["unseen"]["images"] == 40 and "seen" not in found  # a source shows nobody twice
+
+
+def test_report(chain, tmp_path):
+    _, run, results, _ = chain
+    page = html.write([run], tmp_path / "report.html").read_text()
+    for name, metrics in results["methods"].items():
+        assert name in page and f"{100 * metrics['mAP_precision']:.1f}" in page
+    assert page.count("data:image/jpeg") >= 2 * 2 * 5
+
+
+def test_rank_lists_mark_right_and_wrong(chain, data_dir):
+    _, run, _, _ = chain
+    lists = json.loads((run / "rank_lists.json").read_text())["query"]
+    assert {name: len(entries) for name, entries in lists.items()} == {"hardest": 2, "random": 2}
+    for entry in [e for entries in lists.values() for e in entries]:
+        assert (run / entry["image"]).exists()
+        for other in entry["gallery"]:
+            assert other["right"] == (other["person_id"] == entry["person_id"]) and other["person_id"] != -1
+            assert not (other["right"] and other["camera_id"] == entry["camera_id"])
+        distances = [other["distance"] for other in entry["gallery"]]
+        assert distances == sorted(distances)
+
+
+def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
+    net, run, _, _ = chain
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        runs.evaluate(tmp_path)
+    with pytest.raises(ValueError, match="has classic"):
+        runs.evaluate(run, baseline=run)
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        runs.evaluate(run, data_dir=str(tmp_path))
+    config = config_of("acrn", data_dir)
+    config.attributes["from"] = str(run)
+    with pytest.raises(FileNotFoundError, match="no finished attribute net"):
+        runs.train(config, tmp_path / "a")
+    config.attributes["from"] = str(net)
+    config.reid.people = 19
+    config.phases, config.init_from = ("reid",), str(run / "identity")
+    with pytest.raises(ValueError, match="18 people"):
+        runs.train(config, tmp_path / "b")
+    config = config_of("attributes", data_dir)
+    config.data.exclude_subsets = ("GRID",)
+    with pytest.raises(ValueError, match="exclude_subsets names GRID"):
+        runs.train(config, tmp_path / "c")
+    (run / "config.json").rename(run / "kept")
+    (run / "config.json").write_text("{")
+    try:
+        with pytest.raises(ValueError, match="is not JSON"):
+            runs.read_config(run)
+    finally:
+        (run / "kept").replace(run / "config.json")
+
+
+def test_missing_flags():
+    with pytest.raises(ValueError, match="--workdir must be given"):
+        shell.require(config=1, workdir=None)
