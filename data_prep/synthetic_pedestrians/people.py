@@ -81,8 +81,8 @@ def show(true: np.ndarray, reliability: dict[str, float], generator: np.random.G
 
 
 def draw_reliability(low: float, high: float, generator: np.random.Generator) -> dict[str, float]:
-    """{attribute: probability in [low, high]}: evenly spread over the groups, in random order."""
-    spread = generator.permutation(np.linspace(low, high, len(GROUPS)))
+    """{attribute: probability from low to high}: spread over the groups, more of them near `high`, in random order."""
+    spread = generator.permutation(low + (high - low) * np.sqrt(np.linspace(0, 1, len(GROUPS))))
     drawn = {name: round(float(p), 4) for group, p in zip(GROUPS, spread, strict=True) for name in group}
     drawn |= {name: round(reliability_of_nothing(others, drawn), 4) for name, others in NOTHING.items()}
     return {name: drawn[name] for name in ATTRIBUTE_NAMES}

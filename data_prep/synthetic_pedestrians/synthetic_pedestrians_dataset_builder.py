@@ -17,7 +17,7 @@ from data_prep.synthetic_pedestrians import people, scene
 SEEDS = 20  # configs source_0 to source_19 and target_0 to target_19
 SOURCE_IMAGES = 2  # of each person
 CAMERAS = 4
-RELIABILITY = (0.5, 1.0)  # lowest and highest probability that a target image shows an attribute truthfully
+RELIABILITY = (0.1, 1.0)  # lowest and highest probability that a target image shows an attribute truthfully
 SOURCE_SIZES = {"train": 2000, "val": 250, "test": 500}  # people
 TARGET_SIZES = {"train": 180, "test": 250, "distractors": 400, "junk": 150}  # people, people, images, images
 

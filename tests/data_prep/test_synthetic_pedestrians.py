@@ -153,8 +153,9 @@ def test_reliability_is_spread_anew_by_each_seed():
     firsts = {tuple(module.reliability(seed).items()) for seed in range(5)}
     assert len(firsts) == 5
     for seed in range(5):
-        values = [module.reliability(seed)[next(iter(group))] for group in people.GROUPS]
-        np.testing.assert_allclose(sorted(values), np.linspace(*module.RELIABILITY, len(values)), atol=1e-3)
+        values = sorted(module.reliability(seed)[next(iter(group))] for group in people.GROUPS)
+        assert (values[0], values[-1]) == module.RELIABILITY
+        assert 0 < np.diff(values).min() and np.diff(values).max() < 0.25
 
 
 @pytest.mark.parametrize("examples", [module.source_examples, module.target_examples])
