@@ -38,7 +38,7 @@ def pattern(kind: str, size: tuple[int, int]) -> Image.Image:
     """Where a cloth pattern, "stripes" or "plaid", puts its second colour, mode "L"."""
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
-    period, breadth = (16, 7) if kind == "stripes" else (26, 9)
+    period, breadth = (16, 6) if kind == "stripes" else (26, 7)
     for start in range(0, max(size), period):
         draw.rectangle((0, start, size[0], start + breadth - 1), fill=255)
         if kind == "plaid":
@@ -125,7 +125,7 @@ def draw_person(
         line(skin, 5.5, (hip_x, 50), (foot, 94))
         middle = (hip_x + foot) / 2
         if has("lowerBodyJeans") or has("lowerBodyTrousers"):
-            colour = dark(mix(DENIM, look.lower, 0.12) if has("lowerBodyJeans") else look.lower)
+            colour = dark(mix(DENIM, look.lower, 0.2) if has("lowerBodyJeans") else look.lower)
             polygon(colour, (hip_x - half, 48), (hip_x + half, 48), (foot + half - 0.6, 93), (foot - half + 0.6, 93))
             if has("lowerBodyJeans"):  # faded thighs and turned-up hems
                 box(mix(colour, WHITE, 0.38), middle - 2.2, 56, middle + 2.2, 74, "ellipse")

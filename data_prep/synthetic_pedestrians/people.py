@@ -117,17 +117,24 @@ class Look(NamedTuple):
 
 # Hue, saturation, value. The palettes of a target are few and worn by many; a source wears every colour.
 UPPER_COLOURS = (
-    (0, 0.65, 0.60),
-    (30, 0.55, 0.75),
-    (125, 0.50, 0.48),
-    (168, 0.45, 0.62),
-    (222, 0.55, 0.60),
-    (275, 0.45, 0.55),
-    (335, 0.40, 0.80),
-    (0, 0, 0.30),
-    (0, 0, 0.75),
+    (0, 0.80, 0.65),
+    (32, 0.75, 0.80),
+    (130, 0.65, 0.45),
+    (172, 0.65, 0.65),
+    (225, 0.70, 0.60),
+    (278, 0.60, 0.55),
+    (335, 0.50, 0.85),
+    (0, 0, 0.25),
+    (0, 0, 0.80),
 )
-LOWER_COLOURS = ((28, 0.50, 0.40), (0, 0, 0.25), (75, 0.35, 0.50), (340, 0.45, 0.45), (45, 0.25, 0.75), (0, 0, 0.58))
+LOWER_COLOURS = (
+    (25, 0.65, 0.40),
+    (0, 0, 0.20),
+    (85, 0.60, 0.50),
+    (345, 0.65, 0.45),
+    (45, 0.35, 0.80),
+    (265, 0.50, 0.65),
+)
 # Every hat is some cyan, every backpack some orange: things that a narrow net learns in a minute, and nobody's alone.
 THING_COLOURS = {
     "hat": (185, 0.75, 0.75),
@@ -165,5 +172,5 @@ def draw_look(generator: np.random.Generator, *, target: bool) -> Look:
     upper, lower, hair, skin = cloth(UPPER_COLOURS), cloth(LOWER_COLOURS), colour(HAIR_COLOURS), colour(SKIN_COLOURS)
     things = {name: near(middle, 1.0 if target else 2.0) for name, middle in THING_COLOURS.items()}
     width, height, head = (1.0, 0.97, 1.0) if target else (0.94, 1.0, 0.95)  # stockier in the target
-    width, height, head = generator.normal((width, height, head), (0.07, 0.03, 0.05))
+    width, height, head = generator.normal((width, height, head), (0.08, 0.04, 0.06))
     return Look(upper, lower, hair, skin, **things, width=width, height=height, head=head)

@@ -37,7 +37,7 @@ def draw_camera(generator: np.random.Generator) -> Camera:
         generator.uniform(2, 6),
         generator.uniform(0.92, 1.0),
         tuple(generator.dirichlet((4, 4, 4))),
-        0.2,
+        0.15,
     )
 
 

@@ -19,7 +19,7 @@ SOURCE_IMAGES = 2  # of each person
 CAMERAS = 4
 RELIABILITY = (0.1, 1.0)  # lowest and highest probability that a target image shows an attribute truthfully
 SOURCE_SIZES = {"train": 2000, "val": 250, "test": 500}  # people
-TARGET_SIZES = {"train": 180, "test": 250, "distractors": 400, "junk": 150}  # people, people, images, images
+TARGET_SIZES = {"train": 200, "test": 200, "distractors": 250, "junk": 100}  # people, people, images, images
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
