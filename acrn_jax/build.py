@@ -272,7 +272,7 @@ def train_phase(
         groups["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
     tx = optimizer.make(groups)
     axis_name = "data" if config.parallel == "pmap" else None
-    run, put = step.WRAPPERS[config.parallel](
+    runner = step.WRAPPERS[config.parallel](
         functools.partial(
             step.train_step,
             apply=module(axis_name).apply,
@@ -286,11 +286,11 @@ def train_phase(
     )
     print(f"{phase}: {len(split)} images of {split.name}, {steps} steps of {batch_rows(config, phase)}", flush=True)
     return loop.fit(
-        states.create(variables, tx, attribute_weights=attribute_weights),
+        runner.place(states.create(variables, tx, attribute_weights=attribute_weights)),
         name=phase,
         folder=folder,
-        run=run,
-        put=put,
+        run=runner.run,
+        put=runner.put,
         batches=start,
         steps=steps,
         rate=rates["scratch"],

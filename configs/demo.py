@@ -17,8 +17,8 @@ def get_config(part: str = "acrn"):
     c.mva.epochs = 16
     c.model.feature_dim = 128
     c.data.validation_identities = 30
-    c.identity.epochs = 20
+    c.identity.epochs = 22
     c.identity.batch = 40
-    c.reid.epochs = 20
+    c.reid.epochs = 15
     c.evaluate.tune_identities = 0  # the run itself holds people out
     return c

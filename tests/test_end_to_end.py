@@ -16,8 +16,8 @@ from configs import demo
 from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 
 SIZES = {
-    "source_0": {"train": 60, "val": 4, "test": 20},
-    "target_0": {"train": 24, "test": 16, "distractors": 20, "junk": 8},
+    "source_mini": {"train": 60, "val": 4, "test": 20},
+    "target_mini": {"train": 24, "test": 16, "distractors": 20, "junk": 8},
 }
 
 
@@ -33,6 +33,7 @@ def data_dir(tmp_path_factory):
 def config_of(part, data_dir):
     c = demo.get_config(part)
     c.data.dir, c.devices, c.log_every = str(data_dir), 1, 5
+    c.data.config = "source_mini" if part == "attributes" else "target_mini"
     c.data.height, c.data.width, c.model.width, c.model.feature_dim = 32, 16, 0.0625, 16
     c.data.validation_identities = 6
     c.mva.epochs, c.mva.batch = 10, 32
@@ -63,7 +64,7 @@ def test_results_hold_what_the_readme_says(chain, data_dir):
     assert tuple(results["methods"]) == schema.METHODS
     for metrics in results["methods"].values():
         assert tuple(metrics) == schema.METRICS and all(0 <= value <= 1 for value in metrics.values())
-    query, gallery = (source.open_split(data_dir, "synthetic_pedestrians", "target_0", s) for s in ("query", "gallery"))
+    query, gallery = (source.open_split(data_dir, "synthetic_pedestrians", "target_mini", s) for s in ("query", "gallery"))
     assert (results["queries"], results["gallery"], results["protocol"]) == (len(query), len(gallery), "market1501")
     assert {w["name"]: w["reliability"] for w in results["weights"]} == query.metadata["reliability"]
     assert results["seeds"] == {"train": 0} and results["config"]["loss"]["gamma"] == 0.5
@@ -73,7 +74,7 @@ def test_results_hold_what_the_readme_says(chain, data_dir):
 
 def test_learned_features_beat_chance(chain, data_dir):
     _, _, results, _ = chain
-    query, gallery = (source.open_split(data_dir, "synthetic_pedestrians", "target_0", s) for s in ("query", "gallery"))
+    query, gallery = (source.open_split(data_dir, "synthetic_pedestrians", "target_mini", s) for s in ("query", "gallery"))
     chance = [
         ranking.evaluate(
             np.random.default_rng(i).random((len(query), len(gallery))),
@@ -91,7 +92,7 @@ def test_learned_features_beat_chance(chain, data_dir):
 def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     """The score of d_f / s_f + gamma d_w / s_a, computed here from the stored predictions and a forward pass."""
     _, run, results, _ = chain
-    splits = [source.open_split(data_dir, "synthetic_pedestrians", "target_0", s) for s in ("query", "gallery")]
+    splits = [source.open_split(data_dir, "synthetic_pedestrians", "target_mini", s) for s in ("query", "gallery")]
     f = [runs.outputs(run, s, batch=50)["feature"].astype(np.float64) for s in splits]
     stored = [np.load(run / "predictions" / f"{s}.npz") for s in ("query", "gallery")]
     for split, kept in zip(splits, stored, strict=True):
@@ -124,7 +125,7 @@ def test_weights_moved_and_the_identity_phase_is_shared(chain):
 def test_training_leaves_out_the_held_people(chain, data_dir):
     train, held = build.reid_splits(config_of("acrn", data_dir))
     assert len(np.unique(held.person_id)) == 6 and not set(train.person_id) & set(held.person_id)
-    query = source.open_split(data_dir, "synthetic_pedestrians", "target_0", "query")
+    query = source.open_split(data_dir, "synthetic_pedestrians", "target_mini", "query")
     assert not set(query.person_id) & (set(train.person_id) | set(held.person_id))
 
 

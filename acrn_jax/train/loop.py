@@ -59,7 +59,7 @@ def fit(
     window: list[dict[str, Any]] = []
     waited, started = 0.0, time.monotonic()
     source = batches(step)
-    with _stop_flag() as stopped:
+    with contextlib.closing(scalars), _stop_flag() as stopped:
         while step < steps and not stopped:
             began = time.monotonic()
             host = next(source)
@@ -81,7 +81,6 @@ def fit(
                 saved.save(state)
     saved.save(state)
     saved.close()
-    scalars.close()
     if stopped:
         if stopped[0] == signal.SIGINT:
             raise KeyboardInterrupt

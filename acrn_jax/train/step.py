@@ -6,7 +6,7 @@ averages over `axis_name` and the outputs are gathered before the loss. Both giv
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,15 +75,23 @@ def train_step(
     return State(state.step + 1, params, stats, scales, opt), scalars
 
 
-def jitted(step: Callable, devices: list[Any]) -> tuple[Callable, Callable]:
-    """(step over a global batch split over `devices`, function that puts a host batch there)."""
+class Runner(NamedTuple):
+    """A step on given devices."""
+
+    run: Callable  # (state, batch) -> (state, scalars)
+    put: Callable  # host batch -> devices
+    place: Callable  # first state -> devices, as `run` gives it back: else the second call would compile anew
+
+
+def jitted(step: Callable, devices: list[Any]) -> Runner:
+    """`step` over a global batch that is split over `devices`."""
     mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     run = jax.jit(step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0)
-    return run, functools.partial(jax.device_put, device=split)
+    return Runner(run, functools.partial(jax.device_put, device=split), functools.partial(jax.device_put, device=whole))
 
 
-def pmapped(step: Callable, devices: list[Any], axis_name: str = "data") -> tuple[Callable, Callable]:
+def pmapped(step: Callable, devices: list[Any], axis_name: str = "data") -> Runner:
     """As `jitted`, by jax.pmap: the batch goes in as [devices, B / devices, ...], the state stays whole."""
     run = jax.pmap(
         functools.partial(step, axis_name=axis_name), axis_name, in_axes=(None, 0), out_axes=None, devices=devices
@@ -92,7 +100,7 @@ def pmapped(step: Callable, devices: list[Any], axis_name: str = "data") -> tupl
     def put(batch):
         return jax.tree.map(lambda x: np.asarray(x).reshape(len(devices), -1, *x.shape[1:]), batch)
 
-    return run, put
+    return Runner(run, put, lambda state: state)
 
 
 WRAPPERS = {"jit": jitted, "pmap": pmapped}

@@ -85,7 +85,7 @@ def trained(name, wrapper, devices, steps=3):
         groups["attribute_weights"] = {"kind": "sgd", "rate": 0.1}
         weights = np.ones(A)
     tx = optimizer.make(groups)
-    run, put = step.WRAPPERS[wrapper](
+    runner = step.WRAPPERS[wrapper](
         functools.partial(
             step.train_step,
             apply=Net("data" if wrapper == "pmap" else None).apply,
@@ -97,9 +97,9 @@ def trained(name, wrapper, devices, steps=3):
         ),
         jax.devices()[:devices],
     )
-    found, scalars = state.create(variables, tx, attribute_weights=weights), None
+    found, scalars = runner.place(state.create(variables, tx, attribute_weights=weights)), None
     for _ in range(steps):
-        found, scalars = run(found, put(batch(name)))
+        found, scalars = runner.run(found, runner.put(batch(name)))
     return jax.device_get(found), jax.device_get(scalars)
 
 
@@ -122,6 +122,21 @@ def test_devices_and_wrappers_agree(name, wrapper, devices):
 def test_steps_repeat_bit_for_bit():
     first, second = reference("acrn batch_hard")[0], trained("acrn batch_hard", "jit", 1)[0]
     jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_a_step_compiles_once():
+    traced = []
+
+    def counted(found, data):
+        traced.append(data)
+        return found.replace(step=found.step + 1), {"loss": found.step}
+
+    runner = step.jitted(counted, jax.devices())
+    tx = optimizer.make({"scratch": {"kind": "adam", "rate": 0.1}})
+    found = runner.place(state.create(initialize.variables(Net(), height=12, width=8, seed=0), tx))
+    for _ in range(3):
+        found, _ = runner.run(found, runner.put({"person": np.arange(8)}))
+    assert len(traced) == 1
 
 
 def test_a_step_changes_the_net_the_weights_and_the_scales():
