@@ -104,7 +104,7 @@ def draw_person(
             if male
             else [(18, -3, 3.5), (22, -5.5, 5.5), (28, -5, 9.5), (37, -3.5, 4.5), (48, -9.5, 5.5), (50, -9, 6)]
         )
-        hip = 7.5
+        shoulder, hip = 0, 7.5
     else:
         shoulder, waist, hip = (16, 13, 9.5) if male else (9, 5.5, 12)
         rows = [(18, -shoulder + 4, shoulder - 4), (22, -shoulder, shoulder), (37, -waist, waist), (50, -hip, hip)]
@@ -182,8 +182,8 @@ def draw_person(
     second = contrast(look.upper)
     kind = "stripes" if has("upperBodyThinStripes") else "plaid" if has("upperBodyPlaid") else None
     surfaces = [(draw, look.upper)]
-    if kind:
-        mask = Image.new("L", canvas.size)
+    mask = Image.new("L", canvas.size) if kind else None
+    if mask:
         surfaces.append((ImageDraw.Draw(mask), 255))
     for on, colour in surfaces:
         polygon(colour, *torso, on=on)
@@ -200,7 +200,7 @@ def draw_person(
                 line(colour, arm + 2, (start, 21.5), (start + (elbow[0] - start) * 0.6, 30), on=on)
             else:
                 line(colour, arm, (start, 22), elbow, (x, y - 2), on=on)
-    if kind:
+    if mask:
         (_, upper), (_, lower) = place([(0, 16), (0, 62)])
         rows_of_cloth = (0, max(0, int(upper)), canvas.width, min(canvas.height, int(lower)))
         if rows_of_cloth[1] < rows_of_cloth[3]:
