@@ -26,6 +26,7 @@ TARGET_SIZES = {"train": 200, "test": 200, "distractors": 250, "junk": 100}  # p
 class Config(tfds.core.BuilderConfig):
     """One data set to draw; anyone may make another: `Builder(config=Config(name=..., target=True, seed=..., ...))`."""
 
+    name: str = ""
     target: bool = False
     seed: int = 0
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)  # the keys of SOURCE_SIZES or TARGET_SIZES

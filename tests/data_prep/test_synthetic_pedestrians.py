@@ -155,7 +155,7 @@ def test_reliability_is_spread_anew_by_each_seed():
     for seed in range(5):
         values = sorted(module.reliability(seed)[next(iter(group))] for group in people.GROUPS)
         assert (values[0], values[-1]) == module.RELIABILITY
-        assert 0 < np.diff(values).min() and np.diff(values).max() < 0.25
+        assert np.diff(values).min() > 0 and np.diff(values).max() < 0.25
 
 
 @pytest.mark.parametrize("examples", [module.source_examples, module.target_examples])
