@@ -188,6 +188,7 @@ def _train_reid(config, workdir):
 
 def _check_overlap(config, split):
     """ValueError where the attribute net was trained on images of the target, which the paper rules out."""
+    _about(config.attributes["from"])
     theirs = read_config(Path(config.attributes["from"]))
     if theirs.data.name != config.data.name or config.attributes.allow_overlap:
         return
@@ -243,15 +244,20 @@ def predict_attributes(config: Any, workdir: Path, split_name: str) -> Predictio
     return Predictions(split.key, logits, names)
 
 
-def _attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
-    """(attribute names, attributes.json, fingerprint of the trained values) of an attribute run."""
+def _about(folder: str | Path) -> dict[str, Any]:
+    """attributes.json of a finished attribute run."""
     file = Path(folder) / "attributes.json"
     if not file.is_file():
         raise FileNotFoundError(
             f"{folder} holds no finished attribute net (no attributes.json); train one with "
             f"./launch.sh train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
         )
-    about = json.loads(file.read_text())
+    return json.loads(file.read_text())
+
+
+def _attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
+    """(attribute names, attributes.json, fingerprint of the trained values) of an attribute run."""
+    about = _about(folder)
     state = build.checkpoint.load_any(Path(folder) / "mva" / "checkpoints")
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((state["params"], state["batch_stats"])):
@@ -275,7 +281,7 @@ def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.n
 
 def attribute_names(workdir: Path) -> list[str]:
     """Names of the attributes [A] of a trained attribute net, in its order."""
-    return json.loads((Path(workdir) / "attributes.json").read_text())["attribute_names"]
+    return _about(workdir)["attribute_names"]
 
 
 def recognise(workdir: Path, *, config: Any = None, split_name: str = "test") -> dict[str, Any]:
