@@ -52,6 +52,10 @@ def chain(data_dir, tmp_path_factory):
     return net, run, runs.reproduce(config_of("acrn", data_dir), attributes=net, workdir=run), before
 
 
+def query_and_gallery(data_dir):
+    return [source.open_split(data_dir, "synthetic_pedestrians", "target_mini", s) for s in ("query", "gallery")]
+
+
 def contents(folder):
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
@@ -96,7 +100,7 @@ def test_learned_features_beat_chance(chain, data_dir):
 def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     """The score of d_f / s_f + gamma d_w / s_a, computed here from the stored predictions and a forward pass."""
     _, run, results, _ = chain
-    splits = [source.open_split(data_dir, "synthetic_pedestrians", "target_mini", s) for s in ("query", "gallery")]
+    splits = query_and_gallery(data_dir)
     f = [runs.outputs(run, s, batch=50)["feature"].astype(np.float64) for s in splits]
     stored = [np.load(run / "predictions" / f"{s}.npz") for s in ("query", "gallery")]
     for split, kept in zip(splits, stored, strict=True):
