@@ -118,7 +118,6 @@ def _plain(value):
 def train(config: Any, workdir: Path) -> None:
     """Trains the phases of `config` in `workdir`, each to its end; what is finished is left as it is."""
     build.check(config)
-    claim(workdir, config)
     if "mva" in config.phases:
         _train_attributes(config, workdir)
     else:
@@ -129,6 +128,7 @@ def _train_attributes(config, workdir):
     split = build.attribute_split(config)
     if not split.attribute_names:
         raise ValueError(f"{split.name} has no attribute labels; an attribute net needs some.")
+    claim(workdir, config)  # not before the data is there, so that a wrong path leaves nothing behind
 
     def module(axis_name):
         return build.net(config, attributes=len(split.attribute_names), axis_name=axis_name)
@@ -152,6 +152,9 @@ def _train_attributes(config, workdir):
 
 def _train_reid(config, workdir):
     split, _ = build.reid_splits(config)
+    if "reid" in config.phases and config.loss.kind == "acrn":
+        _check_overlap(config, split)
+    claim(workdir, config)
     people, person = np.unique(split.person_id, return_inverse=True)
     start = config.init_from
     for phase in config.phases:
@@ -159,7 +162,6 @@ def _train_reid(config, workdir):
         weights, classify, names = None, True, ()
         if phase == "reid":
             if config.loss.kind == "acrn":
-                _check_overlap(config, split)
                 predicted = predict_attributes(config, workdir, config.data.train_split)
                 columns["probabilities"] = predicted.of(split, config.attributes.representation)
                 names = predicted.names

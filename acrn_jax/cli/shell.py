@@ -1,6 +1,7 @@
 """What all verbs share: flags in, a result or one sentence out."""
 
 import difflib
+import keyword
 import pathlib
 import re
 import sys
@@ -20,6 +21,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     Wrong input (ValueError, OSError, wrong flags and config keys) becomes one sentence on stderr and exit code 2,
     ctrl-C a sentence and 130; with --debug each keeps its traceback. Other exceptions are bugs and keep it always.
     """
+    sys.argv[1:] = quote_keywords(sys.argv[1:])  # in place: ml_collections looks for overrides there
     if any(re.fullmatch("--?debug(=true)?", argument) for argument in sys.argv):
         app.run(main, argv=[sys.argv[0], *find_config(sys.argv[1:])])
 
@@ -75,6 +77,18 @@ def find_config(arguments: list[str]) -> list[str]:
             value = f"{ROOT / path}{colon}{mode}"
         arguments[place] = f"{flag}={value}" if equals else value
     return arguments
+
+
+def quote_keywords(arguments: list[str]) -> list[str]:
+    """--config.attributes.from=M -> --config.attributes['from']=M: ml_collections parses the path as Python."""
+    found = []
+    for argument in arguments:
+        path, equals, value = argument.partition("=")
+        if path.lstrip("-").startswith("config."):
+            first, *keys = path.split(".")
+            path = first + "".join(f"['{key}']" if keyword.iskeyword(key) else f".{key}" for key in keys)
+        found.append(path + equals + value)
+    return found
 
 
 def near_config(path: str) -> str:

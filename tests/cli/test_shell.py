@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from acrn_jax.cli import shell
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 VERB = """
@@ -128,3 +130,9 @@ def test_libraries_keep_their_info_lines_to_themselves(folder):
     assert "of no interest" not in call(folder, log)[2]
     assert "of interest" in call(folder, log)[2]
     assert "of no interest" in call(folder, log, "--verbosity=0")[2]
+
+
+def test_a_key_that_is_a_word_of_python_can_be_set():
+    asked = ["--config=a.py", "--config.attributes.from=a.from.b", "-config.data.dir=from", "--workdir=config.from"]
+    wanted = ["--config=a.py", "--config.attributes['from']=a.from.b", "-config.data.dir=from", "--workdir=config.from"]
+    assert shell.quote_keywords(asked) == wanted
