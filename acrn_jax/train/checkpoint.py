@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def load_any(folder: Path) -> dict[str, Any]:
     steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True) if folder.is_dir() else []
     for step in steps:
         try:
-            return jax.tree.map(np.asarray, ocp.load(folder / str(step)))
+            with warnings.catch_warnings(action="ignore"):  # of a sharding that is not named: it is this process's
+                return jax.tree.map(np.asarray, ocp.load(folder / str(step)))
         except Exception as error:
             logging.warning(
                 "Checkpoint %d in %s cannot be read (%s); trying the one before.",
