@@ -283,15 +283,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-_DATASET = flags.DEFINE_string("dataset", None, f"What to prepare: {', '.join(DATASETS)}.")
-_CONFIG_NAME = flags.DEFINE_string("config_name", None, "Which config of it; data_prep/DATASET/README.md lists them.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
-_RAW_DIR = flags.DEFINE_string("raw_dir", None, "The files as they were released, unpacked.")
-_PETA_MAT = flags.DEFINE_string("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
-_SPLIT_FILE = flags.DEFINE_string("split_file", None, "CSV path,role that replaces a drawn split.")
-_CSV = flags.DEFINE_string("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
-_SEED = flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
+def define_flags() -> None:
+    """Not when imported: the functions here also serve programs that have flags of their own."""
+    flags.DEFINE_string("dataset", None, f"What to prepare: {', '.join(DATASETS)}.")
+    flags.DEFINE_string("config_name", None, "Which config of it; data_prep/DATASET/README.md lists them.")
+    flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
+    flags.DEFINE_string("raw_dir", None, "The files as they were released, unpacked.")
+    flags.DEFINE_string("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
+    flags.DEFINE_string("split_file", None, "CSV path,role that replaces a drawn split.")
+    flags.DEFINE_string("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
+    flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
+    flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
 
 
 def main(argv: list[str]) -> int:
@@ -303,17 +305,17 @@ def main(argv: list[str]) -> int:
             if flags.FLAGS[name].value is None:
                 raise ValueError(f"--{name} is missing; ./launch.sh prepare --help lists the flags.")
         folder = prepare(
-            _DATASET.value,
-            _CONFIG_NAME.value,
-            data_dir=_DATA_DIR.value,
-            raw_dir=_RAW_DIR.value,
-            peta_mat=_PETA_MAT.value,
-            split_file=_SPLIT_FILE.value,
-            csv=_CSV.value,
-            seed=_SEED.value,
+            flags.FLAGS.dataset,
+            flags.FLAGS.config_name,
+            data_dir=flags.FLAGS.data_dir,
+            raw_dir=flags.FLAGS.raw_dir,
+            peta_mat=flags.FLAGS.peta_mat,
+            split_file=flags.FLAGS.split_file,
+            csv=flags.FLAGS.csv,
+            seed=flags.FLAGS.seed,
         )
     except (ValueError, OSError) as error:
-        if _DEBUG.value:
+        if flags.FLAGS.debug:
             raise
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -335,4 +337,5 @@ def _complain(sentence: str, code: int = 2) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main, flags_parser=_parse)
