@@ -231,11 +231,14 @@ def test_wrong_input_gets_one_sentence(tmp_path):
     assert left(tmp_path) == []
 
 
-def test_wrong_flags_get_one_sentence(capsys):
-    with pytest.raises(SystemExit) as stop:
-        prepare._parse(["prepare", "--datasett=peta"])
-    assert stop.value.code == 2 and capsys.readouterr().err.startswith("acrn_jax: Unknown command line flag")
-    assert prepare.main(["prepare"]) == 2
-    assert capsys.readouterr().err.startswith("acrn_jax: --dataset is missing;")
-    assert prepare.main(["prepare", "peta"]) == 2
-    assert capsys.readouterr().err.startswith("acrn_jax: unexpected argument 'peta'")
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--datasett=peta"], "Unknown command line flag 'datasett'"),
+        ([], "--dataset is missing;"),
+        (["peta"], "unexpected argument 'peta'"),
+    ],
+)
+def test_wrong_flags_get_one_sentence(flags, message):
+    status, _, err = run(*flags)
+    assert status == 2 and err.startswith(f"acrn_jax: {message}") and err.count("\n") == 1
