@@ -32,7 +32,7 @@ meanwhile() { # what serves until the verb is there; nothing for a verb that is 
     export | search) echo "./launch.sh extract writes the features of a trained run as .npz" ;;
     ablate) echo "run ./launch.sh reproduce once for each setting, e.g. with --config.loss.gamma=0.25 and a --workdir of its own" ;;
     ledger) echo "./launch.sh evaluate writes the attributes' weights beside their reliability into results.json" ;;
-    bench) echo "run ./launch.sh python on the scripts in benchmarks/: ranking.py, input.py, batch_hard.py; train prints images per second" ;;
+    bench) echo "./launch.sh train prints images per second, and ./launch.sh python runs the scripts in benchmarks/" ;;
   esac
 }
 
