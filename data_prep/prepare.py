@@ -1,6 +1,9 @@
 """Turns raw files into a prepared data set (TFDS, ArrayRecord), whole or not at all.
 
 ./launch.sh prepare --dataset=peta --config_name=random_0 --raw_dir=FOLDER --data_dir=data/tfds
+
+--raw_dir is the folder that the release was unpacked into, at any known nesting, or its zip or tar archive. --check
+looks without writing: counts beside the official ones, names, people in two splits, unreadable and repeated images.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent import futures
@@ -26,7 +30,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from data_prep import reid
+from data_prep import archives, reid
 
 
 class Dataset(NamedTuple):
@@ -37,9 +41,17 @@ class Dataset(NamedTuple):
     free_names: bool = False  # config names are the user's to choose
 
 
+FILES = ("split_file", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # options that name a file
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what the re-id sets come in; others start decoders for no one's good
+MAX_SIDE = 10_000  # pixels
 DATASETS = {
-    "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed"), needs=("raw_dir",)),
+    "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed", "colours"), needs=("raw_dir",)),
     "image_folder": Dataset(("raw_dir", "csv"), needs=("raw_dir", "csv"), free_names=True),
+    "market1501": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
+    "dukemtmc_reid": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
+    "msmt17": Dataset(("raw_dir",), needs=("raw_dir",)),
+    "cuhk03": Dataset(("raw_dir",), needs=("raw_dir",)),
+    "cuhk03_np": Dataset(("raw_dir", "protocol_mat"), needs=("raw_dir",)),
     "synthetic_pedestrians": Dataset(()),
 }
 
@@ -51,7 +63,8 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
       dataset: a name in DATASETS.
       config_name: one of the data set's configs; may be left out where there is one alone.
       data_dir: where prepared data sets lie; this one goes to data_dir/dataset/config_name/version.
-      options: what the data set takes, such as raw_dir, split_file, csv, peta_mat (paths) or seed (int); None is unset.
+      options: what the data set takes, such as raw_dir, split_file, csv, peta_mat (paths), seed (int) or allow_partial
+        (bool); None is unset.
 
     Returns:
       The prepared folder.
@@ -61,32 +74,22 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
       FileNotFoundError: a missing file or folder.
       OSError: too little room on the disk, or another `prepare` of the same set in progress.
     """
-    _one_of(dataset, DATASETS, what="data set")
-    options = {name: value for name, value in options.items() if value is not None}
-    for name in options:
-        if name not in DATASETS[dataset].options:
-            takes = " and ".join(f"--{option}" for option in DATASETS[dataset].options) or "none"
-            raise ValueError(f"{dataset} takes no --{name}; it takes {takes}.")
-    builder_class = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder").Builder
-    config_name = _config_name(dataset, config_name, list(builder_class.builder_configs))
+    builder_class, config_name, options = _resolve(dataset, config_name, options)
     data_dir = pathlib.Path(data_dir)
     final = data_dir / dataset / config_name / str(builder_class.VERSION)
     if _is_prepared(final, options):
         _say(f"Already prepared: {final}")
         return final
-    for name in DATASETS[dataset].needs:
-        if name not in options:
-            raise ValueError(f"{dataset} needs --{name}.")
-
+    _check_needs(dataset, options)
     with _staging(data_dir, f".preparing-{dataset}-{config_name}") as staging:
         if _is_prepared(final, options):  # by another process, while this one waited for nothing
             return final
         arguments = {"config": config_name, "data_dir": staging / "data"}
         if issubclass(builder_class, reid.ContentsBuilder):
-            builder = builder_class(options=options, **arguments)
-            images = [example.image for examples in builder.contents.splits.values() for example in examples]
-            check_room([image for image in images if not isinstance(image, bytes)], data_dir)
-            check_images(sorted({pathlib.Path(image) for image in images if not isinstance(image, bytes)}))
+            builder = builder_class(options=_unpacked(options, staging / "raw"), **arguments)
+            images = _image_files(builder.contents)
+            check_room(images, data_dir)
+            check_images(images)
         else:  # draws its images itself
             builder = builder_class(**arguments, **options, **_file_format(builder_class))
         _say("Writing ...")
@@ -99,6 +102,105 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
         final.parent.mkdir(parents=True, exist_ok=True)
         os.rename(builder.data_path, final)
     return final
+
+
+def check(
+    dataset: str, config_name: str | None = None, *, data_dir: str | os.PathLike | None = None, **options
+) -> tuple[str, list[str], list[str]]:
+    """Looks at raw files without writing a data set; without a raw_dir, at a prepared one.
+
+    Args:
+      dataset: a name in DATASETS.
+      config_name: as `prepare` takes it.
+      data_dir: where an archive is unpacked for the while (default: the system's temporary folder), or where the
+        prepared set lies.
+      options: as `prepare` takes them.
+
+    Returns:
+      A table of counts beside the official ones, faults (each keeps the set from being prepared without
+      --allow_partial), and notes.
+
+    Raises:
+      ValueError: what `prepare` raises before it looks at single files.
+      FileNotFoundError: a missing file or folder.
+    """
+    builder_class, config_name, options = _resolve(dataset, config_name, options)
+    if "raw_dir" not in options and data_dir is not None:
+        return _check_prepared(pathlib.Path(data_dir) / dataset / config_name / str(builder_class.VERSION))
+    if not issubclass(builder_class, reid.ContentsBuilder):
+        raise ValueError(f"{dataset} draws its images itself; there is nothing to check before it is prepared.")
+    _check_needs(dataset, options)
+    if data_dir is not None:
+        pathlib.Path(data_dir).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=data_dir, prefix=".checking-") as temporary:
+        folder = pathlib.Path(temporary)
+        found = builder_class(
+            config=config_name, options=_unpacked(options, folder / "raw"), lenient=True, data_dir=folder / "data"
+        ).contents
+        images = _image_files(found)
+        faults = [*found.faults, *found.short()] + [f"{path} ({fault})" for path, fault in _faults(images)]
+        notes = [f"the same bytes: {' and '.join(map(str, group))}" for group in _repeated(images)]
+    rows = [("split", "images", "officially", "people", "officially")]
+    for split, counts in found.counts().items():
+        wanted = found.official.get(split)
+        beside = [f"{number:,}" for number in wanted] if wanted else ["-", "-"]
+        rows.append((split, f"{counts.images:,}", beside[0], f"{counts.people:,}", beside[1]))
+    return _aligned(rows), faults, notes
+
+
+def _check_prepared(folder: pathlib.Path) -> tuple[str, list[str], list[str]]:
+    """That a prepared set still holds what was written."""
+    if not _is_prepared(folder, {}, strict=False):
+        raise FileNotFoundError(f"There is no prepared set {folder}; with --raw_dir, --check looks at raw files.")
+    marks, now = json.loads((folder / "fingerprint.json").read_text()), fingerprint(tfds.builder_from_directory(folder))
+    changed = [split for split in marks.keys() | now.keys() if marks.get(split) != now.get(split)]
+    return table(folder), [f"{folder}: {split} is not what was written" for split in sorted(changed)], []
+
+
+def _resolve(dataset: str, config_name: str | None, options: dict) -> tuple[type, str, dict]:
+    """(builder class, config's name, options that are set), or ValueError for a name that there is not."""
+    _one_of(dataset, DATASETS, what="data set")
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if name not in (*DATASETS[dataset].options, "allow_partial"):
+            takes = " and ".join(f"--{option}" for option in DATASETS[dataset].options) or "none"
+            raise ValueError(f"{dataset} takes no --{name}; it takes {takes}.")
+    builder_class = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder").Builder
+    if not issubclass(builder_class, reid.ContentsBuilder):
+        options.pop("allow_partial", None)
+    return builder_class, _config_name(dataset, config_name, list(builder_class.builder_configs)), options
+
+
+def _check_needs(dataset: str, options: dict) -> None:
+    for name in DATASETS[dataset].needs:
+        if name not in options:
+            raise ValueError(f"{dataset} needs --{name}.")
+
+
+def _unpacked(options: dict, folder: pathlib.Path) -> dict:
+    """The options, with `raw_dir` unpacked to `folder` where it is an archive."""
+    if "raw_dir" not in options or not archives.is_archive(options["raw_dir"]):
+        return options
+    _say(f"Unpacking {options['raw_dir']} ...")
+    archives.unpack(options["raw_dir"], folder)
+    return options | {"raw_dir": folder}
+
+
+def _image_files(contents: reid.Contents) -> list[pathlib.Path]:
+    """The files, once each, that the examples' images lie in."""
+    images = [example.image for examples in contents.splits.values() for example in examples]
+    return sorted({pathlib.Path(image) for image in images if not isinstance(image, bytes) and not callable(image)})
+
+
+def _repeated(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
+    """Groups of files with the same bytes."""
+    by_size: dict[int, list[pathlib.Path]] = {}
+    for path in paths:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    by_bytes: dict[bytes, list[pathlib.Path]] = {}
+    for path in itertools.chain.from_iterable(group for group in by_size.values() if len(group) > 1):
+        by_bytes.setdefault(hashlib.sha256(path.read_bytes()).digest(), []).append(path)
+    return [group for group in by_bytes.values() if len(group) > 1]
 
 
 def check_room(images: list[str | os.PathLike], data_dir: pathlib.Path) -> None:
@@ -115,13 +217,7 @@ def check_images(paths: list[pathlib.Path]) -> None:
     Raises:
       ValueError: names the first file that does not, and says how many.
     """
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            faults = list(_progress(pool.map(_fault, paths), total=len(paths), what="Checking images"))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # or leaving would wait for all of them
-            raise
-    bad = [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]
+    bad = _faults(paths)
     if bad:
         raise ValueError(
             f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0][0]} ({bad[0][1]}); "
@@ -129,11 +225,24 @@ def check_images(paths: list[pathlib.Path]) -> None:
         )
 
 
+def _faults(paths: list[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:
+    """The files that do not decode, each with why."""
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            faults = list(_progress(pool.map(_fault, paths), total=len(paths), what="Checking images"))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # or leaving would wait for all of them
+            raise
+    return [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]
+
+
 def _fault(path: pathlib.Path) -> str | None:
     try:
         if path.stat().st_size == 0:
             return "0 bytes"
-        with PIL.Image.open(path) as image:
+        with PIL.Image.open(path, formats=IMAGE_FORMATS) as image:
+            if max(image.size) > MAX_SIDE:  # before decoding: a file of a kilobyte may say that it is of gigabytes
+                return f"{image.width:,} x {image.height:,} pixels, more than {MAX_SIDE:,} a side"
             image.load()
     except PIL.UnidentifiedImageError:
         return "not an image"
@@ -178,7 +287,11 @@ def table(folder: pathlib.Path) -> str:
         if split != "sha256":
             counts = (mark["images"], mark["people"], mark["cameras"], attributes)
             rows.append((split, *(f"{count:,}" if count else "-" for count in counts)))
-    return "\n".join(f"{row[0]:10}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
+    return _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"{row[0]:12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
 
 
 def _one_of(name: str, names: Iterable[str], *, what: str) -> None:
@@ -209,15 +322,15 @@ def _config_name(dataset: str, config_name: str | None, names: list[str]) -> str
 
 def _traces(options: dict) -> dict:
     """What of the options decides the contents: values, and for files given by name the hash of what they hold."""
-    traces = {name: value for name, value in options.items() if name == "seed"}
-    for name in ("split_file", "csv", "peta_mat"):
+    traces = {name: value for name, value in options.items() if name in ("seed", "colours", "allow_partial")}
+    for name in FILES:
         if name in options and pathlib.Path(options[name]).is_file():
             traces[name + "_sha256"] = hashlib.sha256(pathlib.Path(options[name]).read_bytes()).hexdigest()
     return traces
 
 
-def _is_prepared(final: pathlib.Path, options: dict) -> bool:
-    """Whether the folder is there; an error where it was made with other options than these."""
+def _is_prepared(final: pathlib.Path, options: dict, *, strict: bool = True) -> bool:
+    """Whether the folder is there; an error where it was made with other options than these (if `strict`)."""
     if not final.exists():
         return False
     try:
@@ -225,7 +338,9 @@ def _is_prepared(final: pathlib.Path, options: dict) -> bool:
     except (OSError, ValueError):
         raise ValueError(f"{final} was not written by prepare, or not wholly; remove it and start again.") from None
     now = _traces(options)
-    for name, default in (("seed", 0), ("split_file_sha256", None), ("csv_sha256", before.get("csv_sha256"))):
+    defaults = {"seed": 0, "colours": False, "split_file_sha256": None, "attributes_mat_sha256": None}
+    for name in (*defaults, "csv_sha256", "protocol_mat_sha256") if strict else ():
+        default = defaults.get(name, before.get(name))  # the last two come with what is there
         if before.get(name, default) != now.get(name, default):
             raise ValueError(
                 f"{final} was prepared with {name} {before.get(name, default)}, asked for is {now.get(name, default)}; "
@@ -251,7 +366,8 @@ def _staging(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
             )  # let go by the system when the process ends, however it ends
         except OSError:
             raise OSError(f"Another prepare is writing {staging}; wait for it, or stop it.") from None
-        shutil.rmtree(staging / "data", ignore_errors=True)
+        for part in ("data", "raw"):
+            shutil.rmtree(staging / part, ignore_errors=True)
         try:
             yield staging
         finally:
@@ -288,11 +404,18 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, f"What to prepare: {', '.join(DATASETS)}.")
     flags.DEFINE_string("config_name", None, "Which config of it; data_prep/DATASET/README.md lists them.")
     flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
-    flags.DEFINE_string("raw_dir", None, "The files as they were released, unpacked.")
+    flags.DEFINE_string("raw_dir", None, "The files as they were released: the folder, or the zip or tar archive.")
+    flags.DEFINE_bool("check", False, "Look at the raw files (without --raw_dir: at the prepared set), write nothing.")
+    flags.DEFINE_bool("allow_partial", None, "Prepare also what is not the whole release; results then say partial.")
+    flags.DEFINE_string("attributes_mat", None, "market_attribute.mat or duke_attribute.mat, for labels of the people.")
+    flags.DEFINE_string("protocol_mat", None, "cuhk03_np: cuhk03_new_protocol_config_*.mat, if not in --raw_dir.")
     flags.DEFINE_string("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
     flags.DEFINE_string("split_file", None, "CSV path,role that replaces a drawn split.")
     flags.DEFINE_string("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
     flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
+    flags.DEFINE_bool(
+        "colours", None, "peta: 44 colours of clothes, shoes and hair as labels beside the 35 attributes."
+    )
     flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
 
 
@@ -302,18 +425,13 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)  # TFDS tells much, and of configs that are meant to be custom
     try:
         for name in ("dataset", "data_dir"):
-            if flags.FLAGS[name].value is None:
+            if flags.FLAGS[name].value is None and not (name == "data_dir" and flags.FLAGS.check):
                 raise ValueError(f"--{name} is missing; ./launch.sh prepare --help lists the flags.")
-        folder = prepare(
-            flags.FLAGS.dataset,
-            flags.FLAGS.config_name,
-            data_dir=flags.FLAGS.data_dir,
-            raw_dir=flags.FLAGS.raw_dir,
-            peta_mat=flags.FLAGS.peta_mat,
-            split_file=flags.FLAGS.split_file,
-            csv=flags.FLAGS.csv,
-            seed=flags.FLAGS.seed,
-        )
+        names = ("raw_dir", "seed", "colours", "allow_partial", *FILES)
+        wanted = {"data_dir": flags.FLAGS.data_dir} | {name: flags.FLAGS[name].value for name in names}
+        if flags.FLAGS.check:
+            return _print_check(*check(flags.FLAGS.dataset, flags.FLAGS.config_name, **wanted))
+        folder = prepare(flags.FLAGS.dataset, flags.FLAGS.config_name, **wanted)
     except (ValueError, OSError) as error:
         if flags.FLAGS.debug:
             raise
@@ -322,6 +440,18 @@ def main(argv: list[str]) -> int:
         return _complain("interrupted, nothing was written; the same command starts again.", 130)
     print(f"{table(folder)}\n{folder}")
     return 0
+
+
+def _print_check(counts: str, faults: list[str], notes: list[str], *, shown: int = 10) -> int:
+    """Prints what `check` found; 1 where there are faults."""
+    print(counts)
+    for what, found in (("faults", faults), ("notes", notes)):
+        print(f"{len(found)} {what}" + (":" if found else ""))
+        for sentence in found[:shown]:
+            print(f"  {sentence}")
+        if len(found) > shown:
+            print(f"  and {len(found) - shown:,} more")
+    return 1 if faults else 0
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -11,7 +11,8 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,11 +79,19 @@ def features(num_attributes: int) -> tfds.features.FeaturesDict:
 class Example(NamedTuple):
     """One image of a data set, before it is written."""
 
-    image: str | os.PathLike | bytes  # path of an image file, or its bytes; stored untouched
+    # Path of an image file, its bytes, or a function that gives them when they are written; stored untouched.
+    image: str | os.PathLike | bytes | Callable[[], bytes]
     file_name: str  # path within the data set, with "/"; unique within a split
     person_id: int
     camera_id: int = UNKNOWN_CAMERA
     attributes: Sequence[int] | np.ndarray = ()  # [A] of 1 yes, 0 no, -1 unknown
+
+
+class Counts(NamedTuple):
+    """How much a split holds."""
+
+    images: int
+    people: int  # person ids from 1 on
 
 
 class Contents(NamedTuple):
@@ -90,13 +99,36 @@ class Contents(NamedTuple):
 
     splits: dict[str, list[Example]]
     metadata: dict  # keyword arguments of `metadata`
+    official: Mapping[str, Counts] = types.MappingProxyType(
+        {}
+    )  # split -> what the official release holds; none: nothing to compare with
+    shortfall: Sequence[str] = ()  # what else differs from the official release, each a clause
+    faults: Sequence[str] = ()  # what is wrong with the files, each a sentence that names one
+
+    def counts(self) -> dict[str, Counts]:
+        """How much each split holds."""
+        return {
+            split: Counts(len(examples), len({e.person_id for e in examples if e.person_id >= 1}))
+            for split, examples in self.splits.items()
+        }
+
+    def short(self) -> list[str]:
+        """What differs from the official release, "split: counts" for each split that does."""
+        found = self.counts()
+        return [*self.shortfall] + [
+            f"{split}: {found.get(split, Counts(0, 0)).images:,} images of {found.get(split, Counts(0, 0)).people:,} "
+            f"people, officially {wanted.images:,} of {wanted.people:,}"
+            for split, wanted in self.official.items()
+            if found.get(split, Counts(0, 0)) != wanted
+        ]
 
 
 def record(example: Example, *, builder: str, config: str) -> tuple[str, dict]:
     """(key, record) as a TFDS generator yields it; key is "builder/config/file_name"."""
     key = f"{builder}/{config}/{example.file_name}"
+    image = example.image() if callable(example.image) else example.image
     return key, {
-        "image": io.BytesIO(example.image) if isinstance(example.image, bytes) else pathlib.Path(example.image),
+        "image": io.BytesIO(image) if isinstance(image, bytes) else pathlib.Path(image),
         "key": key,
         "file_name": example.file_name,
         "person_id": example.person_id,
@@ -132,9 +164,13 @@ class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Constructing one is for preparing; what is prepared is read with `tfds.builder_from_directory`, without raw files.
     """
 
-    def __init__(self, *, options: dict | None = None, **kwargs):
-        """`options`: keyword arguments of the subclass's `read`, such as `raw_dir`."""
-        self._options = options or {}
+    def __init__(self, *, options: dict | None = None, lenient: bool = False, **kwargs):
+        """Args: `options`, keyword arguments of the subclass's `read`, such as `raw_dir`, and `allow_partial`;
+        `lenient`, to look at contents that `contents` would refuse.
+        """
+        self._options = dict(options or {})
+        self._allow_partial = self._options.pop("allow_partial", False)
+        self._lenient = lenient
         super().__init__(file_format="array_record", **kwargs)
 
     def read(self, **options) -> Contents:
@@ -142,7 +178,22 @@ class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @functools.cached_property
     def contents(self) -> Contents:
-        return self.read(**self._options)
+        """What is written, marked partial where it is not the whole release.
+
+        Raises:
+          ValueError: files are not as they should be, or not the official number of them without `allow_partial`.
+        """
+        contents = self.read(**self._options)
+        if contents.faults and not self._lenient:
+            more = f" ({len(contents.faults)} faults in all)" if len(contents.faults) > 1 else ""
+            raise ValueError(f"{contents.faults[0]}{more}; ./launch.sh prepare --check lists them.")
+        short = contents.short()
+        if short and not (self._allow_partial or self._lenient):
+            raise ValueError(
+                f"Not the official release ({'; '.join(short)}): unpack it again, or pass --allow_partial, and results "
+                "on it will carry the word partial."
+            )
+        return contents._replace(metadata={**contents.metadata, "partial": bool(short)})
 
     def _info(self) -> tfds.core.DatasetInfo:
         about = metadata(**self.contents.metadata)

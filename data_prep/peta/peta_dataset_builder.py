@@ -52,6 +52,7 @@ def read(
     peta_mat: str | os.PathLike | None = None,
     split_file: str | os.PathLike | None = None,
     seed: int | None = None,
+    colours: bool = False,
 ) -> reid.Contents:
     """What one config holds.
 
@@ -61,6 +62,7 @@ def read(
       peta_mat: PETA.mat, for the `random_` configs; PETA.mat in or below `raw_dir` by default.
       split_file: for the `reid_` configs, a CSV `path,role` in place of the drawn split.
       seed: of the drawn splits (`disjoint` and `reid_`), 0 by default.
+      colours: whether the 44 colours of clothes, shoes and hair follow the 35 attributes.
 
     Raises:
       ValueError: an option that the config does not take, or input that is not as released.
@@ -74,22 +76,23 @@ def read(
             f"--seed={seed} has no effect here: {config} and a split file each fix the split; leave it out."
         )
     archives = release.find_archives(raw_dir)
-    about = {"attribute_names": reid.PETA_ATTRIBUTES}
+    names = reid.PETA_ATTRIBUTES + (release.COLOUR_ATTRIBUTES if colours else ())
+    about: dict = {"attribute_names": names}
     if kind == "random":
-        images = release.read_images(archives)
+        images = release.read_images(archives, names)
         table = release.read_table(peta_mat or _find_table(pathlib.Path(raw_dir)))
         release.check_table(table, images)
         splits = {split: [_example(images[row]) for row in rows] for split, rows in table.splits[int(number)].items()}
         about |= {"protocol": "attributes", "official_split": int(number), "subsets": list(archives)}
     elif kind == "disjoint":
-        images = release.read_images(archives)
+        images = release.read_images(archives, names)
         splits = disjoint_splits(images, seed=seed or 0)
         about |= {"protocol": "attributes", "seed": seed or 0, "subsets": list(archives)}
     else:
         subset, protocol = REID_SUBSETS[kind]
         if subset not in archives:
             raise FileNotFoundError(f"{config} needs {subset}/archive, and {raw_dir} has {', '.join(archives)} alone.")
-        images = release.read_images({subset: archives[subset]})
+        images = release.read_images({subset: archives[subset]}, names)
         about |= {"protocol": protocol, "subsets": [subset]}
         if split_file is not None:
             splits = read_split_file(split_file, images)
@@ -100,7 +103,8 @@ def read(
     expected = sum(
         release.SUBSETS[name].images for name in (about["subsets"] if kind in REID_SUBSETS else release.SUBSETS)
     )
-    return reid.Contents(splits, about | {"partial": len(images) != expected})
+    short = [] if len(images) == expected else [f"{len(images):,} images, officially {expected:,}"]
+    return reid.Contents(splits, about, shortfall=short)
 
 
 def disjoint_splits(images: list[release.Image], *, seed: int) -> dict[str, list[reid.Example]]:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,9 @@ _CAMERAS = {"a": 1, "b": 2, "front": 1, "back": 2, "left": 3, "right": 4}
 _IMAGE_ENDINGS = (".bmp", ".jpg", ".jpeg", ".png")
 
 _COLOURS = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
+COLOUR_ATTRIBUTES = tuple(
+    part + colour for part in ("upperBody", "lowerBody", "hair", "footwear") for colour in _COLOURS
+)
 # Labelled, but not among the 35 that the field evaluates; the last four are in no column of PETA.mat.
 _RARE = (
     "accessoryHeadphone personalLess15 carryingBabyBuggy hairBald footwearBoots lowerBodyCapri carryingShoppingTro "
@@ -42,10 +46,7 @@ _RARE = (
     "hairShort footwearStocking upperBodySuit carryingSuitcase lowerBodySuits upperBodySweater upperBodyThickStripes "
     "accessoryFaceMask lowerBodyLogo accessoryShawl lowerBodyThickStripes"
 ).split()
-KNOWN_ATTRIBUTES = frozenset(
-    [*reid.PETA_ATTRIBUTES, *_RARE]
-    + [part + colour for part in ("upperBody", "lowerBody", "hair", "footwear") for colour in _COLOURS]
-)
+KNOWN_ATTRIBUTES = frozenset([*reid.PETA_ATTRIBUTES, *_RARE, *COLOUR_ATTRIBUTES])
 _SPELLINGS = {"footwearSneakers": "footwearSneaker"}  # Label.txt's: PETA.mat's
 
 
@@ -58,6 +59,7 @@ class Image(NamedTuple):
     person_id: int  # 1 to 8699 over all of PETA, as in PETA.mat
     camera_id: int  # -1 where the file name gives none
     labels: frozenset[str]  # what Label.txt says of the person
+    names: Sequence[str] = reid.PETA_ATTRIBUTES  # of the attributes that are wanted
 
     @property
     def file_name(self) -> str:
@@ -65,8 +67,8 @@ class Image(NamedTuple):
 
     @property
     def attributes(self) -> list[int]:
-        """The 35 attributes [35] of 1 or 0, in the order of reid.PETA_ATTRIBUTES."""
-        return [int(name in self.labels) for name in reid.PETA_ATTRIBUTES]
+        """[A] of 1 or 0, whether each of `names` holds."""
+        return [int(name in self.labels) for name in self.names]
 
 
 def find_archives(raw_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
@@ -124,8 +126,8 @@ def read_labels(path: pathlib.Path) -> dict[int, frozenset[str]]:
     return people
 
 
-def read_images(archives: dict[str, pathlib.Path]) -> list[Image]:
-    """All images, sorted by subset and lower-cased file name: the order of PETA.mat's rows.
+def read_images(archives: dict[str, pathlib.Path], names: Sequence[str] = reid.PETA_ATTRIBUTES) -> list[Image]:
+    """All images with the attributes `names`, by subset and lower-cased file name: the order of PETA.mat's rows.
 
     Raises:
       ValueError: a file name outside the subset's grammar, or an image whose person Label.txt leaves out.
@@ -150,7 +152,7 @@ def read_images(archives: dict[str, pathlib.Path]) -> list[Image]:
         # PETA.mat counts the people who have images, in the order of their numbers, on from the subset before.
         rank = {person: i for i, person in enumerate(sorted({person for _, person, _ in found}), people_before + 1)}
         people_before += len(rank)
-        images += [Image(path, subset, person, rank[person], cam, labels[person]) for path, person, cam in found]
+        images += [Image(path, subset, person, rank[person], cam, labels[person], names) for path, person, cam in found]
     return images
 
 

@@ -82,7 +82,7 @@ def test_random_configs_are_the_tables_splits(raw):
                 [int(name in row.labels) for name in reid.PETA_ATTRIBUTES] for row in wanted
             ]
         assert contents.metadata["attribute_names"] == reid.PETA_ATTRIBUTES
-        assert contents.metadata["protocol"] == "attributes" and contents.metadata["partial"]
+        assert contents.metadata["protocol"] == "attributes" and contents.shortfall
     assert contents.splits != peta.read("random_0", raw_dir=root).splits
 
 

@@ -2,6 +2,7 @@ import fcntl
 import hashlib
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import prepare
+from data_prep import prepare, reid
 from tests.fixtures import image_folder as image_folder_fixture
 from tests.fixtures import peta as peta_fixture
 
@@ -41,7 +42,11 @@ def left(folder):
 def grid(tmp_path_factory):
     root = tmp_path_factory.mktemp("peta")
     rows = peta_fixture.write(root / "raw")
-    return rows, prepare.prepare("peta", "reid_grid", data_dir=root / "data", raw_dir=root / "raw"), root
+    return (
+        rows,
+        prepare.prepare("peta", "reid_grid", data_dir=root / "data", raw_dir=root / "raw", allow_partial=True),
+        root,
+    )
 
 
 def test_what_is_stored_is_what_was_given(grid):
@@ -73,7 +78,7 @@ def test_what_is_stored_is_what_was_given(grid):
 
 def test_fingerprint_changes_with_one_pixel(grid, tmp_path):
     _, folder, root = grid
-    again = prepare.prepare("peta", "reid_grid", data_dir=tmp_path, raw_dir=root / "raw")
+    again = prepare.prepare("peta", "reid_grid", data_dir=tmp_path, raw_dir=root / "raw", allow_partial=True)
     assert (again / "fingerprint.json").read_text() == (folder / "fingerprint.json").read_text()
     other = tmp_path / "raw"
     peta_fixture.write(other)
@@ -81,7 +86,7 @@ def test_fingerprint_changes_with_one_pixel(grid, tmp_path):
     pixels = np.array(PIL.Image.open(image))
     pixels[0, 0] ^= 128
     PIL.Image.fromarray(pixels).save(image)
-    third = prepare.prepare("peta", "reid_grid", data_dir=tmp_path / "third", raw_dir=other)
+    third = prepare.prepare("peta", "reid_grid", data_dir=tmp_path / "third", raw_dir=other, allow_partial=True)
     old, new = (json.loads((f / "fingerprint.json").read_text()) for f in (again, third))
     assert old["gallery"]["sha256"] != new["gallery"]["sha256"] and old["sha256"] != new["sha256"]
     assert old["train"] == new["train"]
@@ -242,3 +247,81 @@ def test_wrong_input_gets_one_sentence(tmp_path):
 def test_wrong_flags_get_one_sentence(flags, message):
     status, _, err = run(*flags)
     assert status == 2 and err.startswith(f"acrn_jax: {message}") and err.count("\n") == 1
+
+
+def test_part_of_a_release(grid, tmp_path):
+    _, folder, root = grid
+    assert json.loads((folder / "metadata.json").read_text())["partial"]
+    with pytest.raises(ValueError, match=r"\(11 images, officially 1,275\): unpack it again, or pass --allow_partial"):
+        prepare.prepare("peta", "reid_grid", data_dir=tmp_path, raw_dir=root / "raw")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_archive(grid, tmp_path, kind):
+    _, folder, root = grid
+    archive = shutil.make_archive(tmp_path / "PETA", kind, root / "raw")
+    out = prepare.prepare("peta", "reid_grid", data_dir=tmp_path / "d", raw_dir=archive, allow_partial=True)
+    assert (out / "fingerprint.json").read_text() == (folder / "fingerprint.json").read_text()
+    assert left(tmp_path / "d") == left_of(out, tmp_path / "d")  # what was unpacked is gone
+    with open(archive, "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        prepare.prepare("peta", "reid_grid", data_dir=tmp_path / "e", raw_dir=archive, allow_partial=True)
+    assert left(tmp_path / "e") == []
+
+
+def test_colours_are_labels_beside_the_35(grid, tmp_path):
+    rows, _, root = grid
+    with_colours = {"raw_dir": root / "raw", "allow_partial": True, "colours": True}
+    folder = prepare.prepare("peta", "reid_grid", data_dir=tmp_path, **with_colours)
+    names = json.loads((folder / "metadata.json").read_text())["attribute_names"]
+    assert len(names) == 79 and names[:35] == list(reid.PETA_ATTRIBUTES) and "hairBlack" in names[35:]
+    labels = {row.file_name: row.labels for row in rows}
+    records = list(tfds.builder_from_directory(folder).as_data_source("train"))
+    for record in records:
+        expected = [int(name in labels[record["file_name"].decode()]) for name in names]
+        assert record["attributes"].tolist() == expected
+    assert sum(record["attributes"][35:].sum() for record in records) > 0
+    with pytest.raises(ValueError, match="was prepared with colours True, asked for is False"):
+        prepare.prepare("peta", "reid_grid", data_dir=tmp_path, **with_colours | {"colours": None})
+
+
+def test_check_looks_and_writes_nothing(grid, tmp_path):
+    raw = shutil.copytree(grid[2] / "raw", tmp_path / "raw")
+    images = sorted((raw / "PETA dataset" / "GRID" / "archive").glob("*.jpeg"))
+    shutil.copy(images[0], images[1])
+    images[2].write_bytes(b"")
+    flags = ("--check", "--dataset=peta", "--config_name=reid_grid", f"--raw_dir={raw}")
+    status, out, err = run(*flags, f"--data_dir={tmp_path / 'data'}")
+    assert status == 1, err
+    lines = out.splitlines()
+    assert lines[0].split() == ["split", "images", "officially", "people", "officially"]
+    assert lines[1].split() == ["train", "4", "-", "2", "-"]
+    assert "2 faults:" in lines and "  11 images, officially 1,275" in lines
+    assert f"  {images[2]} (0 bytes)" in lines
+    assert "1 notes:" in lines and f"  the same bytes: {images[0]} and {images[1]}" in lines
+    assert left(tmp_path / "data") == []
+
+
+def test_check_of_what_is_prepared(grid, tmp_path):
+    data = shutil.copytree(grid[2] / "data", tmp_path / "data")
+    flags = ("--check", "--dataset=peta", "--config_name=reid_grid", f"--data_dir={data}")
+    status, out, _ = run(*flags)
+    assert status == 0 and "0 faults" in out
+    marks = data / "peta" / "reid_grid" / "1.0.0" / "fingerprint.json"
+    marks.write_text(marks.read_text().replace('"images": 4', '"images": 5'))
+    status, out, _ = run(*flags)
+    assert status == 1 and "train is not what was written" in out
+    status, _, err = run(*flags[:-1], f"--data_dir={tmp_path / 'nowhere'}")
+    assert status == 2 and "There is no prepared set" in err and err.count("\n") == 1
+
+
+def test_pictures_that_are_too_large_or_of_another_kind(tmp_path):
+    PIL.Image.new("1", (40_000, 1)).save(tmp_path / "wide.png")
+    with pytest.raises(ValueError, match=r"wide\.png \(40,000 x 1 pixels, more than 10,000 a side\)"):
+        prepare.check_images([tmp_path / "wide.png"])
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.jpg")
+    with pytest.raises(ValueError, match=r"x\.jpg \(not an image\)"):
+        prepare.check_images([tmp_path / "x.jpg"])
