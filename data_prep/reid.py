@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-PROTOCOLS = ("market1501", "single_shot", "attributes")
+PROTOCOLS = ("market1501", "single_shot", "cuhk03_single_shot", "cuhk03_new", "attributes")
 UNKNOWN_CAMERA = -1
 DISTRACTOR, JUNK = 0, -1  # person ids of gallery images that are nobody's match, and of images that never count
 
