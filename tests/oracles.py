@@ -13,7 +13,7 @@ def ranking(distances, query, gallery, protocol, no_match):
         for j, (other, other_camera) in enumerate(zip(*gallery, strict=True)):
             if other == -1:
                 continue
-            if protocol == "market1501" and other == person and other_camera == camera:
+            if protocol.startswith(("market1501", "cuhk03")) and other == person and other_camera == camera:
                 continue
             if protocol == "all_vs_all" and i == j:
                 continue
@@ -35,6 +35,31 @@ def ranking(distances, query, gallery, protocol, no_match):
         return None
     means = {"mAP_precision": np.mean(average), "mAP_trapezoid": np.mean(trapezoid), "mINP": np.mean(penalty)}
     return means | {f"rank{k}": np.mean([hit <= k for hit in first]) for k in (1, 5, 10, 20)}
+
+
+def drawn(distances, query, gallery, protocol, no_match, draws):
+    """Means and deviations over repeats, draw by draw: [(number of the repeat, of the round, query, images)]."""
+    rounds = {}
+    for repeat, number, i, images in draws:
+        listed = sorted((distances[i][j], j) for j in images)
+        hits = [place for place, (_, j) in enumerate(listed, start=1) if gallery.person_id[j] == query.person_id[i]]
+        if not hits and no_match == "error":
+            return None
+        if hits or no_match == "count_as_miss":
+            hit = hits[0] if hits else float("inf")
+            scores = {f"rank{k}": float(hit <= k) for k in (1, 5, 10, 20)}
+            if protocol == "cuhk03_single_shot":
+                scores |= {"mAP_precision": 1 / hit, "mAP_trapezoid": 1.0 if hit == 1 else 0.5 / hit, "mINP": 1 / hit}
+            rounds.setdefault(repeat, {}).setdefault(number, []).append(scores)
+    if {(repeat, number) for repeat, number, _, _ in draws} != {(r, n) for r, ns in rounds.items() for n in ns}:
+        return None
+    names = next(iter(next(iter(rounds.values())).values()))[0]
+    repeats = {
+        name: [np.mean([np.mean([s[name] for s in scores]) for scores in ns.values()]) for ns in rounds.values()]
+        for name in names
+    }
+    means = {name: np.mean(values) for name, values in repeats.items()}
+    return means, {name: np.std(values, ddof=1) for name, values in repeats.items()}
 
 
 def kissme_covariances(x, person_id, camera_id):

@@ -11,6 +11,8 @@ Over the ranks r_1 < ... < r_n of a query's right images (golden values in tests
   mINP         = mean over queries of n / r_n
   rank k       = share of queries with r_1 <= k
 
+Where a protocol draws images, the drawn ones are ranked among themselves, and scores are means over its repeats.
+
 Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; the trapezoid is the form of its
 official code (and of Oxford Buildings); mINP: Ye et al., "Deep Learning for Person Re-identification: A Survey and
 Outlook", 2021, section 4.2.
@@ -36,13 +38,14 @@ _BLOCK_BYTES = 1 << 25  # of one float32 block of distances
 class Result(NamedTuple):
     """Scores of one method; fractions in [0, 1]."""
 
-    metrics: dict[str, float]  # keys of schema.METRICS; means over the counted queries
-    per_query: dict[str, np.ndarray]  # the same keys -> [Q] float64; 0 for a query without a match
-    first_rank: np.ndarray  # [Q] int64, rank of the first right image, NO_RANK without one
+    metrics: dict[str, float]  # keys of schema.METRICS; means over the counted queries, or over repeats
+    per_query: dict[str, np.ndarray]  # the same keys -> [Q] float64, means over draws; 0 for a query without a match
+    first_rank: np.ndarray  # [Q] int64, rank of the first right image among all, NO_RANK without one
     counted: np.ndarray  # [Q] bool, which queries the means are over
     queries: int
     gallery: int
     queries_without_match: int
+    deviation: dict[str, float] | None = None  # over repeats (n - 1), of the drawn metrics; NaN for one repeat
 
 
 class RankList(NamedTuple):
@@ -84,7 +87,15 @@ def evaluate(
     total = len(query.person_id)
     scores = {name: np.zeros(total) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
     first_rank, kept = np.full(total, NO_RANK), gallery.person_id != JUNK
-    for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match):
+    draws = protocol.draw(query, gallery, protocol) if protocol.draw else None
+    asked, drawn = draws.asked if draws else np.ones(total, bool), []
+    for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match, asked):
+        if draws:
+            for i in range(total)[block]:
+                drawn += [
+                    (np.full_like(number, i), number, _drawn_ranks(matrix[i - block.start], query, gallery, i, images))
+                    for number, images in draws.of(i)
+                ]
         rows, columns = rows[~left_out], columns[~left_out]  # of right images
         if not rows.size:
             continue
@@ -104,14 +115,20 @@ def evaluate(
         scores["mINP"][matched] = count / rank[last]
         first_rank[matched] = rank[starts]
     scores |= {f"rank{k}": (first_rank <= k).astype(np.float64) for k in ranks}
-    without = first_rank == NO_RANK
-    counted = ~without if no_match == "skip" else np.ones(total, bool)
+    without = asked & (first_rank == NO_RANK)
+    counted = asked & ~without if no_match == "skip" else asked
     if not counted.any():
         raise ValueError(
             f"None of {total} queries has a right gallery image under {protocol.name}; do both come from one data set?"
         )
     means = {name: float(values[counted].mean()) for name, values in scores.items()}
-    return Result(means, scores, first_rank, counted, total, len(gallery.person_id), int(without.sum()))
+    deviation = None
+    if draws:
+        query_of, number, rank = (np.concatenate(values) for values in zip(*drawn, strict=True))
+        each, overall, deviation = _over_repeats(rank, number, query_of, counted, draws.rounds, protocol, ranks)
+        scores, means = scores | each, means | overall
+        counted = counted & (np.bincount(query_of, minlength=total) > 0)
+    return Result(means, scores, first_rank, counted, total, len(gallery.person_id), int(without.sum()), deviation)
 
 
 def rank_list(
@@ -154,7 +171,12 @@ def _check(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> tupl
 
 
 def _blocks(
-    distances: np.ndarray | Rows, query: Labels, gallery: Labels, protocol: protocols.Protocol, no_match: NoMatch
+    distances: np.ndarray | Rows,
+    query: Labels,
+    gallery: Labels,
+    protocol: protocols.Protocol,
+    no_match: NoMatch,
+    asked: np.ndarray,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Yields block, pairs of one person (rows, columns, left out: each [n]), distances [q, G], inf where left out."""
     total, width = len(query.person_id), len(gallery.person_id)
@@ -166,7 +188,7 @@ def _blocks(
     step = max(16, _BLOCK_BYTES // (4 * width))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     if no_match == "error":
-        _check_matches(query, gallery, protocol, pairs, blocks)
+        _check_matches(query, gallery, protocol, pairs, blocks, asked)
     with futures.ThreadPoolExecutor(1) as beside:  # the next block's matrix product runs beside the ranking of this one
         pending = beside.submit(_rows, distances, blocks[0], width)
         for block, following in itertools.zip_longest(blocks, blocks[1:]):
@@ -179,9 +201,11 @@ def _blocks(
             yield block, rows, columns, left_out, matrix
 
 
-def _check_matches(query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs, blocks: list[slice]) -> None:
+def _check_matches(
+    query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs, blocks: list[slice], asked: np.ndarray
+) -> None:
     """Raises before any distance is computed."""
-    matched = np.zeros(len(query.person_id), bool)
+    matched = ~asked
     for block in blocks:
         rows, columns = pairs(block)
         matched[rows[~protocol.left_out(query, gallery, rows, columns)]] = True
@@ -222,3 +246,47 @@ def _ranks(row: np.ndarray, right: np.ndarray, kept: np.ndarray) -> np.ndarray:
     for i in np.flatnonzero(np.searchsorted(ordered, wanted, side="right") > rank):  # ties: the index decides
         rank[i] += np.count_nonzero(values[: places[i]] == wanted[i])
     return np.sort(rank)
+
+
+def _drawn_ranks(row: np.ndarray, query: Labels, gallery: Labels, i: int, images: np.ndarray) -> np.ndarray:
+    """Ranks [n] of query i's right image among drawn gallery images [n, P], in its row of distances [G]."""
+    right = gallery.person_id[images] == query.person_id[i]  # at most one in each draw, in all or in none
+    if not right.any():
+        return np.full(len(images), NO_RANK)
+    own = images[right][:, None]
+    return 1 + np.sum((row[images] < row[own]) | ((row[images] == row[own]) & (images < own)), axis=1)
+
+
+def _over_repeats(
+    rank: np.ndarray,
+    number: np.ndarray,
+    query_of: np.ndarray,
+    counted: np.ndarray,
+    rounds: int,
+    protocol: protocols.Protocol,
+    ranks: tuple[int, ...],
+) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, float]]:
+    """Scores of n drawn rankings with one right image each, at `rank`, in round `number`, of query `query_of`.
+
+    Returns:
+      means over each query's draws [Q], means over repeats, deviations over repeats.
+    """
+    reciprocal = np.where(rank == NO_RANK, 0.0, 1 / rank)
+    scores = {f"rank{k}": (rank <= k).astype(np.float64) for k in ranks}
+    if not protocol.all_shot_precision:
+        trapezoid = np.where(rank == 1, 1.0, reciprocal / 2)
+        scores = {"mAP_precision": reciprocal, "mAP_trapezoid": trapezoid, "mINP": reciprocal} | scores
+    times = np.maximum(np.bincount(query_of, minlength=len(counted)), 1)
+    each = {name: np.bincount(query_of, values, len(counted)) / times for name, values in scores.items()}
+    kept = counted[query_of]
+    in_round = np.bincount(number[kept], minlength=rounds)
+    if not in_round.all():
+        raise ValueError(
+            f"{protocol.name} has a draw without any right gallery image; set probe_view to the other view."
+        )
+    repeats = {
+        name: (np.bincount(number[kept], values[kept], rounds) / in_round).reshape(protocol.repeats, -1).mean(axis=1)
+        for name, values in scores.items()
+    }
+    deviation = {name: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for name, v in repeats.items()}
+    return each, {name: float(values.mean()) for name, values in repeats.items()}, deviation

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,35 @@ def test_single_shot_wants_one_image_a_person():
 def test_all_vs_all_wants_one_set(gallery):
     with pytest.raises(ValueError, match=f"2 query and {len(gallery[0])} gallery"):
         protocols.ALL_VS_ALL.check(labels([1, 2], [0, 0]), labels(*gallery))
+
+
+@pytest.mark.parametrize("name", ["cuhk03_new", "cuhk03_single_shot", "cuhk03_torchreid", "cuhk03_open_reid"])
+@pytest.mark.parametrize(("cameras", "shown"), [([1, 1, 1], "1 camera ids (1)"), ([1, 2, 5], "3 camera ids (1, 2, 5)")])
+def test_cuhk03_wants_two_views(name, cameras, shown):
+    query, gallery = labels([1, 2], cameras[:2]), labels([1, 0, -1], [*cameras[1:], 9])
+    with pytest.raises(ValueError, match=rf"{re.escape(shown)}; choose market1501"):
+        protocols.named(name).check(query, gallery)
+    protocols.named(name).check(labels([1], [3]), labels([1, 0, -1], [5, 3, 9]))  # junk is of no view
+
+
+@pytest.mark.parametrize(("probe_view", "found"), [("2", "view 2 .* 0 queries and 1"), ("both", "view 2 .* 0 queries")])
+def test_single_shot_wants_queries_of_the_probe_view(probe_view, found):
+    protocol = protocols.named("cuhk03_single_shot", probe_view=probe_view)
+    query, gallery = labels([1, 1], [1, 1]), labels([1, 1], [1, 2])
+    with pytest.raises(ValueError, match=f"{found}.*set probe_view"):
+        protocol.draw(query, gallery, protocol)
+    protocol = protocols.named("cuhk03_single_shot", probe_view="1")
+    assert protocol.draw(query, gallery, protocol).asked.all()
+
+
+def test_options_belong_to_the_protocols_that_draw():
+    assert protocols.named("market1501", repeats=3).options == {}
+    assert protocols.named("cuhk03_torchreid", repeats=3, probe_view="1").options == {"repeats": 3, "seed": 0}
+    found = protocols.named("cuhk03_single_shot", seed=5, probe_view="2").options
+    assert found == {"repeats": 10, "seed": 5, "probe_view": "2"}
+    for wrong in ({"repeats": 0}, {"seed": -1}, {"probe_view": "3"}):
+        with pytest.raises(ValueError, match=f"got .*{next(iter(wrong.values()))}"):
+            protocols.named("cuhk03_single_shot", **wrong)
 
 
 def test_named():

@@ -42,7 +42,16 @@ def test_golden_values(places, precision, trapezoid):
 def random_case(rng, protocol):
     """A small case with many ties; junk, distractors and queries without a match are frequent."""
     people = rng.integers(1, 6)
-    if protocol == "all_vs_all":
+    if protocol.startswith("cuhk03"):  # often one set as both, as CUHK03 is tested
+        size = rng.integers(2, 20)
+        gallery = Labels(rng.integers(-1, people + 2, size), rng.integers(1, 3, size))
+        gallery.person_id[:2], gallery.camera_id[:2] = 1, (1, 2)
+        both = rng.random() < 0.5
+        shown = gallery.person_id > 0
+        query = Labels(gallery.person_id[shown], gallery.camera_id[shown])
+        if not both:
+            query = Labels(np.append(rng.integers(1, people + 2, 5), [1, 1]), np.append(rng.integers(1, 3, 5), [1, 2]))
+    elif protocol == "all_vs_all":
         size = rng.integers(1, 9)
         query = gallery = Labels(rng.integers(1, people + 1, size), rng.integers(-1, 3, size))
     else:
@@ -60,7 +69,7 @@ def random_case(rng, protocol):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("no_match", ["error", "skip", "count_as_miss"])
-@pytest.mark.parametrize("protocol", ["market1501", "single_shot", "all_vs_all"])
+@pytest.mark.parametrize("protocol", ["market1501", "cuhk03_new", "single_shot", "all_vs_all"])
 def test_agrees_with_loops(protocol, no_match, seed, monkeypatch):
     monkeypatch.setattr(ranking, "_BLOCK_BYTES", 1)
     rng, refused = np.random.default_rng(seed), 0
@@ -80,6 +89,158 @@ def test_agrees_with_loops(protocol, no_match, seed, monkeypatch):
         means = {name: values[found.counted].mean() for name, values in found.per_query.items()}
         assert means == pytest.approx(expected, abs=1e-12)
     assert refused < 95
+
+
+def listed_draws(protocol, query, gallery):
+    """All draws as the protocol makes them: (repeat, round, query, images)."""
+    draws = protocol.draw(query, gallery, protocol)
+    per_repeat = draws.rounds // protocol.repeats
+    for i in range(len(query.person_id)):
+        for numbers, images in draws.of(i):
+            yield from ((n // per_repeat, n, i, drawn) for n, drawn in zip(numbers, images, strict=True))
+
+
+DRAWING = [(name, "both") for name, p in protocols.PROTOCOLS.items() if p.draw]
+DRAWING += [("cuhk03_single_shot", "1"), ("cuhk03_single_shot", "2")]
+
+
+@pytest.mark.parametrize("no_match", ["error", "skip", "count_as_miss"])
+@pytest.mark.parametrize(("name", "probe_view"), DRAWING)
+def test_drawn_rankings_agree_with_loops(name, probe_view, no_match, monkeypatch):
+    monkeypatch.setattr(ranking, "_BLOCK_BYTES", 1)
+    rng, refused = np.random.default_rng(7), 0
+    for case in range(60):
+        distances, query, gallery = random_case(rng, name)
+        protocol = protocols.named(name, repeats=3, seed=case, probe_view=probe_view)
+        draws = list(listed_draws(protocol, query, gallery))
+        expected = oracles.drawn(distances, query, gallery, name, no_match, draws)
+        asked = query
+        if probe_view != "both":  # who is never asked needs no match
+            view = query.camera_id == int(probe_view)
+            asked = Labels(query.person_id[view], query.camera_id[view])
+        rows = distances[query.camera_id == int(probe_view)] if probe_view != "both" else distances
+        all_shot = oracles.ranking(rows, asked, gallery, name, no_match)
+        if expected is None or all_shot is None:
+            refused += 1
+            with pytest.raises(ValueError, match="right gallery image"):
+                ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
+            continue
+        found = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
+        means, deviation = expected
+        assert tuple(found.metrics) == schema.METRICS
+        assert found.metrics == pytest.approx(all_shot | means, abs=1e-12)
+        assert found.deviation == pytest.approx(deviation, abs=1e-12)
+        matched = [any(p == q and c != k for p, c in zip(*gallery, strict=True)) for q, k in zip(*asked, strict=True)]
+        assert found.queries_without_match == matched.count(False)
+        assert set(np.flatnonzero(found.counted)) == {
+            i for _, _, i, images in draws if no_match != "skip" or query.person_id[i] in gallery.person_id[images]
+        }
+    assert refused < 55
+
+
+@pytest.mark.parametrize(("name", "probe_view"), DRAWING)
+def test_draws_follow_the_rules(name, probe_view):
+    rng = np.random.default_rng(8)
+    for case in range(30):
+        _, query, gallery = random_case(rng, name)
+        protocol = protocols.named(name, repeats=2, seed=case, probe_view=probe_view)
+        asked = {}
+        for _, number, i, images in listed_draws(protocol, query, gallery):
+            asked.setdefault(number, []).append(i)
+            person, camera = query.person_id[i], query.camera_id[i]
+            allowed = [
+                j
+                for j, (p, c) in enumerate(zip(*gallery, strict=True))
+                if (p != -1 and c != camera) or (name == "cuhk03_torchreid" and p not in (-1, person))
+            ]
+            assert set(images) <= set(allowed) and len(set(images)) == len(images)
+            shown = [gallery.person_id[j] for j in images if gallery.person_id[j] > 0]
+            assert sorted(shown) == sorted({gallery.person_id[j] for j in allowed} - {0})  # everybody once
+            assert {j for j in allowed if gallery.person_id[j] == 0} <= set(images)
+        for queries in asked.values():
+            if name != "cuhk03_single_shot":
+                assert queries == list(range(len(query.person_id)))
+                continue
+            (view,) = {query.camera_id[i] for i in queries}
+            assert probe_view in ("both", str(view))
+            wanted = {p for p, c in zip(*query, strict=True) if c == view}
+            assert sorted(query.person_id[i] for i in queries) == sorted(wanted)
+        assert len(asked) == (4 if (name, probe_view) == ("cuhk03_single_shot", "both") else 2)
+
+
+def two_views():
+    """27 images of 8 people in two views, all as query and gallery; two images of person 2 have nothing to find."""
+    kept = ~np.isin(np.arange(32), [1, 6, 7, 12, 29])
+    both = Labels(np.repeat(np.arange(1, 9), 4)[kept], np.tile([1, 1, 2, 2], 8)[kept])
+    i = np.arange(27)
+    spread = (i[:, None] * 13 + i * 29 + i[:, None] * i * 5) % 101 + i / 100
+    return spread + np.where(both.person_id[:, None] == both.person_id, 0, 30), both
+
+
+@pytest.mark.parametrize(
+    ("name", "rank1", "rank5"),
+    [("cuhk03_torchreid", 0.44038, 0.88486), ("cuhk03_open_reid", 0.45509, 0.92761)],
+)
+def test_agrees_with_the_libraries_whose_names_the_protocols_carry(name, rank1, rank5):
+    """Their evaluators on these distances, with 20,000 draws in place of 10."""
+    distances, both = two_views()
+    protocol = protocols.named(name, repeats=1000)
+    found = ranking.evaluate(distances, both, both, protocol=protocol, no_match="skip")
+    assert found.metrics["mAP_precision"] == pytest.approx(0.48587644862877, abs=1e-12)
+    error = 5 / np.sqrt(1000)
+    assert found.metrics["rank1"] == pytest.approx(rank1, abs=error * found.deviation["rank1"])
+    assert found.metrics["rank5"] == pytest.approx(rank5, abs=error * found.deviation["rank5"])
+    assert (found.queries_without_match, set(found.deviation)) == (2, {"rank1", "rank5", "rank10", "rank20"})
+
+
+def test_single_shot_is_what_all_draws_give_on_average():
+    """Every probe against every choice of one image a person, counted out for rank 1 and the reciprocal rank."""
+    distances, both = two_views()
+    people = [p for p in range(1, 9) if p != 2]
+    expected = []
+    for person in people:
+        for view in (1, 2):
+            probes = np.flatnonzero((both.person_id == person) & (both.camera_id == view))
+            others = [np.flatnonzero((both.person_id == p) & (both.camera_id != view)) for p in range(1, 9)]
+            for probe in probes:
+                for own in others[person - 1]:
+                    before = [  # chances that the image drawn of each other person is nearer
+                        np.mean(distances[probe, images] < distances[probe, own])
+                        for p, images in enumerate(others, start=1)
+                        if p != person and images.size
+                    ]
+                    count = np.array([1.0])  # of people before
+                    for chance in before:
+                        count = np.convolve(count, [1 - chance, chance])
+                    share = 1 / (2 * len(people) * len(probes) * len(others[person - 1]))
+                    expected.append(share * np.array([count[0], count @ (1 / np.arange(1, len(count) + 1))]))
+    protocol = protocols.named("cuhk03_single_shot", repeats=1000)
+    found = ranking.evaluate(distances, both, both, protocol=protocol, no_match="skip")
+    for name, value in zip(("rank1", "mAP_precision"), sum(expected), strict=True):
+        assert found.metrics[name] == pytest.approx(value, abs=5 * found.deviation[name] / np.sqrt(1000))
+    assert found.metrics["mINP"] == found.metrics["mAP_precision"]
+    ways = [
+        ranking.evaluate(
+            distances, both, both, no_match="skip", protocol=protocols.named("cuhk03_single_shot", probe_view=view)
+        ).metrics
+        for view in ("1", "2", "both")
+    ]
+    assert all(ways[2][name] == pytest.approx((ways[0][name] + ways[1][name]) / 2) for name in ways[2])
+
+
+def test_draws_depend_on_the_seed_alone(monkeypatch):
+    distances, both = two_views()
+    for name in ("cuhk03_single_shot", "cuhk03_torchreid"):
+        first, other = (
+            ranking.evaluate(distances, both, both, no_match="skip", protocol=protocols.named(name, seed=seed))
+            for seed in (0, 1)
+        )
+        monkeypatch.setattr(ranking, "_BLOCK_BYTES", 1)
+        again = ranking.evaluate(distances, both, both, no_match="skip", protocol=protocols.named(name, seed=0))
+        np.testing.assert_equal(again, first)
+        assert other.metrics["rank1"] != first.metrics["rank1"]
+        once = protocols.named(name, repeats=1)
+        assert np.isnan(ranking.evaluate(distances, both, both, no_match="skip", protocol=once).deviation["rank1"])
 
 
 def test_many_queries_in_blocks(monkeypatch):
@@ -159,9 +320,9 @@ def test_equal_images_stand_in_the_order_of_the_gallery():
         assert found.first_rank.tolist() == [count] * 5
 
 
-@pytest.mark.parametrize("protocol", ["market1501", "single_shot", "all_vs_all"])
+@pytest.mark.parametrize("protocol", ["market1501", "single_shot", "all_vs_all", "cuhk03_single_shot"])
 def test_rank_list_is_a_stable_sort(protocol):
-    rng = np.random.default_rng(3)
+    rng, by_camera = np.random.default_rng(3), protocol in ("market1501", "cuhk03_single_shot")
     for _ in range(50):
         distances, query, gallery = random_case(rng, protocol)
         queries = rng.permutation(len(query.person_id))[:2]
@@ -173,7 +334,7 @@ def test_rank_list_is_a_stable_sort(protocol):
                 for g in np.argsort(distances[q], kind="stable")
                 if gallery.person_id[g] != -1
                 and not (protocol == "all_vs_all" and g == q)
-                and not (protocol == "market1501" and (gallery.person_id[g], gallery.camera_id[g]) == (person, camera))
+                and not (by_camera and (gallery.person_id[g], gallery.camera_id[g]) == (person, camera))
             ][:6]
             assert found.order[i].tolist() == order + [-1] * (6 - len(order))
             assert found.right[i, : len(order)].tolist() == (gallery.person_id[order] == person).tolist()
