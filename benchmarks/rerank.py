@@ -1,7 +1,8 @@
 """k-reciprocal re-ranking at the size of Market-1501: python benchmarks/rerank.py [--queries=N ...].
 
 Prints seconds (and CPU seconds, which count on a busy machine) beside those of numpy's product of all features with
-themselves in the same run, their ratio, and the peak memory of the whole process, features included. Features are random around a centre for each person.
+themselves in the same run, their ratio, and the peak memory of the whole process, features included. Features are
+random around a centre for each person.
 """
 
 import argparse

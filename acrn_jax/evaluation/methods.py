@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from acrn_jax.evaluation import fusion, kissme, protocols, ranking
+from acrn_jax.evaluation import bootstrap, fusion, kissme, protocols, ranking
 from acrn_jax.evaluation.ranking import Rows
 from acrn_jax.schema import METHODS, Labels
 
@@ -141,8 +141,5 @@ def paired_bootstrap(
         raise ValueError(
             f"A paired bootstrap wants two arrays [n] of the same queries, got {np.shape(a)} and {np.shape(b)}."
         )
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    generator = np.random.default_rng(seed)
-    means = [difference[generator.integers(0, difference.size, difference.size)].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(difference.mean()), float(low), float(high)
+    difference = np.subtract(a, b, dtype=np.float64)
+    return tuple(bootstrap.resample(difference[:, None], None, seed, resamples, level)[0])

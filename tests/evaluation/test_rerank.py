@@ -119,9 +119,9 @@ def test_refusals():
     x = np.random.default_rng(0).normal(size=(9, 4))
     with pytest.raises(ValueError, match=r"k1 is 20; with 9 images .* 1 to 8"):
         rerank.rerank(x[:4], x[4:])
-    with pytest.raises(ValueError, match="k2 is 10; .* 1 to 9"):
+    with pytest.raises(ValueError, match=r"k2 is 10; .* 1 to 9"):
         rerank.rerank(x[:4], x[4:], k1=3, k2=10)
-    with pytest.raises(ValueError, match="weight .* 1.5; it can be 0 to 1"):
+    with pytest.raises(ValueError, match=r"weight .* 1\.5; it can be 0 to 1"):
         rerank.rerank(x[:4], x[4:], k1=3, weight=1.5)
     with pytest.raises(ValueError, match=r"\[4, 4\] and \[5, 3\]"):
         rerank.rerank(x[:4], x[4:, :3], k1=3)
