@@ -117,15 +117,16 @@ def _matrix(content: memoryview, order: str, *, depth: int) -> Any:
         width = int(_numbers(*next(parts), order)[0])
         names = bytes(next(parts)[1])
         fields = [str(names[i : i + width].split(b"\0")[0], "ascii") for i in range(0, len(names), width)]
-        if len(set(fields)) != len(fields):
-            raise ValueError("a field comes twice")
+        if len(set(fields)) != len(fields) or (not fields and count > 1):
+            raise ValueError("structs without fields, or with one twice")
     elif kind != _CELL:
         raise ValueError(f"an array of class {kind}, which is neither numbers, text, cells nor a struct")
     values = [_matrix(part, order, depth=depth + 1) for part_kind, part in parts if part_kind == _MATRIX]
     if len(values) != count * len(fields):
         raise ValueError(f"{len(values)} values for an array {shape} of {len(fields)} fields")
     if kind == _STRUCT:
-        values = [dict(zip(fields, values[i * len(fields) :], strict=False)) for i in range(count)]
+        width = len(fields)
+        values = [dict(zip(fields, values[i * width : (i + 1) * width], strict=True)) for i in range(count)]
         if count == 1:
             return values[0]
     cells = np.empty(count, object)

@@ -1,4 +1,4 @@
-"""MSMT17: 4,101 people of fifteen cameras on a campus, in four months of weather; both releases, V1 and V2."""
+"""MSMT17: 4,101 people of fifteen cameras on a campus, on four days; both releases, V1 and V2."""
 
 import os
 import pathlib
