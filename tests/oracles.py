@@ -97,3 +97,21 @@ def attributes(probabilities, labels, thresholds):
     means = [np.mean(values) for values in (accuracy, precision, recall)]
     f1 = 2 * means[1] * means[2] / (means[1] + means[2]) if means[1] + means[2] else 0.0
     return each, [*means, f1]
+
+
+def thresholds(probabilities, labels, target):
+    """For each attribute the best score that any threshold reaches, and the thresholds that reach it."""
+    found = []
+    for a in range(labels.shape[1]):
+        pairs = [(float(p), y) for p, y in zip(probabilities[:, a], labels[:, a], strict=True) if y != -1]
+        scores = {}
+        for cut in sorted({-1.0, *(p for p, _ in pairs)}):
+            true, false = sum(y for p, y in pairs if p > cut), sum(1 - y for p, y in pairs if p > cut)
+            positives, negatives = sum(y for _, y in pairs), sum(1 - y for _, y in pairs)
+            if target == "mA" and positives and negatives:
+                scores[cut] = true / positives + (negatives - false) / negatives
+            elif target == "f1" and positives:
+                scores[cut] = 2 * true / (true + false + positives)
+        best = max(scores.values(), default=None)
+        found.append((best, [cut for cut, score in scores.items() if abs(score - best) < 1e-12]))
+    return found

@@ -1,9 +1,10 @@
 """How well attributes are recognised: mA per attribute, instance-based scores, people seen and not seen, consistency.
 
 Every corner case is decided here. Unknown labels (-1) are in no count. An attribute without a known positive or a
-known negative has mA NaN and is left out of the mean. The instance-based scores are over the images with at least one
-positive label; such an image with nothing predicted has accuracy, precision and recall 0. F1 is that of the mean
-precision and the mean recall, not a mean of F1s.
+known negative has mA NaN, is counted in `undefined` and left out of the mean (others give it half a point). The
+instance-based scores are over the images with at least one positive label, `images` of them (others let the rest count
+as 0); such an image with nothing predicted has accuracy, precision and recall 0. F1 is that of the mean precision and
+the mean recall, not a mean of F1s. Yes is what lies above the threshold; at the threshold it is no.
 
 Source: Li et al., "A Richly Annotated Dataset for Pedestrian Attribute Recognition", 2016, section 4.
 """
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from acrn_jax.schema import UNKNOWN
+
+TARGETS = ("mA", "f1")  # of `calibrate`
 
 
 class Recognition(NamedTuple):
@@ -65,22 +68,42 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, *, threshold: float 
     )
 
 
-def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Thresholds [A] with the best mA per attribute on validation data [N, A]; 0.5 where mA is undefined."""
+def calibrate(probabilities: np.ndarray, labels: np.ndarray, *, target: str = "mA") -> np.ndarray:
+    """Each attribute's best threshold on validation data, by trying every cut between two values that occur.
+
+    Args:
+      probabilities: [N, A] in [0, 1].
+      labels: [N, A] 1 yes, 0 no, -1 unknown.
+      target: "mA": the attribute's mA. "f1": its F1 over images, 2 TP / (2 TP + FP + FN); the instance-based F1 is of
+        all attributes together and cannot be raised one by one.
+
+    Returns:
+      [A], midway between two values, of equally good cuts the nearest to 0.5; from -0.5 to 0 where all is said to be
+      yes; 0.5 where the target is undefined (no positive, or for mA no negative).
+
+    Raises:
+      ValueError: as `evaluate`, or another target.
+    """
     probabilities, labels = _check(probabilities, labels)
+    if target not in TARGETS:
+        raise ValueError(f"Thresholds are chosen for {' or '.join(TARGETS)}, not for {target!r}.")
     thresholds = np.full(labels.shape[1], 0.5)
     for a in range(labels.shape[1]):
         known = labels[:, a] != UNKNOWN
-        value, yes = probabilities[known, a], labels[known, a] == 1
-        if not 0 < yes.sum() < len(yes):
+        yes = labels[known, a] == 1
+        positives, negatives = int(yes.sum()), int((~yes).sum())
+        if not positives or (target == "mA" and not negatives):
             continue
-        order = np.argsort(value)
-        value, yes = np.append(value[order], 1.0), yes[order]
-        # 2 mA - 1 where the first i + 1 are predicted no, the rest yes; cuts are possible between unlike values.
-        score = np.cumsum(np.where(yes, -1 / yes.sum(), 1 / (~yes).sum()))
-        score[:-1][value[:-2] == value[1:-1]] = -np.inf
-        best = int(np.argmax(score))
-        thresholds[a] = (value[best] + value[best + 1]) / 2
+        values, place = np.unique(probabilities[known, a].astype(np.float64), return_inverse=True)
+        true = positives - np.append(0, np.cumsum(np.bincount(place[yes], minlength=len(values))))
+        false = negatives - np.append(0, np.cumsum(np.bincount(place[~yes], minlength=len(values))))
+        if target == "mA":
+            score = true * negatives - false * positives  # rises with mA, and is exact
+        else:
+            score = 2 * true / (true + false + positives)
+        cuts = (np.append(-1, values) + np.append(values, 1)) / 2
+        best = cuts[score == score.max()]
+        thresholds[a] = best[np.argmin(np.abs(best - 0.5))]
     return thresholds
 
 

@@ -44,18 +44,37 @@ def test_nothing_defined_is_nan_not_a_score():
     assert (found.undefined, found.images) == (2, 0)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_calibrated_thresholds_are_the_best(seed):
-    rng = np.random.default_rng(seed)
-    labels, probabilities = rng.integers(-1, 2, (25, 3)), rng.random((25, 3)).round(1)
-    threshold = attributes.calibrate(probabilities, labels)
-    found = attributes.evaluate(probabilities, labels, threshold=threshold).attribute_mA
-    grid = [attributes.evaluate(probabilities, labels, threshold=t).attribute_mA for t in np.linspace(-0.05, 1.05, 23)]
-    np.testing.assert_allclose(found, np.max(grid, axis=0))
+@pytest.mark.parametrize("target", attributes.TARGETS)
+def test_calibrated_thresholds_are_the_best(target):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        labels = rng.integers(-1, 2, (rng.integers(1, 12), 3)) if rng.random() < 0.5 else rng.integers(0, 2, (9, 3))
+        probabilities = rng.random(labels.shape).round(rng.integers(0, 3)).astype(np.float32)
+        found = attributes.calibrate(probabilities, labels, target=target)
+        for a, (best, cuts) in enumerate(oracles.thresholds(probabilities, labels, target)):
+            if best is None:
+                assert found[a] == 0.5
+                continue
+            values = np.unique(probabilities[labels[:, a] != -1, a].astype(float))
+            cut = max([v for v in values if v <= found[a]], default=-1)  # says the same as the threshold
+            assert cut in cuts
+            ends = [(c, min([v for v in values if v > c], default=1)) for c in cuts]
+            assert abs(found[a] - 0.5) == pytest.approx(min(abs((low + high) / 2 - 0.5) for low, high in ends))
 
 
-def test_calibration_keeps_the_half_where_mA_is_undefined():
-    assert attributes.calibrate(np.full((2, 2), 0.3), np.array([[0, 1], [0, -1]])).tolist() == [0.5, 0.5]
+def test_neighbouring_floats_can_be_told_apart():
+    low = np.float32(0.3)
+    probabilities = np.array([[low], [np.nextafter(low, np.float32(1))]])
+    threshold = attributes.calibrate(probabilities, np.array([[0], [1]]))
+    assert attributes.evaluate(probabilities, np.array([[0], [1]]), threshold=threshold).mA == 1
+
+
+@pytest.mark.parametrize(("target", "expected"), [("mA", [0.5, 0.5]), ("f1", [0.5, -0.5])])
+def test_calibration_keeps_the_half_where_the_target_is_undefined(target, expected):
+    found = attributes.calibrate(np.full((2, 2), [0.3, 0.0]), np.array([[0, 1], [0, -1]]), target=target)
+    assert found.tolist() == expected  # f1 of attribute 1: all yes, although its probability is 0
+    with pytest.raises(ValueError, match="for mA or f1, not for 'recall'"):
+        attributes.calibrate(PROBABILITIES, LABELS, target="recall")
 
 
 def test_seen():
