@@ -1,19 +1,24 @@
 """Every config builds its net, objective and optimiser groups; wrong settings are refused before anything is read."""
 
+import hashlib
 import importlib
+import json
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from acrn_jax import build, runs
 from acrn_jax.train import optimizer, state
+from tests.fixtures import googlenet
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("__init__", "ablations", "baseline", "common", "small")
 CONFIGS = {path.stem: [None] for path in sorted((ROOT / "configs").glob("*.py")) if path.stem not in PARTS}
 CONFIGS |= {"mva_peta": ["paper", "small"], "demo": ["acrn", "attributes"], "acrn_peta": ["grid", "3dpes_4", "ilid"]}
+CONFIGS |= {"acrn_cuhk03": ["labeled_19"], "acrn_cuhk03_np": ["labeled"]}
 CASES = [(name, mode) for name, modes in CONFIGS.items() for mode in modes]
 NAMES = tuple(f"attribute{i}" for i in range(5))
 
@@ -64,6 +69,7 @@ def test_the_phases_are_the_papers():
         ({"data.dir": None}, "config.data.dir is not set"),
         ({"phases": ("reid", "sleep")}, "config.phases is 'sleep'; known: mva, identity, reid"),
         ({"model.name": "mva"}, "an attribute net has phases"),
+        ({"model.layout": "caffe"}, "known: ours, torchvision, slim"),
         ({"dtype": "float16"}, "known: float32, bfloat16"),
         ({"loss.distance": "manhattan"}, "known: squared_euclidean"),
         ({"reid.miner": "hardest"}, "config.reid.miner is 'hardest'"),
@@ -105,27 +111,86 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_starting_from_another_run(tmp_path, capsys):
+def test_starting_from_another_run(tmp_path):
     config = load("demo", "acrn")
     with config.unlocked():
         config.model.width, config.model.feature_dim, config.data.height, config.data.width = 0.0625, 4, 32, 16
     tx = optimizer.make({"scratch": {"kind": "sgd", "rate": 0.1}})
     with_classifier = build.net(config, people=3)
-    first = build.first_variables(config, with_classifier, None)
+    first, nothing = build.first_variables(config, with_classifier, None)
+    assert nothing is None
     saved = build.checkpoint.Checkpoints(tmp_path / "identity" / "checkpoints")
     saved.save(state.create(jax.tree.map(lambda x: x + 1, first), tx))
     saved.close()
-    found = build.first_variables(config, build.net(config, people=9), tmp_path / "identity")
+    found, report = build.first_variables(config, build.net(config, people=9), tmp_path / "identity")
     np.testing.assert_array_equal(
         found["params"]["stem0"]["conv"]["kernel"], first["params"]["stem0"]["conv"]["kernel"] + 1
     )
     np.testing.assert_array_equal(found["batch_stats"]["v3"]["pool"]["conv0"]["norm"]["mean"], 1)
     assert found["params"]["classifier"]["kernel"].shape == (4, 9)
-    assert "2 new (params/classifier/bias, params/classifier/kernel)" in capsys.readouterr().out
+    assert report["source"] == "run" and report["from"] == str(tmp_path / "identity")
+    assert report["new"] == {"classifier": ["params/classifier/bias", "params/classifier/kernel"]}
+    assert not report["dropped"] and "params/stem0/conv/kernel" in report["taken"]["stem0"]
+    _, report = build.first_variables(config, build.net(config), tmp_path / "identity")
+    assert report["dropped"] == {"classifier": ["params/classifier/bias", "params/classifier/kernel"]}
+    assert build.describe_start(report).endswith(" 0 new (none), 2 dropped (classifier).")
+    with pytest.raises(FileNotFoundError, match=f"name one of its phases: {tmp_path}/identity"):
+        build.first_variables(config, with_classifier, tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither a file of weights nor a phase"):
+        build.first_variables(config, with_classifier, tmp_path / "nowhere")
     with config.unlocked():
         config.model.width = 0.125
     with pytest.raises(ValueError, match="cannot start this net"):
         build.first_variables(config, build.net(config, people=3), tmp_path / "identity")
+
+
+def narrow_mva(**model):
+    config = load("demo", "attributes")
+    with config.unlocked():
+        config.model.update({"width": 0.0625, "branch_kernel": 3, "layout": "torchvision"} | model)
+        config.data.height, config.data.width = 48, 16
+    return config
+
+
+def test_starting_from_imagenet_weights(tmp_path, capsys):
+    file, config, arrays = tmp_path / "w.safetensors", narrow_mva(), googlenet.torchvision(0.0625)
+    safetensors.numpy.save_file({name: np.array(a, order="C") for name, a in arrays.items()}, file)
+    net = build.net(config, attributes=3)
+    drawn, _ = build.first_variables(config, net, None)
+    found, report = build.first_variables(config, net, str(file))
+    np.testing.assert_array_equal(
+        found["params"]["trunk"]["conv1"]["conv"]["kernel"], arrays["conv1.conv.weight"].transpose(2, 3, 1, 0)
+    )
+    for name in drawn["params"].keys() - {"trunk"}:
+        jax.tree.map(np.testing.assert_array_equal, found["params"][name], drawn["params"][name])
+    assert report["source"] == "torchvision" and report["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert list(report["taken"]) == ["trunk"] and len(report["taken"]["trunk"]) == 285
+    assert report["new"].keys() == {*drawn["params"], *drawn["batch_stats"]} - {"trunk"}
+    assert sorted(report["dropped"]["fc"]) == ["fc.bias", "fc.weight"]
+    for _ in range(2):  # the second time as when a killed run goes on before its first checkpoint
+        runs._note_start(tmp_path / "mva", report)
+        assert "(torchvision): 285 taken (trunk), " in capsys.readouterr().out
+        assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
+    (tmp_path / "mva" / "checkpoints" / "500").mkdir(parents=True)
+    runs._note_start(tmp_path / "mva", report | {"from": "another"})
+    assert not capsys.readouterr().out
+    assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
+    with pytest.raises(ValueError, match="fit the trunk of model mva alone; acrn starts from scratch"):
+        build.first_variables(load("demo", "acrn"), build.net(load("demo", "acrn"), people=3), str(file))
+    other = narrow_mva(layout="ours")
+    with pytest.raises(ValueError, match=r"Pass --config\.model\.layout=torchvision\."):
+        build.first_variables(other, build.net(other, attributes=3), str(file))
+
+
+def test_attributes_of_another_number_start_anew(tmp_path):
+    config = narrow_mva(views=())
+    first, _ = build.first_variables(config, build.net(config, attributes=3), None)
+    saved = build.checkpoint.Checkpoints(tmp_path / "mva" / "checkpoints")
+    saved.save(state.create(first, optimizer.make(dict.fromkeys(("trunk", "scratch"), {"kind": "sgd", "rate": 0.0}))))
+    saved.close()
+    for count, new in ((3, []), (4, ["attributes"])):
+        _, report = build.first_variables(config, build.net(config, attributes=count), tmp_path / "mva")
+        assert list(report["new"]) == new and not report["dropped"]
 
 
 def test_given_weights_must_name_every_attribute(tmp_path):

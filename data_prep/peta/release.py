@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
-from data_prep import reid
+from data_prep import matlab, reid
 
 
 class Subset(NamedTuple):
@@ -166,7 +165,7 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | os.PathLike) -> Table:
-    """PETA.mat (MATLAB 5), by the field's nested access path.
+    """PETA.mat (MATLAB 5).
 
     Raises:
       FileNotFoundError: no such file.
@@ -178,14 +177,14 @@ def read_table(path: str | os.PathLike) -> Table:
             f"No file {path}; put PETA.mat, which holds the official splits, into --raw_dir or give --peta_mat=FILE."
         )
     try:
-        peta = scipy.io.loadmat(path)["peta"][0][0]
-        data = np.asarray(peta[0], np.int64)
-        names = [str(peta[1][i, 0][0]) for i in range(len(peta[1]))]
+        peta = matlab.read(path, "peta")
+        data = np.asarray(peta["data"], np.int64)
+        names = [str(name) for name in peta["attribute"].ravel()]
         splits = [
-            {name: np.asarray(cell[0][0][0][k], np.int64)[:, 0] - 1 for k, name in enumerate(("train", "val", "test"))}
-            for cell in peta[3]
+            {name: np.asarray(cell[name], np.int64)[:, 0] - 1 for name in ("train", "val", "test")}
+            for cell in peta["partion_attribute"].ravel()
         ]
-    except Exception as error:  # scipy raises many kinds for a broken file
+    except Exception as error:  # a damaged file may hold anything in their place
         raise ValueError(f"{path} cannot be read as PETA.mat ({error}); take the original file again.") from error
     if data.ndim != 2 or data.shape[1] != 4 + len(names):
         raise ValueError(f"{path} has a table {data.shape} and {len(names)} attribute names; wanted is PETA.mat.")
