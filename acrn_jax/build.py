@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from acrn_jax.data import pipeline, sampler, source, transforms
 from acrn_jax.losses import objectives
 from acrn_jax.losses.attribute import class_weights
 from acrn_jax.losses.mining import MINERS
 from acrn_jax.losses.weights import initial_weights
-from acrn_jax.models import acrn, initialize, mva
+from acrn_jax.models import acrn, inception, initialize, mva, pretrained
 from acrn_jax.ops.distance import DISTANCES
 from acrn_jax.train import checkpoint, loop, optimizer, step
 from acrn_jax.train import state as states
@@ -56,6 +58,7 @@ def check(config: Any) -> None:
     lookup(step.WRAPPERS, config.parallel, "parallel")
     lookup(DTYPES, config.dtype, "dtype")
     lookup(REPRESENTATIONS, config.attributes.representation, "attributes.representation")
+    lookup(inception.LAYOUTS, config.model.layout, "model.layout")
     lookup(DISTANCES, config.loss.distance, "loss.distance")
     lookup(MINERS, config.reid.miner, "reid.miner")
     lookup(MINERS, config.loss.attribute_miner, "loss.attribute_miner")
@@ -189,7 +192,16 @@ def net(config: Any, *, attributes: int = 0, people: int | None = None, axis_nam
     m = config.model
     shared = {"axis_name": axis_name, "dtype": DTYPES[config.dtype], "width": m.width}
     if m.name == "mva":
-        return mva.MVA(attributes, views=tuple(m.views), branch_kernel=m.branch_kernel, dropout=m.dropout, **shared)
+        return mva.MVA(
+            attributes,
+            views=tuple(m.views),
+            branch_kernel=m.branch_kernel,
+            dropout=m.dropout,
+            layout=m.get("layout", "ours"),  # runs from before it was a key have none
+            mean=tuple(config.data.mean),
+            deviation=tuple(config.data.deviation),
+            **shared,
+        )
     return acrn.ACRN(
         people,
         feature_dim=m.feature_dim,
@@ -200,40 +212,74 @@ def net(config: Any, *, attributes: int = 0, people: int | None = None, axis_nam
     )
 
 
-def first_variables(config: Any, module: Any, init_from: str | Path | None) -> dict[str, Any]:
-    """Variables to start a phase from: drawn, or taken from another run's phase where names and shapes agree.
+def first_variables(
+    config: Any, module: Any, init_from: str | Path | None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Variables to start a phase from, and a report of where they come from (None if all are drawn).
 
-    Prints what was taken. The classifier stays new; anything else that the net needs and the run lacks is an error.
+    `init_from` is another run's phase, from which everything but the classifier must be had, or a file of ImageNet
+    weights for the trunk of MVA. Of attributes, the last layer is taken where its shape fits.
     """
     fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
     if not init_from:
-        return fresh
-    saved = checkpoint.load_any(Path(init_from) / "checkpoints")
-    found = {"params": saved["params"]["net"], "batch_stats": saved["batch_stats"]}
-    taken, own = [], []
-
-    def pick(path, leaf):
-        names = [entry.key for entry in path]
-        value: Any = found
-        for name in names:
-            value = value.get(name, {}) if isinstance(value, dict) else {}
-        if names[1] == "classifier":
-            own.append("/".join(names))
-            return leaf
-        if not isinstance(value, np.ndarray) or value.shape != leaf.shape:
-            shape = value.shape if isinstance(value, np.ndarray) else "nothing"
+        return fresh, None
+    own = traverse_util.flatten_dict(fresh, sep="/")
+    path, digest = Path(init_from), None
+    if path.is_file():
+        if config.model.name != "mva":
             raise ValueError(
-                f"{init_from} cannot start this net: {'/'.join(names)} wants {leaf.shape}, found {shape}; "
-                "use a run with the same config.model and image size."
+                f"config.init_from is the file {path}: ImageNet weights fit the trunk of model mva alone; "
+                f"{config.model.name} starts from scratch or from another run's phase (a folder)."
             )
-        taken.append("/".join(names))
-        return value
+        trunk = {name: leaf.shape for name, leaf in own.items() if _part(name) == "trunk"}
+        source, found, dropped = pretrained.load(path, trunk, layout=config.model.get("layout", "ours"))
+        new = own.keys() - found.keys()
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        source, found = "run", _saved(path)
+        new = {n for n in own if _part(n) == "classifier" or (_part(n) == "attributes" and n in found)}
+        new = {n for n in new if _part(n) == "classifier" or found[n].shape != own[n].shape}
+        for name in sorted(own.keys() - new):
+            shape = found[name].shape if name in found else "nothing"
+            if shape != own[name].shape:
+                raise ValueError(
+                    f"{init_from} cannot start this net: {name} wants {own[name].shape}, found {shape}; "
+                    "use a run with the same config.model and image size."
+                )
+        dropped = _by_part(found.keys() - own.keys())
+    taken = own.keys() - new
+    values = {name: found[name] if name in taken else leaf for name, leaf in own.items()}
+    report = {"from": str(init_from), "source": source, "sha256": digest}
+    report |= {"taken": _by_part(taken), "new": _by_part(new), "dropped": dropped}
+    return traverse_util.unflatten_dict(values, sep="/"), report
 
-    values = jax.tree_util.tree_map_with_path(pick, fresh)
-    print(
-        f"start from {init_from}: {len(taken)} arrays taken, {len(own)} new ({', '.join(own) or 'none'}).", flush=True
-    )
-    return values
+
+def describe_start(report: dict[str, Any]) -> str:
+    """One line about a report of `first_variables`."""
+    counts = []
+    for what in ("taken", "new", "dropped"):
+        names = report[what]
+        counts.append(f"{sum(map(len, names.values()))} {what} ({', '.join(names) or 'none'})")
+    return f"start from {report['from']} ({report['source']}): {', '.join(counts)}."
+
+
+def _saved(path):
+    """Variables of the newest checkpoint of a phase, by name."""
+    if not (path / "checkpoints").is_dir():
+        phases = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
+        known = f"name one of its phases: {', '.join(phases)}" if phases else "it wants a phase's folder (R/identity)"
+        raise FileNotFoundError(f"config.init_from is {path}, neither a file of weights nor a phase; {known}.")
+    saved = checkpoint.load_any(path / "checkpoints")
+    return traverse_util.flatten_dict({"params": saved["params"]["net"], "batch_stats": saved["batch_stats"]}, sep="/")
+
+
+def _part(name):
+    return name.split("/")[1]  # params/trunk/conv1/... is of the trunk
+
+
+def _by_part(names):
+    return {part: sorted(n for n in names if _part(n) == part) for part in sorted({_part(n) for n in names})}
 
 
 def train_phase(

@@ -27,11 +27,12 @@ from acrn_jax.evaluation import attributes as recognition
 from acrn_jax.evaluation import embed, methods, protocols, ranking
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.report import tables
+from acrn_jax.schema import METHODS
 
 # Keys that change neither the result nor what a workdir holds: they may differ when a run goes on.
 FREE = (
-    "attributes.from", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every",
-    "parallel", "save_every",
+    "attributes.from", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every", "mva.calibrate",
+    "mva.threshold", "parallel", "save_every",
 )  # fmt: skip
 PACKAGES = (
     "jax",
@@ -128,11 +129,14 @@ def _train_attributes(config, workdir):
     split = build.attribute_split(config)
     if not split.attribute_names:
         raise ValueError(f"{split.name} has no attribute labels; an attribute net needs some.")
-    claim(workdir, config)  # not before the data is there, so that a wrong path leaves nothing behind
+    _calibration_split(config, split)  # refuses before training
 
     def module(axis_name):
         return build.net(config, attributes=len(split.attribute_names), axis_name=axis_name)
 
+    variables, report = build.first_variables(config, module(None), config.init_from)
+    claim(workdir, config)  # not before data and weights are there, so that a wrong path leaves nothing behind
+    _note_start(workdir / "mva", report)
     build.train_phase(
         config,
         "mva",
@@ -140,7 +144,7 @@ def _train_attributes(config, workdir):
         split,
         columns={"attributes": split.attributes},
         objective=build.attribute_objective(config, split),
-        variables=build.first_variables(config, module(None), config.init_from),
+        variables=variables,
         module=module,
     )
     write_json(
@@ -173,6 +177,8 @@ def _train_reid(config, workdir):
         def module(axis_name, classify=classify):
             return build.net(config, people=len(people) if classify else None, axis_name=axis_name)
 
+        variables, report = build.first_variables(config, module(None), start)
+        _note_start(workdir / phase, report)
         build.train_phase(
             config,
             phase,
@@ -180,12 +186,20 @@ def _train_reid(config, workdir):
             split,
             columns=columns,
             objective=objective,
-            variables=build.first_variables(config, module(None), start),
+            variables=variables,
             module=module,
             attribute_weights=weights,
             attribute_names=names,
         )
         start = workdir / phase
+
+
+def _note_start(folder, report):
+    """Prints and stores (init.json) what a phase starts from, unless it has already begun."""
+    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+    if report and not begun:
+        print(build.describe_start(report), flush=True)
+        write_json(folder / "init.json", report)
 
 
 def _check_overlap(config, split):
@@ -286,79 +300,140 @@ def attribute_names(workdir: Path) -> list[str]:
     return _about(workdir)["attribute_names"]
 
 
-def recognise(workdir: Path, *, config: Any = None, split_name: str = "test") -> dict[str, Any]:
-    """Scores an attribute net on a split of its own data set and writes recognition.json."""
+def recognise(
+    workdir: Path, *, config: Any = None, split_name: str = "test", target: Any = None, out: Path | None = None
+) -> dict[str, Any]:
+    """Scores an attribute net on a split and writes recognition.json.
+
+    Args:
+      workdir: a trained attribute run.
+      config: its config; default: as stored.
+      split_name: of the data set to score.
+      target: config of another data set, of which the attributes that the net knows are scored; default: its own.
+      out: where recognition.json goes; default: the workdir.
+    """
     config = config or read_config(workdir)
-    names = attribute_names(workdir)
-    split = build.open_split(config, split_name)
-    trained_on = build.attribute_split(config)
-    probabilities = build.REPRESENTATIONS["probabilities"](
-        outputs(workdir, split, batch=config.evaluate.batch)["attribute_logits"]
-    )
-    threshold = config.mva.threshold
-    whole = recognition.evaluate(probabilities, split.attributes, threshold=threshold)
-    seen = recognition.seen(trained_on.person_id, split.person_id)
+    names, split = attribute_names(workdir), build.open_split(target or config, split_name)
+    common = [name for name in names if name in split.attribute_names]
+    if not common:
+        raise ValueError(
+            f"{split.name} labels none of the net's {len(names)} attributes ({', '.join(names[:5])} ...), but "
+            f"{', '.join(split.attribute_names[:5]) or 'none at all'}; name a data set that shares some."
+        )
+    known, labelled = [names.index(n) for n in common], [split.attribute_names.index(n) for n in common]
+    labels = split.attributes[:, labelled]
+
+    def probabilities(of):
+        return build.REPRESENTATIONS["probabilities"](
+            outputs(workdir, of, batch=config.evaluate.batch)["attribute_logits"]
+        )
+
+    threshold, calibrated = config.mva.threshold, {}
+    trained_on = None if target else build.attribute_split(config)
+    held = _calibration_split(config, trained_on)
+    if held:
+        goal = config.mva.calibrate
+        threshold = recognition.calibrate(probabilities(held), held.attributes, target=goal)[known]
+        calibrated = {"calibrated": {"target": goal, "split": held.name, "fingerprint": held.fingerprint}}
+    said = probabilities(split)[:, known]
 
     def summary(part):
         return {
             name: _number(getattr(part, name)) for name in ("mA", "accuracy", "precision", "recall", "f1", "images")
         }
 
+    whole = recognition.evaluate(said, labels, threshold=threshold)
     result = {
-        "dataset": f"{config.data.name}/{config.data.config}",
+        "dataset": split.name.rsplit("/", 1)[0],
+        "trained_on": f"{config.data.name}/{config.data.config}",
         "split": split_name,
         "fingerprint": split.fingerprint,
-        "threshold": threshold,
+        "threshold": threshold.tolist() if held else threshold,
+        **calibrated,
         "undefined": whole.undefined,
         **summary(whole),
         "attributes": [
             {"name": n, "mA": _number(m), "positives": int(p), "negatives": int(q)}
-            for n, m, p, q in zip(names, whole.attribute_mA, whole.positives, whole.negatives, strict=True)
+            for n, m, p, q in zip(common, whole.attribute_mA, whole.positives, whole.negatives, strict=True)
         ],
     }
-    for name, mask in (("seen", seen), ("unseen", ~seen)):
-        if mask.any():
-            result[name] = summary(
-                recognition.evaluate(probabilities[mask], split.attributes[mask], threshold=threshold)
-            )
+    if trained_on:  # person ids of another data set are other people
+        seen = recognition.seen(trained_on.person_id, split.person_id)
+        for name, mask in (("seen", seen), ("unseen", ~seen)):
+            if mask.any():
+                result[name] = summary(recognition.evaluate(said[mask], labels[mask], threshold=threshold))
     result |= _provenance(config)
-    write_json(workdir / "recognition.json", result)
+    write_json((out or workdir) / "recognition.json", result)
     print(tables.recognition_table(result), flush=True)
     return result
+
+
+def _calibration_split(config, trained_on=None):
+    """Images that `mva.calibrate` chooses thresholds on, or None; ValueError where the net was trained on them."""
+    if config.mva.get("calibrate", "none") == "none":
+        return None
+    build.lookup(dict.fromkeys(("none", *recognition.TARGETS)), config.mva.calibrate, "mva.calibrate")
+    held = build.open_split(config, "val")
+    shared = np.intersect1d(held.key, (trained_on or build.attribute_split(config)).key)
+    if shared.size:
+        raise ValueError(
+            f"config.mva.calibrate={config.mva.calibrate} chooses thresholds on {held.name}, but the net is trained on "
+            f"{shared.size} of its images; set mva.calibrate=none, or train with --config.data.train_split=train."
+        )
+    return held
 
 
 # Evaluation
 
 
 def evaluate(
-    workdir: Path, *, baseline: Path | None = None, tune: Path | None = None, data_dir: str | None = None
+    workdir: Path,
+    *,
+    baseline: Path | None = None,
+    tune: Path | None = None,
+    data_dir: str | None = None,
+    dataset: str | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Scores a run on query and gallery of its data set; writes results.json, rank_lists.json and thumbnails/.
+    """Scores a run on query and gallery; writes results.json, rank_lists.json, per_query.npz and thumbnails/.
 
     Args:
       workdir: an ACRN or ReIdCNN run (an attribute run is scored on its test split instead).
       baseline: the ReIdCNN run that belongs to an ACRN run; without it the rows with ReIdCNN are missing.
       tune: a ReIdCNN run that held people out, to choose the fusion factor on; default: the baseline, if it did.
       data_dir: where the prepared data is now; default: where the run was trained.
+      dataset: another data set "name/config" to score the run on; files then go to `folder_on(workdir, dataset)`.
+      settings: entries of config.evaluate for this time.
     """
     config = read_config(workdir)
+    config.evaluate.update(settings or {})
     if data_dir:
         config.data.dir = data_dir
+    target, out = _target(config, dataset), folder_on(workdir, dataset)
     if "mva" in config.phases:
-        return recognise(workdir, config=config)
-    query, gallery = (build.open_split(config, name) for name in ("query", "gallery"))
+        return recognise(workdir, config=config, target=target if dataset else None, out=out)
+    query, gallery = (build.open_split(target, name) for name in ("query", "gallery"))
     query = query.take(query.person_id > 0)
-    protocol = protocols.named(config.evaluate.protocol or query.protocol)
-    rows, extra = _methods(config, workdir, baseline, tune, query, gallery)
+    protocol = protocols.named(
+        config.evaluate.protocol or query.protocol,
+        repeats=config.evaluate.get("draws", 10),  # runs from before these were keys have none
+        seed=config.evaluate.get("draw_seed", 0),
+        probe_view=str(config.evaluate.get("probe_view", "both")),
+    )
+    rows, extra = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol)
     scored = {
         name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
         for name, r in rows.items()
     }
     main = scored["ACRN" if "ACRN" in scored else "ReIdCNN"]
-    runs = {"attributes": config.attributes["from"], "baseline": baseline}
+    runs = {"run": workdir if dataset else None, "attributes": config.attributes["from"], "baseline": baseline}
+    if protocol.options:
+        deviation = {n: {m: _number(v) for m, v in (result.deviation or {}).items()} for n, result in scored.items()}
+        extra |= {"protocol_options": protocol.options, "deviation": deviation}
     results = {
         "schema": 1,
-        "dataset": f"{config.data.name}/{config.data.config}",
+        "dataset": f"{target.data.name}/{target.data.config}",
+        "trained_on": f"{config.data.name}/{config.data.config}",
         "split": "query/gallery",
         "protocol": protocol.name,
         "no_match": config.evaluate.no_match,
@@ -367,53 +442,83 @@ def evaluate(
         "gallery": main.gallery,
         "queries_without_match": main.queries_without_match,
         "partial": bool(query.metadata.get("partial", False)),
-        "runs": {name: os.path.relpath(folder, workdir) for name, folder in runs.items() if folder},
+        "runs": {name: os.path.relpath(folder, out) for name, folder in runs.items() if folder},
         **extra,
         **_provenance(config),
         "fingerprint": hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode()).hexdigest(),
     }
-    _rank_lists(config, workdir, rows["ACRN" if "ACRN" in rows else "ReIdCNN"], query, gallery, protocol, main)
+    _rank_lists(config, out, rows["ACRN" if "ACRN" in rows else "ReIdCNN"], query, gallery, protocol, main)
     np.savez(
-        workdir / "per_query.npz",
+        out / "per_query.npz",
         key=query.key,
         **{f"{name}/{metric}": values for name, r in scored.items() for metric, values in r.per_query.items()},
     )
-    write_json(workdir / "results.json", results)
+    write_json(out / "results.json", results)
     return results
 
 
-def _methods(config, workdir, baseline, tune, query, gallery):
+def folder_on(workdir: Path, dataset: str | None) -> Path:
+    """Where `evaluate` writes: the workdir, or workdir/on_NAME_CONFIG for another data set."""
+    return workdir / f"on_{dataset.replace('/', '_')}" if dataset else workdir
+
+
+def _target(config, dataset):
+    """The config of the data set to score on."""
+    if not dataset:
+        return config
+    target = config.copy_and_resolve_references()
+    try:
+        target.data.name, target.data.config = dataset.split("/")
+    except ValueError as error:
+        raise ValueError(f"The data set to score on is {dataset!r}; write NAME/CONFIG: peta/reid_grid.") from error
+    return target
+
+
+def _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol):
     """(method -> rows of distances, entries for results.json)."""
     batch, distance = config.evaluate.batch, config.loss.distance
+    boxes = build.open_split(target, "multi_query") if protocol.name == "market1501_multi_query" else query
+
+    def averaged(values):
+        """A row for each query: its own, or the mean over its boxes."""
+        return values if boxes is query else protocols.multi_query(values, boxes.labels, query.labels)
 
     def features(folder, scale):
-        return methods.Features(*(outputs(folder, s, batch=batch)["feature"] for s in (query, gallery)), scale=scale)
+        asked, found = (outputs(folder, split, batch=batch)["feature"] for split in (boxes, gallery))
+        return methods.Features(averaged(asked), found, scale)
 
     scales = _scales(config, workdir)
     own = features(workdir, scales["feature"])
     if config.loss.kind == "classic":
         return {"ReIdCNN": methods.fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}
-    train, _ = build.reid_splits(config)
     shown = config.attributes.representation
-    predicted = {
-        name: predict_attributes(config, workdir, name) for name in (config.data.train_split, "query", "gallery")
-    }
+    predicted = {s: predict_attributes(target, out, s) for s in {"query", "gallery", boxes.name.split("/")[-1]}}
     names = predicted["query"].names
-    values = {
-        "train": predicted[config.data.train_split].of(train, shown),
-        "query": predicted["query"].of(query, shown),
-        "gallery": predicted["gallery"].of(gallery, shown),
-    }
-    attributes = methods.Attributes(
-        values["query"], values["gallery"], scales["attribute"], values["train"], train.labels
-    )
-    weights = learned_weights(config, workdir, names, values["train"])
+    asked, found = (predicted[split.name.split("/")[-1]].of(split, shown) for split in (boxes, gallery))
+    attributes = methods.Attributes(averaged(asked), found, scales["attribute"])
+    train, missing = None, {}
+    try:
+        people, _ = build.reid_splits(config)
+        predicted_train = predict_attributes(config, workdir, config.data.train_split)
+        train = predicted_train.of(people, shown)
+        attributes = attributes._replace(train=train, train_labels=people.labels)
+    except FileNotFoundError as error:
+        if target is config:
+            raise
+        predicted_train = None
+        missing["Attributes-KISSME"] = f"it is fitted on the run's training images: {error}"
+    weights = learned_weights(config, workdir, names, train)
     base, factor = None, None
     if baseline:
         theirs = read_config(baseline)
         _check_baseline(config, theirs, baseline)
         base = features(baseline, _scales(theirs, baseline)["feature"])
-        factor = _tuned_factor(config, tune or baseline, predicted, shown, scales, workdir)
+        if predicted_train:
+            factor = _tuned_factor(config, tune or baseline, predicted_train, shown, scales)
+        if factor is None:
+            missing["ReIdCNN+Attributes-tuned"] = "no run with people held out, and its images at hand, to choose on"
+    else:
+        missing |= {name: "no baseline" for name in METHODS if name.startswith("ReIdCNN")}
     rows = methods.rows(
         own,
         attributes,
@@ -435,6 +540,7 @@ def _methods(config, workdir, baseline, tune, query, gallery):
         "scales": scales,
         "tuned_factor": factor,
         "attributes_from": {**about, "mA": json.loads(file.read_text())["mA"] if file.exists() else None},
+        "missing": missing,
         **_weight_table(names, weights, query, gallery, predicted),
     }
     del extra["attributes_from"]["attribute_names"]
@@ -446,14 +552,19 @@ def _scales(config, workdir):
     return {name: float(value) for name, value in saved.items()}
 
 
-def learned_weights(config: Any, workdir: Path, names: tuple[str, ...], train: np.ndarray) -> np.ndarray:
-    """[A] the attribute weights w that a run's distances use."""
+def learned_weights(config: Any, workdir: Path, names: tuple[str, ...], train: np.ndarray | None) -> np.ndarray:
+    """[A] the attribute weights w that a run's distances use; form unit_mean wants training attributes [N, A]."""
     kind = config.loss.attribute_weights
     if kind != "learned":
         return np.ones(len(names), np.float32) if kind == "uniform" else build.given_weights(config, names)
     raw = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
     return np.asarray(
-        effective_weights(raw, form=config.loss.weight_form, attributes=train[:2000], distance=config.loss.distance)
+        effective_weights(
+            raw,
+            form=config.loss.weight_form,
+            attributes=None if train is None else train[:2000],
+            distance=config.loss.distance,
+        )
     )
 
 
@@ -470,7 +581,7 @@ def _check_baseline(config, theirs, folder):
         )
 
 
-def _tuned_factor(config, folder, predicted, shown, scales, workdir):
+def _tuned_factor(config, folder, predicted, shown, scales):
     """Factor chosen on people whom the ReIdCNN in `folder` did not train on, or None if it trained on all."""
     theirs = read_config(folder)
     theirs.data.dir = config.data.dir
@@ -479,7 +590,7 @@ def _tuned_factor(config, folder, predicted, shown, scales, workdir):
         return None
     factor, _ = methods.tune_factor(
         outputs(folder, held, batch=config.evaluate.batch)["feature"],
-        predicted[config.data.train_split].of(held, shown),
+        predicted.of(held, shown),
         held.labels,
         distance=config.loss.distance,
         feature_scale=_scales(theirs, folder)["feature"],

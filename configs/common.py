@@ -30,7 +30,8 @@ def get_config() -> config_dict.ConfigDict:
         "identity",
         "reid",
     )  # ("mva",) for an attribute net; ("reid",) with init_from to share an identity phase
-    c.init_from = config_dict.placeholder(str)  # folder of a phase (RUN/identity, RUN/mva) whose net to start from
+    c.init_from = config_dict.placeholder(str)  # folder of a phase (RUN/identity, RUN/mva) whose net to start from; or
+    # ImageNet weights for mva's trunk: torchvision's .pth or .safetensors, TF-slim's as .npz
     c.parallel = "jit"  # jit | pmap
     c.devices = 0  # how many to use, 0: all
     c.dtype = "float32"  # float32 | bfloat16, of the convolutions; losses and statistics stay float32
@@ -68,6 +69,7 @@ def get_config() -> config_dict.ConfigDict:
     c.model.residual_scale = 0.2  # acrn
     c.model.views = ("top", "middle", "bottom")  # mva: local views in use
     c.model.branch_kernel = 5  # mva: 5 as the paper draws it, 3 as the ImageNet weights in circulation have it
+    c.model.layout = "ours"  # mva: ours | torchvision | slim, poolings, padding and range of pixels as weights want
     c.model.dropout = 0.0  # mva, before the last layer
 
     c.attributes = config_dict.ConfigDict()
@@ -82,6 +84,7 @@ def get_config() -> config_dict.ConfigDict:
     c.mva.loss_weights = "wpal"  # wpal | deepmar | none
     c.mva.reduction = "sum"  # over attributes: sum | mean
     c.mva.threshold = 0.5  # of recognition
+    c.mva.calibrate = "none"  # none | mA | f1: each attribute's threshold is the best on split val instead
     c.mva.trunk = _sgd(1e-3, every_steps=30_000, factor=0.1)
     c.mva.scratch = _sgd(1e-2, every_steps=30_000, factor=0.1)
 
@@ -122,6 +125,9 @@ def get_config() -> config_dict.ConfigDict:
     c.evaluate = config_dict.ConfigDict()
     c.evaluate.protocol = config_dict.placeholder(str)  # none: the data set's own
     c.evaluate.no_match = "error"  # error | skip | count_as_miss
+    c.evaluate.draws = 10  # repeats of protocols that draw, cuhk03_*
+    c.evaluate.draw_seed = 0
+    c.evaluate.probe_view = "both"  # cuhk03_single_shot: 1 | 2 | both
     c.evaluate.batch = 128
     c.evaluate.tune_identities = 100  # people held out of the extra run that chooses ReIdCNN+Attributes-tuned's factor
     c.evaluate.kissme_ridge = 1e-3

@@ -3,8 +3,12 @@
 ./launch.sh prepare --dataset=peta --config_name=random_0 --raw_dir=PETA --data_dir=D
 ./launch.sh train --config=configs/mva_peta.py --workdir=M --config.data.dir=D
 
-Paper: mA 84.61, from ImageNet weights (`--config.init_from`). `mva_peta.py:small` is for CPUs: quarter width, 96 x 48,
-from scratch; see README for what it reaches.
+Paper: mA 84.61, from ImageNet weights:
+
+    --config.init_from=googlenet-1378be20.pth --config.model.branch_kernel=3 --config.model.layout=torchvision
+
+(README, "Pretrained trunk"; without, the trunk starts from scratch too). `mva_peta.py:small` is for CPUs: quarter
+width, 96 x 48, from scratch; see README for what it reaches.
 """
 
 from configs import common, small

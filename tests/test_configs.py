@@ -186,7 +186,7 @@ def test_attributes_of_another_number_start_anew(tmp_path):
     config = narrow_mva(views=())
     first, _ = build.first_variables(config, build.net(config, attributes=3), None)
     saved = build.checkpoint.Checkpoints(tmp_path / "mva" / "checkpoints")
-    saved.save(state.create(first, optimizer.make(dict.fromkeys(("trunk", "scratch"), {"kind": "sgd", "rate": 0.0}))))
+    saved.save(state.create(first, optimizer.make({g: {"kind": "sgd", "rate": 0.0} for g in ("trunk", "scratch")})))
     saved.close()
     for count, new in ((3, []), (4, ["attributes"])):
         _, report = build.first_variables(config, build.net(config, attributes=count), tmp_path / "mva")

@@ -5,7 +5,7 @@ All blocks take and give [B, H, W, C]; every convolution is followed by batch no
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -26,22 +26,42 @@ GOOGLENET = {
 POOL_BEFORE = ("3a", "4a", "5a")
 
 
+class Layout(NamedTuple):
+    """What Inception-v1 nets with one table of channels still do differently."""
+
+    padding: Any  # of the 7x7 convolution, as flax.linen.Conv takes it
+    pooling: str  # padding of the poolings of stride 2, as `max_pool` takes it
+    last_window: int  # of the pooling before 5a
+    signed_pixels: bool  # whether the net wants pixels in [-1, 1], whatever the images were normalised with
+
+
+LAYOUTS = {
+    "ours": Layout("SAME", "same", 3, False),  # as Szegedy et al. draw it
+    "torchvision": Layout(3, "ceil", 2, True),  # torchvision.models.googlenet with transform_input
+    "slim": Layout("SAME", "same", 2, True),  # TF-slim's inception_v1
+}
+
+
 def scaled(channels: int, width: float) -> int:
     """`channels` times the width multiplier, rounded to a multiple of 4, at least 4 (and unchanged at width 1)."""
     return channels if width == 1.0 else max(4, 4 * round(channels * width / 4))
 
 
-def max_pool(x, *, window: int = 3, stride: int = 2):
-    """Maximum over window x window places, zero-free "SAME" padding: [B, H, W, C] -> [B, ceil(H/s), ceil(W/s), C].
+def max_pool(x, *, window: int = 3, stride: int = 2, padding: str = "same"):
+    """Maximum over window x window places, without zeros at the edge: [B, H, W, C] -> [B, H', W', C].
+
+    Padding `same` gives H' = ceil(H / stride), overhanging on both sides; `ceil` gives ceil((H - window) / stride) + 1,
+    overhanging at the end alone (torch's ceil_mode). They differ for odd sizes.
 
     Taken as shifted slices, rows then columns: the gradient of XLA's reduce-window (select-and-scatter) is about 40 %
     of a training step on CPUs. Of tied maxima the gradient is shared out instead of going to the first.
     """
     for axis in (1, 2):
         size = x.shape[axis]
-        out = -(-size // stride)
-        before = max((out - 1) * stride + window - size, 0) // 2
-        after = max((out - 1) * stride + window - size - before, 0)
+        out = -(-size // stride) if padding == "same" else max(-(-(size - window) // stride), 0) + 1
+        overhang = max((out - 1) * stride + window - size, 0)
+        before = overhang // 2 if padding == "same" else 0
+        after = overhang - before
         pad = [(0, 0)] * 4
         pad[axis] = (before, after)
         padded = jnp.pad(x, pad, constant_values=-jnp.inf) if before or after else x
@@ -63,6 +83,7 @@ class ConvNorm(nn.Module):
     linear: bool = False
     axis_name: str | None = None  # pmap axis over which batch statistics are taken
     dtype: Any = jnp.float32
+    padding: Any = "SAME"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -70,6 +91,7 @@ class ConvNorm(nn.Module):
             self.features,
             (self.kernel, self.kernel),
             strides=self.stride,
+            padding=self.padding,
             use_bias=False,
             dtype=self.dtype,
             name="conv",
@@ -190,23 +212,26 @@ class GoogLeNet(nn.Module):
     """Inception-v1 with batch normalisation, without classifier.
 
     Returns the maps after the first 7x7 convolution [B, H/2, W/2, 64 w] and after block 5b [B, H/32, W/32, 1024 w].
+    `layout` is an entry of `LAYOUTS`; whoever calls brings the pixels into its range.
     """
 
     width: float = 1.0
     branch_kernel: int = 5
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    layout: str = "ours"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
-        first = conv(scaled(64, self.width), 7, 2, name="conv1")(x, train=train)
-        x = max_pool(first)
+        layout = LAYOUTS[self.layout]
+        first = conv(scaled(64, self.width), 7, 2, padding=layout.padding, name="conv1")(x, train=train)
+        x = max_pool(first, padding=layout.pooling)
         x = conv(scaled(64, self.width), 1, name="conv2")(x, train=train)
         x = conv(scaled(192, self.width), 3, name="conv3")(x, train=train)
         for name, channels in GOOGLENET.items():
             if name in POOL_BEFORE:
-                x = max_pool(x)
+                x = max_pool(x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
             channels = [scaled(c, self.width) for c in channels]
             x = Inception(channels, conv, self.branch_kernel, name=f"inception{name}")(x, train=train)
         return first, x

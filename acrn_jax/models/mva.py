@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from acrn_jax.models.inception import ConvNorm, GoogLeNet, scaled
+from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, scaled
 from acrn_jax.schema import Outputs
 
 VIEWS = ("top", "middle", "bottom")
@@ -62,6 +62,9 @@ class MVA(nn.Module):
     | bands | three of the first convolution's map | 38 x 112 x 64 each |
     | local view (each) | 3x3 64, 3x3 96, residual 128 and 192 (stride 2), average, dense 200, batch norm, ReLU | 200 |
     | head | concat 1200, dense 2048, batch norm, ReLU, dense A | A |
+
+    `layout` names where the trunk's ImageNet weights come from. If that net wants pixels in [-1, 1], they are brought
+    there from the images' own normalisation by `mean` and `deviation` (of pixels in [0, 1]).
     """
 
     num_attributes: int
@@ -71,14 +74,19 @@ class MVA(nn.Module):
     dropout: float = 0.0
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    layout: str = "ours"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     @nn.compact
     def __call__(self, images, *, train: bool) -> Outputs:
+        if LAYOUTS[self.layout].signed_pixels:
+            images = 2 * (images * jnp.array(self.deviation) + jnp.array(self.mean)) - 1
         conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         normalise = functools.partial(
             nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype
         )
-        first, x = GoogLeNet(self.width, self.branch_kernel, self.axis_name, self.dtype, name="trunk")(
+        first, x = GoogLeNet(self.width, self.branch_kernel, self.axis_name, self.dtype, self.layout, name="trunk")(
             images.astype(self.dtype), train=train
         )
         parts = [nn.Dense(scaled(600, self.width), dtype=self.dtype, name="global_dense")(jnp.mean(x, axis=(1, 2)))]
