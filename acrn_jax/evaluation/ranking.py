@@ -1,8 +1,8 @@
 """Exact ranking without sorting the gallery: both average precisions, CMC and mINP under a named protocol.
 
 A right gallery image's rank is 1 + the number of images that stand before it: those nearer, and those equally near
-with a lower index, which is what a stable sort of the distances gives. Queries come in blocks, so memory does not grow
-with Q.
+with a lower index, which is what a stable sort of the distances gives. Queries come in blocks, and a large gallery in
+parts, so memory grows with neither.
 
 Over the ranks r_1 < ... < r_n of a query's right images (golden values in tests/evaluation/test_ranking.py):
 
@@ -19,9 +19,9 @@ Outlook", 2021, section 4.2.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,16 @@ Rows = Callable[[slice | np.ndarray], np.ndarray]
 NoMatch = Literal["error", "skip", "count_as_miss"]
 NO_RANK = np.iinfo(np.int64).max  # of a query without a right image: beyond every k
 _BLOCK_BYTES = 1 << 25  # of one float32 block of distances
+_WIDTH = 1 << 15  # gallery images in a part; galleries of up to twice as many are ranked whole
+
+
+class Tiles(NamedTuple):
+    """Distances that can be had for a part of the gallery; called with queries alone, they are `Rows`."""
+
+    tile: Callable[[slice | np.ndarray, slice | np.ndarray], np.ndarray]  # queries, gallery -> a fresh float [q, g]
+
+    def __call__(self, index: slice | np.ndarray) -> np.ndarray:
+        return self.tile(index, slice(None))
 
 
 class Result(NamedTuple):
@@ -88,24 +98,26 @@ def evaluate(
     scores = {name: np.zeros(total) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
     first_rank, kept = np.full(total, NO_RANK), gallery.person_id != JUNK
     draws = protocol.draw(query, gallery, protocol) if protocol.draw else None
-    asked, drawn = draws.asked if draws else np.ones(total, bool), []
-    for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match, asked):
-        if draws:
-            for i in range(total)[block]:
-                drawn += [
-                    (np.full_like(number, i), number, _drawn_ranks(matrix[i - block.start], query, gallery, i, images))
-                    for number, images in draws.of(i)
-                ]
-        rows, columns = rows[~left_out], columns[~left_out]  # of right images
+    asked, drawn, everything = draws.asked if draws else np.ones(total, bool), [], np.arange(len(kept))
+
+    def whole():
+        for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match, asked):
+            if draws:
+                for i in range(total)[block]:
+                    row = matrix[i - block.start]
+                    drawn.extend(
+                        (np.full_like(number, i), number, _drawn_ranks(row, query, gallery, i, images))
+                        for number, images in draws.of(i)
+                    )
+            rows, columns = rows[~left_out], columns[~left_out]  # of right images
+            right = [(matrix[rows[q.start] - block.start], columns[q]) for q in _by_query(rows)]
+            yield rows, [np.sort(1 + _before(row, kept, everything, row[own], own, own=1)) for row, own in right]
+
+    wide = isinstance(distances, Tiles) and len(kept) > 2 * _WIDTH and not draws
+    for rows, ranks_of in _in_parts(distances, query, gallery, protocol, no_match) if wide else whole():
         if not rows.size:
             continue
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))  # [n] where a query's right images begin
-        rank = np.concatenate(
-            [
-                _ranks(matrix[right_rows[0] - block.start], right, kept)
-                for right_rows, right in zip(np.split(rows, starts[1:]), np.split(columns, starts[1:]), strict=True)
-            ]
-        )
+        rank, starts = np.concatenate(ranks_of), np.array([part.start for part in _by_query(rows)])
         count = np.diff(starts, append=len(rows))
         nth = np.arange(len(rows)) - np.repeat(starts, count) + 1  # 1, 2, ... within a query
         before = np.where(rank == 1, 1.0, (nth - 1) / np.maximum(rank - 1, 1))
@@ -189,16 +201,75 @@ def _blocks(
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     if no_match == "error":
         _check_matches(query, gallery, protocol, pairs, blocks, asked)
-    with futures.ThreadPoolExecutor(1) as beside:  # the next block's matrix product runs beside the ranking of this one
-        pending = beside.submit(_rows, distances, blocks[0], width)
-        for block, following in itertools.zip_longest(blocks, blocks[1:]):
-            rows, columns = pairs(block)
-            left_out = protocol.left_out(query, gallery, rows, columns)
-            matrix = pending.result()
-            if following:
-                pending = beside.submit(_rows, distances, following, width)
-            matrix[rows[left_out] - block.start, columns[left_out]] = np.inf
-            yield block, rows, columns, left_out, matrix
+    matrices = ahead(lambda block: _rows(distances, block, width), blocks)
+    for block, matrix in zip(blocks, matrices, strict=True):
+        rows, columns = pairs(block)
+        left_out = protocol.left_out(query, gallery, rows, columns)
+        matrix[rows[left_out] - block.start, columns[left_out]] = np.inf
+        yield block, rows, columns, left_out, matrix
+
+
+def _in_parts(
+    distances: Tiles, query: Labels, gallery: Labels, protocol: protocols.Protocol, no_match: NoMatch
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Yields queries of right images [n], ranks of each query's right images; the gallery comes in parts.
+
+    For a block of queries, first come all gallery images of the people whom it shows, then the parts, less those: what
+    others are compared with is there from the start, and no distance is counted in two computations of it.
+    """
+    total, width, kept = len(query.person_id), len(gallery.person_id), gallery.person_id != JUNK
+    pairs = protocols.same_person(query, gallery)
+
+    def split(block):  # until the distances of all images of all its people are few
+        size, shown = block.stop - block.start, np.unique(pairs(block)[1])
+        if size <= 16 or 4 * size * len(shown) <= _BLOCK_BYTES:
+            return [(block, shown)]
+        middle = block.start + size // 2
+        return split(slice(block.start, middle)) + split(slice(middle, block.stop))
+
+    step = max(16, _BLOCK_BYTES // (4 * _WIDTH))
+    blocks = [part for start in range(0, total, step) for part in split(slice(start, min(start + step, total)))]
+    parts = [np.arange(start, min(start + _WIDTH, width)) for start in range(0, width, _WIDTH)]
+    if no_match == "error":
+        _check_matches(query, gallery, protocol, pairs, [block for block, _ in blocks], np.ones(total, bool))
+    jobs = ((block, part) for block, shown in blocks for part in (shown, *(slice(p[0], p[-1] + 1) for p in parts)))
+    tiles = ahead(lambda job: _rows(distances, job[0], width, job[1]), jobs)
+    for block, shown in blocks:
+        rows, columns = pairs(block)
+        left_out = protocol.left_out(query, gallery, rows, columns)
+        matrix, place = next(tiles), np.searchsorted(shown, columns)
+        matrix[rows[left_out] - block.start, place[left_out]] = np.inf
+        rows, columns, place = rows[~left_out], columns[~left_out], place[~left_out]
+        wanted, rank = matrix[rows - block.start, place], np.ones(len(rows), np.int64)
+        for number, part in enumerate((shown, *parts)):
+            free = kept[part]
+            if number:
+                matrix = next(tiles)
+                free &= ~np.isin(part, shown, assume_unique=True)
+            for q in _by_query(rows):
+                row = matrix[rows[q.start] - block.start]
+                rank[q] += _before(row, free, part, wanted[q], columns[q], own=int(not number))
+        yield rows, [np.sort(rank[q]) for q in _by_query(rows)]
+
+
+def _by_query(rows: np.ndarray) -> list[slice]:
+    """Where each query's entries lie in ascending queries [n]."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1)).tolist()
+    return [slice(*ends) for ends in itertools.pairwise([*starts, len(rows)])]
+
+
+def ahead(compute: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+    """Yields compute(job) for each job; the next one is computed beside the work on this one."""
+    with futures.ThreadPoolExecutor(1) as beside:
+        pending = None
+        for job in jobs:
+            result = pending.result() if pending else None
+            following = beside.submit(compute, job)
+            if pending:
+                yield result
+            pending = following
+        if pending:
+            yield pending.result()
 
 
 def _check_matches(
@@ -218,9 +289,15 @@ def _check_matches(
         )
 
 
-def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -> np.ndarray:
-    """Distances of some queries [q, G], finite, in an array that the caller may overwrite."""
-    matrix = np.asarray(distances(index) if callable(distances) else distances[index])
+def _rows(
+    distances: np.ndarray | Rows, index: slice | np.ndarray, width: int, columns: slice | np.ndarray | None = None
+) -> np.ndarray:
+    """Distances of some queries [q, G], or of some gallery images [q, g], finite, in an array free to overwrite."""
+    if columns is not None and isinstance(distances, Tiles):
+        matrix = np.asarray(distances.tile(index, columns))
+        width = columns.stop - columns.start if isinstance(columns, slice) else len(columns)
+    else:
+        matrix = np.asarray(distances(index) if callable(distances) else distances[index])
     wanted = index.stop - index.start if isinstance(index, slice) else len(index)
     if matrix.shape != (wanted, width):
         raise ValueError(f"Distances of {wanted} queries are {list(matrix.shape)}; {[wanted, width]} is wanted.")
@@ -230,6 +307,8 @@ def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -
     if suspicious and not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         row = row + index.start if isinstance(index, slice) else index[row]
+        if columns is not None:
+            column = column + columns.start if isinstance(columns, slice) else columns[column]
         raise ValueError(
             f"The distance of query {row} and gallery image {column} is NaN or infinite; are all features finite?"
         )
@@ -237,15 +316,20 @@ def _rows(distances: np.ndarray | Rows, index: slice | np.ndarray, width: int) -
     return matrix.astype(np.result_type(matrix, np.float32), copy=not fresh)
 
 
-def _ranks(row: np.ndarray, right: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Ranks [n], ascending, of gallery images `right` [n], ascending, in a row of distances [G] where `kept` [G]."""
-    near = np.flatnonzero((row <= row[right].max()) & kept)  # only these can stand before one of them
-    values, places = row[near], np.searchsorted(near, right)
-    wanted, ordered = values[places], np.sort(values)  # sorting few bare values is quicker than a count for each
-    rank = np.searchsorted(ordered, wanted) + 1
-    for i in np.flatnonzero(np.searchsorted(ordered, wanted, side="right") > rank):  # ties: the index decides
-        rank[i] += np.count_nonzero(values[: places[i]] == wanted[i])
-    return np.sort(rank)
+def _before(
+    row: np.ndarray, kept: np.ndarray, columns: np.ndarray, wanted: np.ndarray, right: np.ndarray, *, own: int
+) -> np.ndarray:
+    """How many gallery images `columns` [g], ascending, of distances `row` [g], where `kept`, stand before others.
+
+    The others are gallery images `right` [n] of distances `wanted` [n], themselves among the columns (`own` 1) or not.
+    """
+    near = np.flatnonzero((row <= wanted.max()) & kept)  # only these can stand before one of them
+    values = row[near]
+    ordered = np.sort(values)  # sorting few bare values is quicker than a count for each
+    before = np.searchsorted(ordered, wanted)
+    for i in np.flatnonzero(np.searchsorted(ordered, wanted, side="right") > before + own):  # ties: the index decides
+        before[i] += np.count_nonzero(values[: np.searchsorted(columns[near], right[i])] == wanted[i])
+    return before
 
 
 def _drawn_ranks(row: np.ndarray, query: Labels, gallery: Labels, i: int, images: np.ndarray) -> np.ndarray:

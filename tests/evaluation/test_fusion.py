@@ -48,6 +48,33 @@ def test_equal_rows_have_equal_distances(name):
         assert len(np.unique(found[0])) == 3
 
 
+@pytest.mark.parametrize("name", [*fusion.DISTANCES, "mahalanobis"])
+def test_tiles_of_a_mapped_file_in_any_type_without_a_copy(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(fusion, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(fusion, "_PART", 8)
+    query, gallery = data()
+    gallery[[30, 17, 9]] = gallery[3]
+    metric = np.diag(np.arange(33) - 9.0)
+
+    def made(values):
+        if name == "mahalanobis":
+            return fusion.mahalanobis_rows(query, values, metric)
+        return fusion.distance_rows(name, query, values)
+
+    whole = made(gallery.astype(np.float32))(slice(0, 7))
+    for dtype, tolerance in ((np.float32, 1e-5), (np.float64, 1e-5), (np.float16, 5e-3)):
+        np.save(tmp_path / "gallery.npy", gallery.astype(dtype))
+        mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+        rows = made(mapped)
+        scale = np.abs(whole).max()
+        np.testing.assert_allclose(rows(slice(0, 7)), whole, atol=tolerance * scale)
+        parts = [rows.tile(slice(0, 7), columns) for columns in (np.arange(5), slice(5, 20), np.arange(20, 41))]
+        joined = np.concatenate(parts, axis=1)
+        np.testing.assert_allclose(joined, whole, atol=tolerance * scale)
+        assert np.array_equal(joined[:, [30, 17, 9]], joined[:, [3, 3, 3]])
+        assert rows.tile(slice(0, 7), np.arange(0)).shape == (7, 0)
+
+
 def test_mahalanobis_is_the_quadratic_form():
     query, gallery = (values + 100 for values in data())
     matrix = np.random.default_rng(1).normal(size=(33, 33))

@@ -261,6 +261,49 @@ def test_many_queries_in_blocks(monkeypatch):
     assert whole.metrics == pytest.approx(oracles.ranking(distances, query, gallery, "market1501", "skip"))
 
 
+@pytest.mark.parametrize("protocol", ["market1501", "single_shot", "all_vs_all"])
+def test_a_gallery_in_parts_agrees_with_loops(protocol, monkeypatch):
+    """With ties on a grid and repeated images, in this part and in others."""
+    rng = np.random.default_rng(5)
+    monkeypatch.setattr(ranking, "_BLOCK_BYTES", 64)
+    for case in range(150):
+        monkeypatch.setattr(ranking, "_WIDTH", int(rng.integers(1, 9)))
+        _, query, gallery = random_case(rng, protocol)
+        q, g = len(query.person_id), len(gallery.person_id)
+        features = rng.normal(size=(g, 5))[rng.integers(0, g, g)] if case % 2 else rng.integers(0, 2, (g, 5))
+        asked = features if protocol == "all_vs_all" else np.concatenate([features[:1], rng.integers(0, 2, (q - 1, 5))])
+        rows = fusion.squared_euclidean_rows(asked, features)
+        if case % 3 == 0:
+            rows = fusion.weighted_sum((0.5, rows), (1.0, fusion.euclidean_rows(asked, features)))
+        expected = oracles.ranking(rows(slice(0, q)), query, gallery, protocol, "count_as_miss")
+        found = ranking.evaluate(
+            rows, query, gallery, protocol=protocols.named(protocol), no_match="count_as_miss", ranks=(1, 5, 10, 20)
+        )
+        assert found.metrics == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_gallery_in_parts_is_asked_for_each_distance_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    query, gallery = (Labels(rng.integers(1, 9, n), rng.integers(0, 3, n)) for n in (60, 70))
+    distances, asked = rng.normal(size=(60, 70)), np.zeros((60, 70), int)
+    monkeypatch.setattr(ranking, "_WIDTH", 10)
+
+    def tile(index, columns):
+        if isinstance(columns, slice):
+            asked[index, columns] += 1
+        return distances[index][:, columns].copy()
+
+    found = ranking.evaluate(ranking.Tiles(tile), query, gallery, protocol=protocols.MARKET1501)
+    assert np.all(asked == 1)
+    np.testing.assert_equal(found, ranking.evaluate(distances, query, gallery, protocol=protocols.MARKET1501))
+    distances[40, 50] = np.nan
+    with pytest.raises(ValueError, match="query 40 and gallery image 50 is NaN"):
+        ranking.evaluate(ranking.Tiles(tile), query, gallery, protocol=protocols.MARKET1501)
+    with pytest.raises(ValueError, match=r"queries have no right gallery image"):
+        alone = query._replace(person_id=query.person_id + 50)
+        ranking.evaluate(ranking.Tiles(tile), alone, gallery, protocol=protocols.MARKET1501)
+
+
 def test_counts_queries_without_match():
     query, gallery = (
         labels([1, 7, 2], [0, 0, 0]),
