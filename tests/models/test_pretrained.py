@@ -70,7 +70,7 @@ def test_the_full_net_of_torchvision_fits(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["ours", "torchvision", "slim"])
-@pytest.mark.parametrize("height, width", [(65, 43)])  # odd on the way down, where the layouts differ
+@pytest.mark.parametrize("height, width", [(66, 43)])  # even, then odd on the way down, where the layouts differ
 def test_forward_is_that_of_the_source_net(tmp_path, layout, height, width):
     if layout == "slim":
         arrays = googlenet.slim(WIDTH)
