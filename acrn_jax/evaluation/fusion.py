@@ -10,7 +10,8 @@ numpy multiplies the matrices on CPUs; `device_rows` does it on accelerators, or
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,52 @@ def distance_rows(name: str, query: np.ndarray, gallery: np.ndarray) -> Tiles:
     if name not in DISTANCES:
         raise ValueError(f"There is no distance {name!r}; choose one of {', '.join(DISTANCES)}.")
     return DISTANCES[name](query, gallery)
+
+
+def device_rows(name: str, query: np.ndarray, gallery: np.ndarray, *, devices: Sequence[Any] | None = None) -> Rows:
+    """As `distance_rows`, computed by jax: the gallery lies spread over the devices, and each has its columns.
+
+    For accelerators, and where there are several of them; on the CPU `distance_rows` is the quicker one.
+
+    Args:
+      name: key of DISTANCES.
+      query: [Q, D].
+      gallery: [G, D], may be memory-mapped; as float32 it must fit into the devices' memory together.
+      devices: default all of jax.devices().
+    """
+    import jax  # here, so that ranking on the CPU does not wait for it
+
+    from acrn_jax.ops import distance
+
+    if name not in DISTANCES:
+        raise ValueError(f"There is no distance {name!r}; choose one of {', '.join(DISTANCES)}.")
+    query, gallery = _check(query, gallery)
+    if name == "cosine":
+        _lengths(query, "query"), _lengths(gallery, "gallery")
+    mesh = jax.sharding.Mesh(np.array(devices or jax.devices()), ("gallery",))
+    by_row, by_column = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in (("gallery",), (None, "gallery"))
+    )
+    size = -(-len(gallery) // mesh.size) * mesh.size  # a multiple: the last row fills up
+
+    def part(index):
+        start, stop, _ = index[0].indices(size)
+        return gallery[np.minimum(np.arange(start, stop), len(gallery) - 1)].astype(np.float32)
+
+    spread = jax.make_array_from_callback((size, gallery.shape[1]), by_row, part)
+    pairwise = jax.jit(functools.partial(distance.pairwise, kind=name), out_shardings=by_column)
+    copies, firsts = _repeated(gallery)
+
+    def rows(index):
+        asked = query[index]
+        filled = np.zeros((1 << (len(asked) - 1).bit_length(), query.shape[1]), np.float32)  # few sizes to compile
+        filled[: len(asked)] = asked
+        matrix = np.array(np.asarray(pairwise(filled, spread))[: len(asked), : len(gallery)])
+        matrix[:, copies] = matrix[:, firsts]
+        return matrix
+
+    return rows
 
 
 def mahalanobis_rows(query: np.ndarray, gallery: np.ndarray, matrix: np.ndarray) -> Tiles:

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from scipy.spatial import distance
@@ -75,6 +76,20 @@ def test_tiles_of_a_mapped_file_in_any_type_without_a_copy(name, tmp_path, monke
         assert rows.tile(slice(0, 7), np.arange(0)).shape == (7, 0)
 
 
+@pytest.mark.parametrize("name", fusion.DISTANCES)
+@pytest.mark.parametrize("images", [5, 41])
+def test_devices_agree_with_numpy(name, images):
+    query, gallery = data()
+    gallery = gallery[:images]
+    gallery[[4, 2]] = gallery[1]
+    for devices in (None, jax.devices()[:1]):  # all eight
+        rows = fusion.device_rows(name, query, gallery, devices=devices)
+        for index in BLOCKS:
+            found = rows(index)
+            np.testing.assert_allclose(found, fusion.distance_rows(name, query, gallery)(index), rtol=1e-4, atol=1e-5)
+            assert found.flags.writeable and np.array_equal(found[:, [4, 2]], found[:, [1, 1]])
+
+
 def test_mahalanobis_is_the_quadratic_form():
     query, gallery = (values + 100 for values in data())
     matrix = np.random.default_rng(1).normal(size=(33, 33))
@@ -102,6 +117,10 @@ def test_refusals():
         fusion.cosine_rows(query, gallery[:0])
     with pytest.raises(ValueError, match="no distance 'manhattan'; choose one of squared_euclidean"):
         fusion.distance_rows("manhattan", query, gallery)
+    with pytest.raises(ValueError, match="no distance 'manhattan'"):
+        fusion.device_rows("manhattan", query, gallery)
     gallery[4] = 0
+    with pytest.raises(ValueError, match="gallery row 4 is all zeros"):
+        fusion.device_rows("cosine", query, gallery)
     with pytest.raises(ValueError, match="gallery row 4 is all zeros"):
         fusion.cosine_rows(query, gallery)
