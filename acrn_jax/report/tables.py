@@ -20,7 +20,7 @@ TITLES = {
     "mINP": "mINP",
     **{f"rank{k}": f"r{k}" for k in schema.RANKS},
 }
-SAME = ("dataset", "split", "protocol", "no_match", "fingerprint", "queries", "gallery", "partial")
+SAME = ("dataset", "split", "protocol", "protocol_options", "no_match", "fingerprint", "queries", "gallery", "partial")
 INSTANCE_METRICS = {"mA": "mA", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1"}
 
 
@@ -61,7 +61,9 @@ def methods(results: Mapping[str, Any]) -> Table:
     published = _published(results)
     rows = []
     for name in method_names(results):
-        rows.append((name, *(_percent(results["methods"][name].get(metric)) for metric in schema.METRICS)))
+        spread = (results.get("deviation") or {}).get(name, {})
+        values = results["methods"][name]
+        rows.append((name, *(_drawn_percent(values.get(metric), spread.get(metric)) for metric in schema.METRICS)))
         if published and name in published.methods:
             rows.append(_paper_row(f"{name}, paper", published, published.methods[name]))
     notes = []
@@ -71,6 +73,8 @@ def methods(results: Mapping[str, Any]) -> Table:
         )
         if results["protocol"] not in published.protocols or results.get("partial"):
             notes.append("This run's protocol or part of the data set is another than the paper's: do not compare.")
+    if results.get("deviation") and results.get("runs_aggregated", 1) == 1:
+        notes.append(f"± is the standard deviation over {results['protocol_options']['repeats']} draws.")
     if results.get("left_out"):
         notes.append(f"Not in every run, so left out: {', '.join(results['left_out'])}.")
     return Table(describe(results), ("method", *TITLES.values()), rows, " ".join(notes))
@@ -136,12 +140,14 @@ def recognition_summary(recognition: Mapping[str, Any]) -> Table:
     ]
     threshold = recognition.get("threshold")
     note = "A threshold per attribute." if isinstance(threshold, list) else f"Threshold {_number(threshold, 2)}."
+    if calibrated := recognition.get("calibrated"):
+        note += f" Each has the best {INSTANCE_METRICS[calibrated['target']]} on {calibrated['split']}."
     if recognition.get("undefined"):
         note += f" Attributes without a positive or a negative image, and so without mA: {recognition['undefined']}."
     if str(recognition["dataset"]).startswith("peta"):
         note += f" The paper's mA on PETA: {', '.join(f'{name} {mA}' for name, mA in paper.RECOGNITION.items())}."
     caption = f"Attribute recognition on {recognition['dataset']}, {recognition.get('split', 'test')}"
-    return Table(caption, ("images of", *INSTANCE_METRICS.values()), rows, note)
+    return Table(caption + _elsewhere(recognition), ("images of", *INSTANCE_METRICS.values()), rows, note)
 
 
 def recognition_attributes(recognition: Mapping[str, Any]) -> Table:
@@ -245,7 +251,8 @@ def t_quantile(degrees: int, coverage: float = 0.95) -> float:
 def describe(results: Mapping[str, Any]) -> str:
     """Data set, protocol and sizes in one line."""
     return (
-        f"{results['dataset']}, {results.get('split', 'query/gallery')}, protocol {results['protocol']}: "
+        f"{results['dataset']}, {results.get('split', 'query/gallery')}{_elsewhere(results)}, protocol "
+        f"{results['protocol']}{_options(results)}: "
         f"{_count(results.get('queries'))} queries, {_count(results.get('gallery'))} gallery images"
         + (", part of the data set only" if results.get("partial") else "")
         + (
@@ -353,8 +360,20 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
 
 
+def _elsewhere(results: Mapping[str, Any]) -> str:
+    trained_on = results.get("trained_on", results["dataset"])
+    return "" if trained_on == results["dataset"] else f", trained on {trained_on}"
+
+
+def _options(results: Mapping[str, Any]) -> str:
+    options = results.get("protocol_options") or {}
+    return f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""
+
+
 def _published(results: Mapping[str, Any]) -> paper.Published | None:
     name = str(results["dataset"])
+    if _elsewhere(results):
+        return None  # the paper trains and tests on one data set
     return None if "labeled" in name else paper.PAPER.get(name.split("/")[0])  # the paper's CUHK03 is the detected one
 
 
@@ -379,6 +398,12 @@ def _number(value: float | Estimate | None, digits: int = 3, factor: float = 1.0
 
 def _percent(value: float | Estimate | None) -> str:
     return _number(value, 1, 100.0)
+
+
+def _drawn_percent(value: float | Estimate | None, deviation: float | None) -> str:
+    """With the deviation over draws, where the value is not over seeds."""
+    drawn = finite(deviation) and not isinstance(value, Estimate)
+    return _percent(value) + (f" ± {100 * deviation:.1f}" if drawn else "")
 
 
 def _plain(value: float | None) -> str:

@@ -87,6 +87,22 @@ def test_recognition_is_sorted_by_mA_with_undefined_last():
     assert "people seen in training" in text and "Sunglasses" in text
 
 
+def test_draws_and_another_data_set_are_named():
+    results = conftest.make_results(dataset="cuhk03/detected_0", trained_on="market1501/default")
+    results |= {"protocol": "cuhk03_single_shot", "protocol_options": {"repeats": 4, "seed": 0, "probe_view": "1"}}
+    results["deviation"] = {name: {"rank1": 0.0123} for name in schema.METHODS}
+    table = tables.methods(results)
+    assert table.caption.startswith(
+        "cuhk03/detected_0, query/gallery, trained on market1501/default, protocol cuhk03_single_shot (repeats 4, seed "
+    )
+    assert "over 4 draws" in table.note and not any("paper" in row[0] for row in table.rows)
+    assert [row[4][-6:] for row in table.rows] == [" ± 1.2"] * 8 and not any("±" in row[1] for row in table.rows)
+    seeds = tables.methods(tables.aggregate([results, {**results, "seeds": {"train": 1}}]))
+    assert "draws" not in seeds.note
+    with pytest.raises(ValueError, match="different protocol_options"):
+        tables.check_same([results, {**results, "protocol_options": {"repeats": 5}}], ["a", "b"])
+
+
 def test_thresholds_may_be_one_per_attribute():
     table = tables.recognition_summary({**conftest.make_recognition(), "threshold": [0.4, 0.5]})
     assert table.note.startswith("A threshold per attribute.")
