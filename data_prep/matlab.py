@@ -5,6 +5,7 @@ SciPy reads them too, but a damaged file makes its reader crash the whole interp
 Source: The MathWorks, "MAT-File Format", chapter 1 (level 5).
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -37,22 +38,43 @@ def read(path: str | os.PathLike, variable: str) -> Any:
       FileNotFoundError: no such file.
       ValueError: not a MATLAB 5 file, damaged, without that variable, or with what is none of the above in it.
     """
+    with _variables(path, f"with the variable {variable!r}", _MAX_BYTES) as found:
+        for name, content, order in found:
+            if name == variable:
+                return _matrix(content, order, depth=0)
+        raise ValueError(f"no variable {variable!r}")
+
+
+def read_all(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
+    """All variables of a file by name, each as `read` gives it and, unpacked, of at most `max_bytes`."""
+    with _variables(path, "with named variables", max_bytes) as found:
+        return {name: _matrix(content, order, depth=0) for name, content, order in found if name}
+
+
+@contextlib.contextmanager
+def _variables(
+    path: str | os.PathLike, wanted: str, max_bytes: int
+) -> Iterator[Iterator[tuple[str, memoryview, str]]]:
+    """Names, contents and byte order of a file's variables; what is raised over them becomes a named error."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No file {path}; wanted is a MATLAB 5 file with the variable {variable!r}.")
-    try:
+        raise FileNotFoundError(f"No file {path}; wanted is a MATLAB 5 file {wanted}.")
+
+    def found():
         with path.open("rb") as file:
             order = _byte_order(file.read(_HEADER))
             data = memoryview(file.read())
         for kind, content in _elements(data, order):
-            content = _unpacked(content, order) if kind == _COMPRESSED else content
-            if len(content) and _name(content, order) == variable:
-                return _matrix(content, order, depth=0)
-        raise ValueError(f"no variable {variable!r}")
+            content = _unpacked(content, order, max_bytes) if kind == _COMPRESSED else content
+            if len(content):
+                yield _name(content, order), content, order
+
+    try:
+        yield found()
     except Exception as error:  # whatever bytes may lead to
         raise ValueError(
             f"{path} cannot be read as a MATLAB 5 file ({str(error) or type(error).__name__}); "
-            f"wanted is one with the variable {variable!r}: take the original file again."
+            f"wanted is one {wanted}: take the original file again."
         ) from error
 
 
@@ -82,10 +104,10 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         yield kind, data[start : start + size]
 
 
-def _unpacked(content: memoryview, order: str) -> memoryview:
+def _unpacked(content: memoryview, order: str, max_bytes: int) -> memoryview:
     """The matrix in a compressed element."""
     inflate = zlib.decompressobj()
-    data = inflate.decompress(content, _MAX_BYTES)
+    data = inflate.decompress(content, max_bytes)
     if not inflate.eof:
         raise ValueError("a variable is too large, or ends too early")
     return next(content for kind, content in _elements(memoryview(data), order) if kind == _MATRIX)

@@ -52,6 +52,9 @@ def test_reads_what_scipy_writes(tmp_path, compressed):
     scipy.io.savemat(tmp_path / "b.mat", {"several": several}, do_compression=compressed)
     found = matlab.read(tmp_path / "b.mat", "several")
     assert found.shape == (1, 2) and [cell["name"] for cell in found[0]] == ["x", "y"]
+    everything = matlab.read_all(tmp_path / "a.mat")
+    assert list(everything) == ["other", "tree"] and everything["other"].tolist() == [[1, 1, 1]]
+    same(everything["tree"], tree)
 
 
 def test_reads_big_endian(tmp_path):
@@ -103,6 +106,7 @@ def test_unpacked_size_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(matlab, "_MAX_BYTES", 100_000)
     with pytest.raises(ValueError, match="too large"):
         matlab.read(tmp_path / "a.mat", "x")
+    assert matlab.read_all(tmp_path / "a.mat", max_bytes=1 << 20)["x"].shape == (1000, 100)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
