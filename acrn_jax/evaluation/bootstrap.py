@@ -1,4 +1,4 @@
-"""Bootstrap intervals over queries, for every metric at once.
+"""Bootstrap intervals over queries (and over training seeds and splits of the data), for every metric at once.
 
 Queries of one person resemble each other; with `groups` whole people are drawn instead, and intervals get honestly
 wider.
@@ -6,6 +6,7 @@ wider.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,9 +90,63 @@ def resample(
     step = max(1, _CELLS // number)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        draw = generator.integers(0, number, (size, number)) + number * np.arange(size)[:, None]
-        times = np.bincount(draw.ravel(), minlength=size * number).reshape(size, number).astype(np.float64)
-        total = times @ sums  # [size, M + 1]
+        total = _times(generator, size, number) @ sums  # [size, M + 1]
         drawn.append(total[:, :-1] / total[:, -1:])
     low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return [Interval(*map(float, ends)) for ends in zip(scores.mean(axis=0), low, high, strict=True)]
+
+
+def nested(
+    scores: Sequence[np.ndarray],
+    groups: Sequence[np.ndarray] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 10_000,
+    level: float = 0.95,
+) -> list[Interval]:
+    """Intervals of means over splits of the data, over training seeds and over queries at once.
+
+    A resample draws splits with replacement; in each drawn split training seeds, and groups of queries, which are the
+    same for all its seeds, as all seeds rank the same queries. A level of one (a single split) stays as it is.
+
+    Args:
+      scores: for each split [seeds, n, M] float; n queries may differ from split to split, M columns may not.
+      groups: for each split [n] int, queries that are drawn as wholes (a person's); None: queries are drawn one by one.
+      seed, resamples, level: as in `intervals`.
+
+    Returns:
+      one for each column; `mean` is over queries, then seeds, then splits.
+    """
+    if not len(scores) or any(np.ndim(s) != 3 or not np.size(s) for s in scores):
+        raise ValueError(
+            f"A bootstrap over seeds wants scores [seeds, n, M] a split, got {[np.shape(s) for s in scores]}."
+        )
+    sums = []  # for each split [groups, seeds * M + 1]: sums over a group's queries; the last column counts them
+    for place, part in enumerate(scores):
+        seeds, n, columns = part.shape
+        flat = np.moveaxis(np.asarray(part, np.float64), 0, 1).reshape(n, seeds * columns)
+        flat = np.concatenate([flat, np.ones((n, 1))], axis=1)
+        if groups is not None:
+            group = np.unique(groups[place], return_inverse=True)[1]
+            flat = np.stack([np.bincount(group, column) for column in flat.T], axis=1)
+        sums.append(flat)
+    generator, count, columns = np.random.default_rng(seed), len(scores), scores[0].shape[2]
+    drawn = np.zeros((resamples, columns))
+    for _ in range(count):
+        of_split = generator.integers(0, count, resamples) if count > 1 else np.zeros(resamples, int)
+        for place, flat in enumerate(sums):
+            rows, seeds = np.flatnonzero(of_split == place), len(scores[place])
+            step = max(1, _CELLS // max(flat.shape))
+            for part in (rows[start : start + step] for start in range(0, len(rows), step)):
+                total = _times(generator, len(part), len(flat)) @ flat
+                means = (total[:, :-1] / total[:, -1:]).reshape(len(part), seeds, columns)
+                drawn[part] += np.einsum("rs,rsm->rm", _times(generator, len(part), seeds) / seeds, means) / count
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    mean = np.mean([np.mean(s, axis=(0, 1)) for s in scores], axis=0)
+    return [Interval(*map(float, ends)) for ends in zip(mean, low, high, strict=True)]
+
+
+def _times(generator: np.random.Generator, size: int, number: int) -> np.ndarray:
+    """How often each of `number` things is drawn in `number` draws with replacement, [size, number] float64."""
+    draw = generator.integers(0, number, (size, number)) + number * np.arange(size)[:, None]
+    return np.bincount(draw.ravel(), minlength=size * number).reshape(size, number).astype(np.float64)

@@ -62,3 +62,35 @@ def test_refusals():
         bootstrap.resample(np.ones((3, 2)), np.ones(2))
     with pytest.raises(ValueError, match=r"got 0 and 0\.95"):
         bootstrap.resample(np.ones((3, 2)), resamples=0)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_intervals_over_splits_seeds_and_queries_agree_with_loops(grouped):
+    """Seeds that differ much more than queries do, unequal splits, people of unequal size: each level shows."""
+    rng = np.random.default_rng(0)
+    sizes, seeds = (12, 25), (3, 4)
+    scores = [
+        0.3 * rng.normal(size=(k, n, 2)) + rng.normal(size=(k, 1, 2)) + rng.normal(size=2)
+        for n, k in zip(sizes, seeds, strict=True)
+    ]
+    person = [np.sort(rng.integers(0, 5, n)) for n in sizes]
+    found = bootstrap.nested(scores, person if grouped else None, resamples=2500, seed=1)
+    drawn = []
+    for _ in range(2500):
+        means = []
+        for split in rng.integers(0, 2, 2):
+            people = np.unique(person[split])
+            rows = rng.integers(0, sizes[split], sizes[split])
+            if grouped:
+                rows = np.concatenate([np.flatnonzero(person[split] == p) for p in rng.choice(people, len(people))])
+            chosen = rng.integers(0, seeds[split], seeds[split])
+            means.append(np.mean([scores[split][s][rows].mean(axis=0) for s in chosen], axis=0))
+        drawn.append(np.mean(means, axis=0))
+    expected = np.quantile(drawn, [0.025, 0.975], axis=0)
+    for column, interval in enumerate(found):
+        assert interval.mean == pytest.approx(np.mean([s[:, :, column].mean() for s in scores]))
+        assert interval[1:] == pytest.approx(expected[:, column], abs=0.15)
+    alone = bootstrap.nested([scores[0][:1]], resamples=1000)  # one split, one seed: queries alone are drawn
+    assert np.allclose(alone, bootstrap.resample(scores[0][0], None, 7, 1000), atol=0.06)
+    with pytest.raises(ValueError, match="seeds, n, M"):
+        bootstrap.nested([scores[0][0]])
