@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def claim(workdir: Path, config: Any) -> None:
     elif (
         workdir.exists()
         and any(workdir.iterdir())
-        and not any((workdir / p).exists() for p in ("data", "attribute_net"))
+        and not any((workdir / p).exists() for p in ("data", "attribute_net", "predictions"))
     ):
         raise ValueError(
             f"{workdir} holds files but no config.json, so it is no run's folder; name an empty or new --workdir."
@@ -451,6 +452,8 @@ def evaluate(
     np.savez(
         out / "per_query.npz",
         key=query.key,
+        person_id=query.person_id,
+        counted=main.counted,
         **{f"{name}/{metric}": values for name, r in scored.items() for metric, values in r.per_query.items()},
     )
     write_json(out / "results.json", results)
@@ -711,28 +714,49 @@ def _number(value):
 # The run chain
 
 
-def reproduce(config: Any, *, attributes: Path, workdir: Path) -> dict[str, Any]:
+def reproduce(
+    config: Any, *, attributes: Path, workdir: Path, shared: Callable[[str, Any], Path] | None = None
+) -> dict[str, Any]:
     """One seed of method.md's chain: ACRN with its identity phase, the ReIdCNN that shares it, the table of methods.
 
     Args:
-      config: of ACRN, with its seed.
+      config: of ACRN, with its seed; of a ReIdCNN, which then comes alone.
       attributes: workdir of a trained attribute net.
       workdir: ACRN's workdir; the ReIdCNN goes to workdir/baseline.
+      shared: trains what other runs may need too, ("identity" | "baseline" | "tune", its config) -> its workdir;
+        default: all of it lies in `workdir`.
     """
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.attributes["from"] = str(attributes)
+    phases, start = config.phases, config.init_from
+    first_net = start
+    if "identity" in config.phases:
+        start = str(workdir / "identity")
+        if shared:
+            first = config.copy_and_resolve_references()
+            with first.unlocked():
+                first.phases = ("identity",)
+            start = str(shared("identity", first) / "identity")
+            with config.unlocked():
+                config.phases, config.init_from = ("reid",), start
     train(config, workdir)
+    if config.loss.kind == "classic":
+        return evaluate(workdir)
+
+    def beside(name, settings):
+        train(settings, workdir / name)
+        return workdir / name
+
     base = config.copy_and_resolve_references()
     with base.unlocked():
-        base.phases, base.loss.kind, base.init_from = ("reid",), "classic", str(workdir / "identity")
-    train(base, workdir / "baseline")
+        base.phases, base.loss.kind, base.init_from = ("reid",), "classic", start
+    baseline = (shared or beside)("baseline", base)
     tune = None
     if not config.data.validation_identities and config.evaluate.tune_identities:
         held = base.copy_and_resolve_references()
         with held.unlocked():
-            held.phases, held.init_from = ("identity", "reid"), None
+            held.phases, held.init_from = phases, first_net
             held.data.validation_identities = config.evaluate.tune_identities
-        tune = workdir / "tune"
-        train(held, tune)
-    return evaluate(workdir, baseline=workdir / "baseline", tune=tune)
+        tune = (shared or beside)("tune", held)
+    return evaluate(workdir, baseline=baseline, tune=tune)
