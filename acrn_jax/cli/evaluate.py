@@ -1,14 +1,19 @@
 """Scores a trained run: ./launch.sh evaluate --workdir=R [--baseline=C]; writes R/results.json and prints the table.
 
 With --dataset=NAME/CONFIG the run is scored on another prepared data set, and everything goes to R/on_NAME_CONFIG.
+
+Or scores anyone's feature files, without a run: ./launch.sh evaluate --features=FILE --protocol=NAME [--json=OUT];
+acrn_jax/evaluation/feature_files.py lists the files that it reads.
 """
 
+import json
 from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import runs
+from acrn_jax import scoring
 from acrn_jax.cli import shell
+from acrn_jax.evaluation import fusion, protocols
 from acrn_jax.report import tables
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
@@ -25,10 +30,68 @@ _SETTINGS = {  # keys of config.evaluate; default: the run's
     "draw_seed": flags.DEFINE_integer("draw_seed", None, "Seed of these draws."),
     "probe_view": flags.DEFINE_enum("probe_view", None, ("1", "2", "both"), "Probes of cuhk03_single_shot."),
 }
+_FEATURES = flags.DEFINE_list("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
+_OF_FEATURES = {
+    "labels": flags.DEFINE_list("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
+    "json": flags.DEFINE_string("json", None, "File for everything that is printed, and more."),
+    "distance": flags.DEFINE_enum("distance", "squared_euclidean", list(fusion.DISTANCES), "Distance of features."),
+    "expand": flags.DEFINE_list("expand", None, "Query expansion, K or K,ALPHA: by the K nearest gallery images."),
+    "rerank": flags.DEFINE_bool("rerank", False, "k-reciprocal re-ranking."),
+    "k1": flags.DEFINE_integer("k1", 20, "Its neighbours."),
+    "k2": flags.DEFINE_integer("k2", 6, "Its images of local query expansion."),
+    "lambda_value": flags.DEFINE_float("lambda_value", 0.3, "Its share of the original distance."),
+    "multi_query": flags.DEFINE_bool("multi_query", False, "Average the file's mquery_* by person and camera."),
+    "kissme_train": flags.DEFINE_string(
+        "kissme_train", None, "An .npz (features, person_id, camera_id) to fit KISSME on."
+    ),
+    "operating_points": flags.DEFINE_bool(
+        "operating_points", False, "TPR at FPR, and a watch list for open galleries."
+    ),
+}
 
 
 def main(argv):
     del argv
+    strays = ("workdir", "baseline", "tune", "data_dir", "dataset") if _FEATURES.value else _OF_FEATURES
+    given = [f"--{name}" for name in strays if flags.FLAGS[name].present]
+    if given:
+        raise ValueError(f"{', '.join(given)} does not go {'with' if _FEATURES.value else 'without'} --features.")
+    (score_files if _FEATURES.value else score_run)()
+
+
+def score_files():
+    wanted = {name: flag.value for name, flag in _OF_FEATURES.items()}
+    if not _SETTINGS["protocol"].value:
+        raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
+    if not wanted["rerank"] and any(flags.FLAGS[name].present for name in ("k1", "k2", "lambda_value")):
+        raise ValueError("--k1, --k2 and --lambda_value are of re-ranking; give --rerank too.")
+    named = {"draws": "repeats", "draw_seed": "seed", "probe_view": "probe_view"}
+    options = {new: _SETTINGS[old].value for old, new in named.items() if _SETTINGS[old].value is not None}
+    results = scoring.score(
+        [Path(file) for file in _FEATURES.value],
+        [Path(file) for file in wanted["labels"]],
+        protocol=protocols.named(_SETTINGS["protocol"].value, **options),
+        no_match=_SETTINGS["no_match"].value or "error",
+        distance=wanted["distance"],
+        multi_query=wanted["multi_query"],
+        kissme_train=Path(wanted["kissme_train"]) if wanted["kissme_train"] else None,
+        expand=scoring.parse_expand(wanted["expand"]) if wanted["expand"] else None,
+        reranking={"k1": wanted["k1"], "k2": wanted["k2"], "weight": wanted["lambda_value"]}
+        if wanted["rerank"]
+        else None,
+        operating_points=wanted["operating_points"],
+    )
+    print(scoring.summary(results), end="")
+    if wanted["json"]:
+        out = Path(wanted["json"])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"written: {out}")
+
+
+def score_run():
+    from acrn_jax import runs  # here, as it takes seconds that features need not wait for
+
     shell.require(workdir=_WORKDIR.value)
     baseline, tune = (Path(f) if f else None for f in (_BASELINE.value, _TUNE.value))
     results = runs.evaluate(

@@ -1,0 +1,403 @@
+"""Features and labels in files, whoever made them: what evaluation reads, and what extraction writes.
+
+Files that `read` understands, told apart by their suffix (Q queries, G gallery images, M boxes, D values an image):
+
+| files | holding | labels |
+| --- | --- | --- |
+| one .npz | query_features [Q, D], query_person_id [Q], query_camera_id [Q], gallery_*, perhaps mquery_* [M] | inside |
+| one .npz | distances [Q, G] and the four label arrays of above | inside |
+| .mat, one or more | query_f [Q, D], query_label [1, Q], query_cam [1, Q], gallery_*, perhaps mquery_* | inside |
+| two .npz, query first | features (or feature, attributes) [N, D], person_id [N], camera_id [N] | inside |
+| two .h5 or .npy, query first | emb [N, D] (.npy: the array itself) | two CSV files |
+| one .npy | distances [Q, G] | two CSV files |
+| one .npz, .h5 or .npy, as the two above | one set, to be ranked against itself | inside, or a CSV file |
+
+A CSV file has the header person_id,camera_id and one line for each row of features; further columns are ignored.
+
+Labels are integers: person_id 1 or more a person, 0 a distractor, -1 junk; camera_id -1 unknown. Floats without a
+fraction (MATLAB's doubles) and texts of digits ("0042") are read as the integers that they spell; anything else is an
+error. Without any camera ids every camera is unknown. Features are real numbers that float32 can hold. A name in a
+.npz or .mat file that is none of the above is an error, lest a misspelt one be overlooked; file_name, key and
+fingerprint are allowed, as extraction stores them.
+
+.mat files of MATLAB 5 alone are read (those of 7.3 are HDF5). No file is trusted: pickles are not loaded, and damaged
+bytes end in an error that names the file.
+"""
+
+import csv
+import importlib
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import scipy.io
+
+from acrn_jax.schema import UNKNOWN, Labels
+from data_prep import matlab
+
+_PART = 1 << 14  # rows that are looked at at once
+_MAX_MAT = 1 << 31  # bytes of one variable, the format's own limit
+_RATIO = 1100  # bytes that deflate can make of one
+_SETS = ("query", "gallery", "mquery")
+_PLAIN = ("features", "feature", "attributes")  # names of the features of one set
+_ALLOWED = ("file_name", "key", "fingerprint")
+_FIELD = {"f": "features", "label": "person_id", "cam": "camera_id"}  # of .mat files
+
+
+class Features(NamedTuple):
+    """N images."""
+
+    values: np.ndarray  # [N, D]
+    labels: Labels  # [N]
+
+
+class Search(NamedTuple):
+    """What is to be ranked: features of query and gallery, or their distances."""
+
+    query_labels: Labels  # [Q]
+    gallery_labels: Labels  # [G]
+    query: np.ndarray | None = None  # [Q, D]
+    gallery: np.ndarray | None = None  # [G, D]
+    distances: np.ndarray | None = None  # [Q, G]
+    boxes: Features | None = None  # [M, D] for multi-query
+
+
+def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLike] = ()) -> Search:
+    """Reads one of the kinds of files in this module's table.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: damaged, of no known kind, incomplete, labels that are no integers or do not match the rows, features
+        that are not finite (the row is named), or nothing in it.
+    """
+    paths, label_paths = [Path(path) for path in features], [Path(path) for path in labels]
+    suffixes = {path.suffix.lower() for path in paths}
+    kind = suffixes.pop() if len(suffixes) == 1 else None
+    if kind in (".npz", ".mat") and label_paths:
+        raise ValueError(f"{paths[0]} holds its labels itself; leave {label_paths[0]} out.")
+    if kind == ".mat":
+        return _search(_mat(paths), paths[0], {new: old for old, new in _mat_names()})
+    if kind == ".npz" and len(paths) == 1:
+        return _one_npz(paths[0])
+    if kind == ".npy" and len(paths) == 1 and len(label_paths) == 2:
+        query, gallery = (_csv(path) for path in label_paths)
+        return Search(query, gallery, distances=_distances(_npy(paths[0]), query, gallery, str(paths[0])))
+    if kind == ".npz" and len(paths) == 2:
+        return _of_sets([read_set(path) for path in paths], paths)
+    if kind in (".npy", ".h5", ".hdf5") and len(paths) in (1, 2):
+        if len(label_paths) != len(paths):
+            raise ValueError(
+                f"{paths[0]} holds no labels, and there are {len(label_paths)} label files for {len(paths)} files of "
+                "features; give one CSV file (person_id,camera_id) for each."
+            )
+        sets = []
+        for path, label_path in zip(paths, label_paths, strict=True):
+            values, own = (_npy if kind == ".npy" else _h5)(path), _csv(label_path)
+            sets.append(Features(_features(values, len(own.person_id), str(path), str(label_path)), own))
+        return _of_sets(sets, paths)
+    raise ValueError(
+        f"Files of features are one .npz, .mat, .h5 or .npy, or two of one kind (query, gallery); got "
+        f"{', '.join(map(str, paths)) or 'none'}."
+    )
+
+
+def read_set(path: str | os.PathLike) -> Features:
+    """One set of images: an .npz with features (or feature, attributes), person_id and perhaps camera_id."""
+    path = Path(path)
+    return _set(_npz(path), path)
+
+
+def _of_sets(sets: Sequence[Features], paths: Sequence[Path]) -> Search:
+    query, gallery = sets[0], sets[-1]
+    _check_width(query.values, gallery.values, str(paths[0]), str(paths[-1]))
+    return Search(query.labels, gallery.labels, query.values, gallery.values)
+
+
+def _one_npz(path: Path) -> Search:
+    found = _npz(path)
+    if "distances" in found:
+        names = [f"{who}_{what}" for who in ("query", "gallery") for what in ("person_id", "camera_id")]
+        _check_names(path, found, ("distances", "query_person_id", "gallery_person_id"), names)
+        query, gallery = (_labels(found, who, path, None) for who in ("query", "gallery"))
+        return Search(query, gallery, distances=_distances(found["distances"], query, gallery, f"{path}: distances"))
+    if "person_id" in found and not any(name.startswith("query_") for name in found):
+        return _of_sets([_set(found, path)], [path])
+    return _search(found, path, {})
+
+
+def _search(found: dict[str, Any], path: Path, shown: Mapping[str, str]) -> Search:
+    """Query and gallery, and the boxes of multi-query where they are there; `shown`: our name -> that of the file."""
+    sets = [who for who in _SETS if who != "mquery" or any(name.startswith("mquery_") for name in found)]
+    needed = [f"{who}_{what}" for who in sets for what in ("features", "person_id")]
+    known = [f"{who}_{what}" for who in _SETS for what in ("features", "person_id", "camera_id", *_ALLOWED)]
+    _check_names(path, found, needed, [*known, *_ALLOWED], shown)
+    read_sets = {}
+    for who in sets:
+        name = shown.get(f"{who}_features", f"{who}_features")
+        labels = _labels(found, who, path, shown)
+        label_name = shown.get(f"{who}_person_id", f"{who}_person_id")
+        values = _features(found[f"{who}_features"], len(labels.person_id), f"{path}: {name}", label_name)
+        read_sets[who] = Features(values, labels)
+    query, gallery, boxes = (read_sets.get(who) for who in _SETS)
+    for other, who in ((gallery, "gallery"), (boxes, "mquery")):
+        if other:
+            _check_width(query.values, other.values, f"{path}: query", f"{path}: {who}")
+    return Search(query.labels, gallery.labels, query.values, gallery.values, boxes=boxes)
+
+
+def _set(found: dict[str, Any], path: Path) -> Features:
+    name = next((name for name in _PLAIN if name in found), _PLAIN[0])
+    more = ("logits", "attribute_names") if name == "attributes" else ()
+    _check_names(path, found, (name, "person_id"), ("camera_id", *more, *_ALLOWED))
+    labels = _labels({f"set_{key}": value for key, value in found.items()}, "set", path, {})
+    return Features(_features(found[name], len(labels.person_id), f"{path}: {name}", "person_id"), labels)
+
+
+# Checks
+
+
+def _check_names(
+    path: Path,
+    found: Iterable[str],
+    needed: Sequence[str],
+    known: Sequence[str],
+    shown: Mapping[str, str] | None = None,
+) -> None:
+    shown = shown or {}
+    present, listed = set(found), ", ".join(sorted(shown.get(name, name) for name in found)) or "nothing"
+    missing = [shown.get(name, name) for name in needed if name not in present]
+    strange = [shown.get(name, name) for name in sorted(present - set(needed) - set(known))]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {listed}.")
+    if strange:
+        allowed = ", ".join(shown.get(name, name) for name in [*needed, *known] if name not in present)
+        raise ValueError(
+            f"{path} holds {', '.join(strange)}, which nothing here reads; it holds {listed}, and could hold {allowed}."
+        )
+
+
+def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, str] | None) -> Labels:
+    shown, parts = shown or {}, []
+    for what in ("person_id", "camera_id"):
+        name = f"{who}_{what}"
+        if name in found:
+            parts.append(_integers(found[name], f"{path}: {shown.get(name, name).removeprefix('set_')}"))
+        else:
+            parts.append(np.full(len(parts[0]), UNKNOWN))
+    if len(parts[0]) != len(parts[1]):
+        raise ValueError(
+            f"{path}: {who} has {len(parts[0])} person ids and {len(parts[1])} camera ids; they must agree."
+        )
+    return Labels(*parts)
+
+
+def _integers(values: Any, name: str) -> np.ndarray:
+    """Labels [N] int64 of what a file holds: [N], [1, N] or [N, 1]."""
+    values = np.asarray(values)
+    if values.ndim != 1 and not (values.ndim == 2 and 1 in values.shape):
+        raise ValueError(f"{name} is {list(values.shape)}; give one label for each row of features.")
+    values = values.ravel()
+    if not values.size:
+        raise ValueError(f"{name} is empty; an evaluation wants at least one image in query and gallery.")
+    wanted = "labels are integers (floats without a fraction and texts of digits are read as such)"
+    if values.dtype.kind in "iuf":
+        good = (values == np.trunc(values)) & (np.abs(values.astype(np.float64)) <= 2**53)  # not NaN, not infinite
+        numbers = np.where(good, values, 0).astype(np.int64)
+    elif values.dtype.kind in "USO":
+        texts = [str(v, "latin-1") if isinstance(v, bytes) else v for v in values.tolist()]
+        good = np.array([isinstance(v, str) and v.strip().removeprefix("-").isdecimal() and len(v) < 16 for v in texts])
+        numbers = np.array([int(v) if right else 0 for v, right in zip(texts, good, strict=True)], np.int64)
+    else:
+        raise ValueError(f"{name} is of type {values.dtype}; {wanted}.")
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ValueError(f"{name} row {row} is {str(values.tolist()[row])[:40]!r}; {wanted}.")
+    return numbers
+
+
+def _features(values: Any, count: int, name: str, label_name: str) -> np.ndarray:
+    """Features [N, D], checked part by part: a memory-mapped file stays one."""
+    values = _numbers(values, name, "[N, D]")
+    if len(values) != count:
+        raise ValueError(f"{name} has {len(values)} rows, but {label_name} has {count} labels; they must agree.")
+    for start in range(0, len(values), _PART):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values[start : start + _PART].astype(np.float32, copy=False)).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise ValueError(f"{name} row {row} holds NaN, an infinity or a number too large for float32.")
+    return values
+
+
+def _distances(values: Any, query: Labels, gallery: Labels, name: str) -> np.ndarray:
+    values = _numbers(values, name, "[Q, G]")
+    wanted = (len(query.person_id), len(gallery.person_id))
+    if values.shape != wanted:
+        raise ValueError(
+            f"{name} is {list(values.shape)}, but there are {wanted[0]} query and {wanted[1]} gallery labels."
+        )
+    return values
+
+
+def _numbers(values: Any, name: str, wanted: str) -> np.ndarray:
+    values = np.asanyarray(values)
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise ValueError(f"{name} is {values.dtype} {list(values.shape)}; real numbers {wanted} are wanted.")
+    if not values.size:
+        raise ValueError(f"{name} is empty, {list(values.shape)}; an evaluation wants at least one image.")
+    return values
+
+
+def _check_width(query: np.ndarray, other: np.ndarray, name: str, other_name: str) -> None:
+    if query.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"{name} has {query.shape[1]} values an image, {other_name} has {other.shape[1]}; take both from one net."
+        )
+
+
+# Files
+
+
+def _open(path: Path, wanted: str, load: Callable[[], Any]) -> Any:
+    """What `load` gives; whatever damaged bytes make it raise becomes an error that names the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}; wanted is {wanted}.")
+    try:
+        return load()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be read as {wanted}: {reason}.") from error
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    def load():
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # numpy itself may stop reading before a member's checksum
+            if damaged:
+                raise ValueError(f"{damaged} is damaged")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    return _open(path, "an .npz file without pickled objects", load)
+
+
+def _npy(path: Path) -> np.ndarray:
+    return _open(path, "an .npy file", lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _h5(path: Path) -> np.ndarray:
+    def load():
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get("emb"), h5py.Dataset):
+                raise ValueError(f"it holds {', '.join(file) or 'nothing'}")
+            values = file["emb"]
+            if values.dtype.kind not in "fiu" or values.dtype.metadata:
+                raise ValueError(f"emb is of type {values.dtype}")
+            if math.prod(values.shape) * values.dtype.itemsize > _RATIO * path.stat().st_size:
+                raise ValueError(f"emb {list(values.shape)} is more than a file of its size can hold")
+            return values[()]
+
+    return _open(path, "an HDF5 file with the data set emb [N, D]", load)
+
+
+def _mat_names() -> list[tuple[str, str]]:
+    """Pairs of a name in .mat files and ours."""
+    return [(f"{who}_{old}", f"{who}_{new}") for who in _SETS for old, new in _FIELD.items()]
+
+
+def _mat(paths: Sequence[Path]) -> dict[str, Any]:
+    names, found = dict(_mat_names()), {}
+    for path in paths:
+        for name, value in matlab.read_all(path, max_bytes=_MAX_MAT).items():
+            if names.get(name, name) in found:
+                raise ValueError(f"{path} holds {name}, which an earlier file holds too.")
+            found[names.get(name, name)] = value
+    return found
+
+
+def _csv(path: Path) -> Labels:
+    def load():
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            if "person_id" not in header or "camera_id" not in header:
+                raise ValueError(f"its first line is {','.join(header)!r}")
+            rows = [row for row in lines if row]
+        for number, row in enumerate(rows):
+            if len(row) != len(header):
+                raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}")
+        return {name: np.array([row[header.index(name)] for row in rows]) for name in ("person_id", "camera_id")}
+
+    found = _open(path, "a CSV file with the header person_id,camera_id", load)
+    return Labels(*(_integers(values, f"{path}: {name}") for name, values in found.items()))
+
+
+# What extraction writes
+
+
+def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> None:
+    """Query and gallery as the variables query_f, query_label, query_cam, gallery_* of a MATLAB 5 file."""
+    largest = max(part.values.nbytes for part in (query, gallery))
+    if largest >= _MAX_MAT:
+        raise ValueError(
+            f"A variable of a MATLAB 5 file holds less than 2 GiB, and the features are {largest} bytes; write h5."
+        )
+    found = {}
+    for who, part in (("query", query), ("gallery", gallery)):
+        for name, value in zip(_FIELD, (part.values, *part.labels), strict=True):
+            found[f"{who}_{name}"] = value if value.ndim == 2 else value[None].astype(np.int64)  # labels [1, N]
+    _aside(Path(path), lambda aside: scipy.io.savemat(aside, found, appendmat=False))
+
+
+def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
+    """One set: emb [N, D] of an HDF5 file, and beside it a CSV file of the same name with a line for each row."""
+
+    def write(aside):
+        with h5py.File(aside, "w") as file:
+            file["emb"] = features.values
+
+    _aside(Path(path), write)
+    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
+
+
+def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
+    """One set: a FAISS index of squared L2 distances, and a CSV file beside it as `write_h5`'s.
+
+    Raises:
+      ValueError: FAISS is not installed.
+    """
+    try:
+        faiss = importlib.import_module("faiss")
+    except ImportError as error:
+        raise ValueError(
+            f"FAISS is not installed ({error}); install it with the extra acrn_jax[faiss] (pip install faiss-cpu), or "
+            "write npz or h5."
+        ) from error
+    index = faiss.IndexFlatL2(features.values.shape[1])
+    index.add(np.ascontiguousarray(features.values, np.float32))
+    _aside(Path(path), lambda aside: faiss.write_index(index, str(aside)))
+    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
+
+
+def write_csv(path: str | os.PathLike, labels: Labels, file_name: Sequence[str]) -> None:
+    """Labels as `read` wants them."""
+
+    def write(aside):
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file)
+            lines.writerow(("person_id", "camera_id", "file_name"))
+            lines.writerows(zip(*(values.tolist() for values in labels), map(str, file_name), strict=True))
+
+    _aside(Path(path), write)
+
+
+def _aside(path: Path, write: Callable[[Path], Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    write(aside)
+    os.replace(aside, path)

@@ -1,0 +1,264 @@
+"""Scores anyone's feature files under a named protocol: ./launch.sh evaluate --features=FILE --protocol=NAME.
+
+Steps, in this order, each optional but the last:
+
+  multi-query  a query becomes the mean of all boxes (mquery_*) of its person and camera, as they are
+  KISSME       features are mapped so that their squared distance is the metric's, fitted on another file
+  cosine       features get unit length
+  expansion    a query becomes a mean of itself and the k nearest gallery images, by squared distance
+  re-ranking   distances become k-reciprocal ones
+  ranking      with bootstrap intervals over queries, and operating points
+
+Expansion and re-ranking see the whole gallery, junk included, as the authors' code of re-ranking does: a search does
+not know what is junk. Leave it out of the file to do as libraries that drop it when they read a data set.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acrn_jax import provenance
+from acrn_jax.evaluation import (
+    bootstrap,
+    expansion,
+    feature_files,
+    fusion,
+    kissme,
+    operating,
+    protocols,
+    ranking,
+    rerank,
+)
+from acrn_jax.evaluation.feature_files import Search
+from acrn_jax.report import tables
+from acrn_jax.schema import JUNK, METRICS
+
+FPR = (1e-3, 1e-2)
+PACKAGES = ("numpy", "scipy", "h5py")
+
+
+def score(
+    features: Sequence[Path],
+    labels: Sequence[Path] = (),
+    *,
+    protocol: protocols.Protocol,
+    no_match: ranking.NoMatch = "error",
+    distance: str = "squared_euclidean",
+    multi_query: bool = False,
+    kissme_train: Path | None = None,
+    expand: tuple[int, float | None] | None = None,
+    reranking: dict[str, Any] | None = None,
+    operating_points: bool = False,
+) -> dict[str, Any]:
+    """Scores of one search, fit for JSON; fractions in [0, 1].
+
+    Args:
+      features: files of `feature_files.read`.
+      labels: CSV files, where the features' files hold no labels.
+      protocol: what is left out of rankings.
+      no_match: see `ranking.evaluate`.
+      distance: key of fusion.DISTANCES.
+      multi_query: average the boxes; so does the protocol market1501_multi_query.
+      kissme_train: an .npz for `feature_files.read_set`; its people should not be those of query and gallery.
+      expand: (k, alpha) of query expansion; alpha None is the plain average.
+      reranking: keyword arguments of `rerank.rerank`.
+      operating_points: true positive rates at FPR, and a watch list where some queries' people are not in the gallery.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: bad files, or options that do not go together; one sentence.
+    """
+    search = feature_files.read(features, labels)
+    query, gallery = search.query_labels, search.gallery_labels
+    multi_query = multi_query or protocol.name == "market1501_multi_query"
+    _check(search, protocol, distance, multi_query, kissme_train, expand, reranking)
+    if multi_query and protocol.name == "market1501":
+        protocol = protocols.named("market1501_multi_query")
+    about = {"distance": distance if search.distances is None else None, "multi_query": multi_query}
+    distances = search.distances
+    if distances is None:
+        distances, more = _distances(search, distance, multi_query, kissme_train, expand, reranking)
+        about |= more
+    result = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
+    intervals = bootstrap.intervals(result)
+    found = {
+        "schema": 1,
+        "files": {str(path): _sha256(path) for path in [*features, *labels, *([kissme_train] if kissme_train else [])]},
+        "dataset": ", ".join(Path(path).name for path in features),
+        "protocol": protocol.name,
+        "protocol_options": protocol.options,
+        "no_match": no_match,
+        **about,
+        "methods": {"features": result.metrics},
+        "intervals": {name: {"low": ends.low, "high": ends.high} for name, ends in intervals.items()},
+        "interval": "95 % bootstrap over queries, 10,000 resamples, seed 0",
+        "deviation": {"features": {n: _finite(v) for n, v in result.deviation.items()}} if result.deviation else None,
+        "queries": result.queries,
+        "queries_counted": int(result.counted.sum()),
+        "queries_without_match": result.queries_without_match,
+        "gallery": result.gallery,
+        "gallery_junk": int(np.sum(gallery.person_id == JUNK)),
+        "gallery_distractors": int(np.sum(gallery.person_id == 0)),
+        "people": len(np.unique(query.person_id)),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(PACKAGES),
+    }
+    if operating_points:
+        found["operating_points"] = _operating_points(distances, query, gallery, protocol)
+    return found
+
+
+def parse_expand(parts: Sequence[str]) -> tuple[int, float | None]:
+    """K, or K and ALPHA, of --expand."""
+    try:
+        k, *alpha = parts
+        return int(k), (float(*alpha) if alpha else None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--expand={','.join(parts)} is neither K nor K,ALPHA; write --expand=5 or --expand=5,3."
+        ) from error
+
+
+def summary(results: dict[str, Any]) -> str:
+    """What `score` found, as text."""
+    rows = []
+    for name in METRICS:
+        ends = results["intervals"][name]
+        value, low, high = (f"{100 * v:.1f}" for v in (results["methods"]["features"][name], ends["low"], ends["high"]))
+        rows.append((tables.TITLES[name], value, f"{low} to {high}"))
+    steps = [f"{name} {results[name]}" for name in ("distance", "kissme", "expand", "rerank") if results.get(name)]
+    notes = [*steps, *(["multi-query"] if results["multi_query"] else [])]
+    junk, distractors = results["gallery_junk"], results["gallery_distractors"]
+    notes.append(f"{junk:,} junk and {distractors:,} distractors in the gallery")
+    if results["deviation"]:
+        notes.append(f"means over {results['protocol_options']['repeats']} draws, the interval is over queries")
+    text = tables.render(
+        tables.Table(tables.describe(results), ("metric", "per cent", "95 % interval"), rows, "; ".join(notes) + ".")
+    )
+    for point in (results.get("operating_points") or {}).get("roc", ()):
+        text += (
+            f"TPR {100 * point['tpr']:.1f} % at FPR {point['fpr']:.2g} (wanted {point['wanted']:g}), distance below "
+            f"{point['threshold']}\n"
+        )
+    watch_list = (results.get("operating_points") or {}).get("identification")
+    for point in (watch_list or {}).get("points", ()):
+        text += f"DIR {100 * point['dir']:.1f} % at FAR {point['far']:.2g} (wanted {point['wanted']:g}), rank 1\n"
+    return text
+
+
+def _check(search, protocol, distance, multi_query, kissme_train, expand, reranking) -> None:
+    """ValueError for what does not go together, before anything is computed."""
+    query, gallery = search.query_labels, search.gallery_labels
+    protocol.check(query, gallery)
+    if search.distances is not None:
+        for flag, used in (
+            ("distance", distance != "squared_euclidean"),
+            ("multi_query", multi_query),
+            ("kissme_train", kissme_train),
+            ("expand", expand),
+            ("rerank", reranking),
+        ):
+            if used:
+                raise ValueError(f"--{flag} wants features; the file holds distances of query and gallery alone.")
+    if multi_query and not protocol.name.startswith("market1501"):
+        raise ValueError(f"--multi_query is for market1501; the protocol is {protocol.name}.")
+    if multi_query and search.boxes is None:
+        raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
+    if kissme_train and distance != "squared_euclidean":
+        raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
+    if protocol.name == protocols.ALL_VS_ALL.name:
+        if expand or reranking:
+            raise ValueError(
+                "all_vs_all ranks a set against itself, where --expand and --rerank would meet every image twice."
+            )
+        if search.query is not None and not np.array_equal(search.query, search.gallery):
+            raise ValueError("all_vs_all ranks a set against itself, but query and gallery features differ.")
+    cameras = np.unique(gallery.camera_id)
+    if protocol.left_out is protocols.MARKET1501.left_out and len(cameras) == 1 and cameras[0] in query.camera_id:
+        first = int(np.argmax(query.camera_id == cameras[0]))
+        raise ValueError(
+            f"Query {first} is of camera {cameras[0]}, and so is every gallery image: under {protocol.name} there is "
+            "nothing to find; check the camera ids, or choose all_vs_all or single_shot."
+        )
+
+
+def _distances(search: Search, distance, multi_query, kissme_train, expand, reranking):
+    """Distances for `ranking.evaluate`, and what was done for them."""
+    query, gallery, about = search.query, search.gallery, {"dimension": search.gallery.shape[1]}
+    if multi_query:
+        query = protocols.multi_query(search.boxes.values, search.boxes.labels, search.query_labels)
+    if kissme_train:
+        train = feature_files.read_set(kissme_train)
+        if train.values.shape[1] != gallery.shape[1]:
+            raise ValueError(
+                f"{kissme_train} has {train.values.shape[1]} values an image, query and gallery have "
+                f"{gallery.shape[1]}; take all from one net."
+            )
+        metric = kissme.fit(train.values, *train.labels)
+        centre = np.mean(train.values, axis=0, dtype=np.float64)  # differences stay, what cancels gets small
+        query, gallery = (((x - centre) @ metric.factor).astype(np.float32) for x in (query, gallery))
+        about["kissme"] = {"similar_pairs": metric.similar_pairs, "dissimilar_pairs": metric.dissimilar_pairs}
+    if distance == "cosine" and (expand or reranking):
+        query, gallery = (_unit(x, name) for x, name in ((query, "query"), (gallery, "gallery")))
+    if expand:
+        k, alpha = expand
+        if alpha is None:
+            query = expansion.average(query, gallery, k=k)
+        else:
+            query = expansion.alpha_weighted(query, gallery, k=k, alpha=alpha)
+        about["expand"] = {"k": k, "alpha": alpha}
+    if reranking is None:
+        return fusion.distance_rows(distance, query, gallery), about
+    about["rerank"] = reranking
+    if distance != "euclidean":  # of features of unit length the squared distance is twice the cosine one
+        return rerank.rerank(query, gallery, **reranking), about
+    both = np.concatenate([query, gallery], dtype=np.float32, casting="unsafe")
+    return rerank.rerank_rows(fusion.euclidean_rows(both, both), len(query), len(both), **reranking), about
+
+
+def _unit(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    if not length.all():
+        raise ValueError(
+            f"{name} row {int(np.argmin(length))} is all zeros and has no cosine; choose another distance."
+        )
+    return values / length
+
+
+def _operating_points(distances, query, gallery, protocol):
+    roc = operating.roc(distances, query, gallery, protocol=protocol, fpr=FPR)
+    found = {
+        "roc": [
+            {"wanted": w, "fpr": float(f), "tpr": float(t), "threshold": _finite(d)}
+            for w, f, t, d in zip(FPR, roc.fpr, roc.tpr, roc.threshold, strict=True)
+        ],
+        "genuine": roc.genuine,
+        "impostor": roc.impostor,
+        "identification": None,
+    }
+    if protocol.name != protocols.ALL_VS_ALL.name and not np.isin(query.person_id, gallery.person_id).all():
+        watch = operating.identification(distances, query, gallery, protocol=protocol, far=FPR)
+        found["identification"] = {
+            "points": [
+                {"wanted": w, "far": float(f), "dir": float(r), "threshold": _finite(d)}
+                for w, f, r, d in zip(FPR, watch.far, watch.dir[1], watch.threshold, strict=True)
+            ],
+            "listed": watch.listed,
+            "strangers": watch.strangers,
+            "left_out": watch.left_out,
+        }
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
