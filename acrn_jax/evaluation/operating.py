@@ -19,6 +19,7 @@ from acrn_jax.schema import JUNK, Labels
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 _DIGIT = 16  # bits of a distance that one pass settles
+_PIECE = 1 << 17  # distances that are counted at once: they stay in the cache
 
 
 class Roc(NamedTuple):
@@ -213,15 +214,17 @@ def _order_statistics(blocks: Callable[[], Iterator[np.ndarray]], places: np.nda
     while shift != 0:
         groups, group = np.unique(prefix, return_inverse=True)
         counts = np.zeros(len(groups) << _DIGIT, np.int64)
-        for values in blocks():
+        piece = max(_PIECE, 2 * len(counts))
+        for values in (block[start : start + piece] for block in blocks() for start in range(0, block.size, piece)):
             if bits is None:
                 bits = values.dtype.itemsize * 8
                 shift = bits
             digit = _keys(values) >> (shift - _DIGIT)
             if shift < bits:
                 head = digit >> _DIGIT
-                place = np.minimum(np.searchsorted(groups, head), len(groups) - 1)
-                same = groups[place] == head
+                known = groups.astype(head.dtype)
+                place = np.minimum(np.searchsorted(known, head), len(known) - 1)
+                same = known[place] == head
                 digit = (place[same] << _DIGIT) + (digit[same] & ((1 << _DIGIT) - 1)).astype(np.int64)
             counts += np.bincount(digit.astype(np.int64), minlength=len(counts))
         shift -= _DIGIT

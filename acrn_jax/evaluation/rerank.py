@@ -26,7 +26,7 @@ from acrn_jax.evaluation import fusion
 from acrn_jax.evaluation.ranking import Rows
 
 _BLOCK_BYTES = 1 << 24  # of one float32 block of distances
-_GROUP = 64  # columns that share one minimum in the search for the nearest
+_GROUP = 16  # columns that share one minimum in the search for the nearest
 
 
 def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6, weight: float = 0.3) -> np.ndarray:
