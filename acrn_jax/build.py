@@ -21,7 +21,7 @@ from acrn_jax.losses.mining import MINERS
 from acrn_jax.losses.weights import initial_weights
 from acrn_jax.models import acrn, inception, initialize, mva, pretrained
 from acrn_jax.ops.distance import DISTANCES
-from acrn_jax.train import checkpoint, loop, optimizer, step
+from acrn_jax.train import checkpoint, loop, optimizer, parallel, step
 from acrn_jax.train import state as states
 
 PHASES = ("mva", "identity", "reid")
@@ -82,20 +82,29 @@ def check(config: Any) -> None:
             )
         if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
             raise ValueError("config.loss.attribute_weights=given wants config.loss.attribute_weights_file.")
+    if config.parallel == "pmap" and jax.process_count() > 1:
+        raise ValueError(
+            f"config.parallel=pmap drives the devices of one process, this run has {jax.process_count()}; "
+            "use --config.parallel=jit, which trains the same."
+        )
     for phase in config.phases:
         rows = batch_rows(config, phase)
         count = len(devices(config))
         if rows % count:
-            raise ValueError(
-                f"Phase {phase} has batches of {rows} images, which {count} devices do not divide; change either."
-            )
+            who = f"{count} devices" + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
+            raise ValueError(f"Phase {phase} has batches of {rows} images, which {who} do not divide; change either.")
 
 
 def devices(config: Any) -> list[Any]:
-    """The devices that a run uses."""
-    found = jax.devices()
+    """The devices that a run uses, those of one process side by side."""
+    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if config.devices > len(found):
         raise ValueError(f"config.devices is {config.devices}, this machine shows {len(found)}.")
+    if 0 < config.devices < len(found) and jax.process_count() > 1:
+        raise ValueError(
+            f"config.devices is {config.devices}, but {jax.process_count()} processes bring {len(found)} devices and "
+            "all must take part; leave it at 0, and start fewer processes or show them fewer devices."
+        )
     return found[: config.devices or len(found)]
 
 
@@ -165,6 +174,7 @@ def batches(config: Any, split: source.Split, phase: str, columns: dict[str, np.
             columns=columns,
             first_step=first,
             steps=steps,
+            share=parallel.share(rows, devices(config)),
             threads=config.data.threads,
             cache_bytes=config.data.cache_mib * 2**20,
         )

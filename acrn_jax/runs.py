@@ -29,6 +29,7 @@ from acrn_jax.evaluation import embed, methods, protocols, ranking
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.report import tables
 from acrn_jax.schema import METHODS
+from acrn_jax.train import parallel
 
 # Keys that change neither the result nor what a workdir holds: they may differ when a run goes on.
 FREE = (
@@ -55,10 +56,22 @@ THUMBNAIL = 128  # pixels high
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON aside and moves it into place."""
+    """Writes JSON aside and moves it into place; of several processes one does."""
+    if not parallel.leads():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
     aside.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(aside, path)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Writes an .npz aside and moves it into place; of several processes one does."""
+    if not parallel.leads():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.stem}.tmp.npz")
+    np.savez(aside, **arrays)
     os.replace(aside, path)
 
 
@@ -81,7 +94,7 @@ def claim(workdir: Path, config: Any) -> None:
             )
     elif (
         workdir.exists()
-        and any(workdir.iterdir())
+        and any(p.name != "config.tmp" for p in workdir.iterdir())  # that is of a run killed in its first moment
         and not any((workdir / p).exists() for p in ("data", "attribute_net", "predictions"))
     ):
         raise ValueError(
@@ -136,7 +149,8 @@ def _train_attributes(config, workdir):
         return build.net(config, attributes=len(split.attribute_names), axis_name=axis_name)
 
     variables, report = build.first_variables(config, module(None), config.init_from)
-    claim(workdir, config)  # not before data and weights are there, so that a wrong path leaves nothing behind
+    # Not before data and weights are there, so that a wrong path leaves nothing behind.
+    parallel.first(lambda: claim(workdir, config))
     _note_start(workdir / "mva", report)
     build.train_phase(
         config,
@@ -148,10 +162,8 @@ def _train_attributes(config, workdir):
         variables=variables,
         module=module,
     )
-    write_json(
-        workdir / "attributes.json",
-        {"attribute_names": split.attribute_names, "dataset": split.name, "fingerprint": split.fingerprint},
-    )
+    about = {"attribute_names": split.attribute_names, "dataset": split.name, "fingerprint": split.fingerprint}
+    parallel.first(lambda: write_json(workdir / "attributes.json", about))
     recognise(workdir, config=config)
 
 
@@ -159,7 +171,7 @@ def _train_reid(config, workdir):
     split, _ = build.reid_splits(config)
     if "reid" in config.phases and config.loss.kind == "acrn":
         _check_overlap(config, split)
-    claim(workdir, config)
+    parallel.first(lambda: claim(workdir, config))
     people, person = np.unique(split.person_id, return_inverse=True)
     start = config.init_from
     for phase in config.phases:
@@ -248,17 +260,19 @@ def predict_attributes(config: Any, workdir: Path, split_name: str) -> Predictio
     split = build.open_split(config, split_name)
     file = workdir / "predictions" / f"{split_name}.npz"
     stamp = f"{fingerprint} {split.fingerprint}"
-    if file.exists():
+    if parallel.agree(parallel.leads() and file.exists() and _stamp(file) == stamp):
         with np.load(file, allow_pickle=False) as kept:
-            if str(kept["stamp"]) == stamp:
-                return Predictions(kept["key"], kept["logits"], names)
+            return Predictions(kept["key"], kept["logits"], names)
+    if parallel.leads() and file.exists():
         print(f"{file} is of another attribute net or data set; computing it anew.", flush=True)
     logits = outputs(net_folder, split, batch=config.evaluate.batch)["attribute_logits"]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{split_name}.tmp.npz")
-    np.savez(aside, key=split.key, logits=logits, stamp=stamp)
-    os.replace(aside, file)
+    write_arrays(file, key=split.key, logits=logits, stamp=stamp)
     return Predictions(split.key, logits, names)
+
+
+def _stamp(file):
+    with np.load(file, allow_pickle=False) as kept:
+        return str(kept["stamp"])
 
 
 def _about(folder: str | Path) -> dict[str, Any]:
@@ -289,11 +303,13 @@ def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.n
     count = len(attribute_names(workdir)) if phase == "mva" else 0
     trained = build.trained(config, Path(workdir) / phase, attributes=count)
     size = {"height": config.data.height, "width": config.data.width}
-    batches = pipeline.eval_batches(split, batch=min(batch, len(split)), threads=config.data.threads, **size)
+    mine = split.take(parallel.part(len(split))) if jax.process_count() > 1 else split
+    batches = pipeline.eval_batches(mine, batch=min(batch, len(mine)), threads=config.data.threads, **size)
     print(f"{phase} net of {workdir}: {len(split)} images of {split.name}", flush=True)
-    return embed.embed(
+    found = embed.embed(
         trained.module.apply, trained.variables, batches, mean=config.data.mean, deviation=config.data.deviation
     )
+    return parallel.gather(found, len(split))
 
 
 def attribute_names(workdir: Path) -> list[str]:
@@ -449,7 +465,7 @@ def evaluate(
         "fingerprint": hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode()).hexdigest(),
     }
     _rank_lists(config, out, rows["ACRN" if "ACRN" in rows else "ReIdCNN"], query, gallery, protocol, main)
-    np.savez(
+    write_arrays(
         out / "per_query.npz",
         key=query.key,
         person_id=query.person_id,
@@ -667,13 +683,14 @@ def _rank_lists(config, workdir, rows, query, gallery, protocol, scored):
 def _thumbnail(workdir, split, i):
     name = hashlib.sha256(split.key[i].encode()).hexdigest()[:16]
     file = workdir / "thumbnails" / f"{name}.jpg"
-    if not file.exists():
+    if parallel.leads() and not file.exists():
         image = Image.fromarray(transforms.decode(split.image_bytes(i), key=split.key[i]))
         image = image.resize((max(1, round(image.width * THUMBNAIL / image.height)), THUMBNAIL))
         data = io.BytesIO()
         image.save(data, "jpeg", quality=90)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data.getvalue())
+        file.with_suffix(".tmp").write_bytes(data.getvalue())
+        os.replace(file.with_suffix(".tmp"), file)
     return {
         "image": f"thumbnails/{file.name}",
         "person_id": int(split.person_id[i]),

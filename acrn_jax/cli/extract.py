@@ -3,14 +3,13 @@
 ./launch.sh extract --workdir=R --out=features.npz [--dataset=... --config_name=... --split=query --data_dir=D]
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from acrn_jax import build, runs
-from acrn_jax.cli import shell
+from acrn_jax.cli import distributed, shell
 from acrn_jax.data import source
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run.")
@@ -44,13 +43,10 @@ def main(argv):
         }
     else:
         values = {"feature": found["feature"]}
-    aside = out.with_name(out.stem + ".tmp.npz")
-    out.parent.mkdir(parents=True, exist_ok=True)
     labels = {"person_id": split.person_id, "camera_id": split.camera_id}
-    np.savez(aside, key=split.key, file_name=split.file_name, fingerprint=split.fingerprint, **labels, **values)
-    os.replace(aside, out)
+    runs.write_arrays(out, key=split.key, file_name=split.file_name, fingerprint=split.fingerprint, **labels, **values)
     print(f"{len(split)} images of {split.name} -> {out}: {', '.join(f'{k} {np.shape(v)}' for k, v in values.items())}")
 
 
 if __name__ == "__main__":
-    shell.run(main)
+    distributed.run(main)

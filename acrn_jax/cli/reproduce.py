@@ -10,8 +10,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from acrn_jax import runs
-from acrn_jax.cli import shell
+from acrn_jax.cli import distributed, shell
 from acrn_jax.report import html, tables
+from acrn_jax.train import parallel
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
 _ATTRIBUTES = flags.DEFINE_string("attributes", None, "Workdir of a trained attribute net.")
@@ -30,10 +31,12 @@ def main(argv):
         config.seed = seed
         results = runs.reproduce(config, attributes=Path(_ATTRIBUTES.value), workdir=workdir / f"seed_{seed}")
         print(tables.methods_table(results), flush=True)
+    if not parallel.leads():
+        return
     report = html.write([workdir], workdir / "report.html")
     print(tables.methods_table(html.read(workdir).results))
     print(f"report: {os.path.relpath(report)}")
 
 
 if __name__ == "__main__":
-    shell.run(main)
+    distributed.run(main)

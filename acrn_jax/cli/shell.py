@@ -22,7 +22,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     ctrl-C a sentence and 130; with --debug each keeps its traceback. Other exceptions are bugs and keep it always.
     """
     sys.argv[1:] = quote_keywords(sys.argv[1:])  # in place: ml_collections looks for overrides there
-    if any(re.fullmatch("--?debug(=true)?", argument) for argument in sys.argv):
+    if debugging():
         app.run(main, argv=[sys.argv[0], *find_config(sys.argv[1:])])
 
     def told(argv: list[str]) -> int | None:
@@ -34,6 +34,11 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return complain("stopped; run the same command again to continue.", STOPPED)
 
     app.run(told, flags_parser=parse)
+
+
+def debugging() -> bool:
+    """Whether --debug is on the command line."""
+    return any(re.fullmatch("--?debug(=true)?", argument) for argument in sys.argv)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from acrn_jax import runs
-from acrn_jax.cli import shell
+from acrn_jax.cli import distributed, shell
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, e.g. configs/mva_peta.py:small.", lock_config=True
@@ -21,4 +21,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    shell.run(main)
+    distributed.run(main)

@@ -1,8 +1,11 @@
-"""Checkpoints of one phase: the only module that knows Orbax."""
+"""Checkpoints of one phase: the only module that knows Orbax.
 
+With several processes all of them must save and restore, in the same order: each writes its part.
+"""
+
+import functools
 import logging
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from acrn_jax.train import parallel
 from acrn_jax.train.state import State
 
 FIELDS = ("step", "params", "batch_stats", "scales", "opt")  # of State, in its order
@@ -47,21 +51,18 @@ class Checkpoints:
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
         wanted = _plain(like)
         for step in steps:
+            found, reason = None, "another process could not"
             try:
                 found = self._orbax.load(step, jax.tree.map(_abstract, wanted))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-                logging.warning(
-                    "Checkpoint %d in %s cannot be read (%s); trying the one before.",
-                    step,
-                    self.folder,
-                    str(error).splitlines()[0][:200],
-                )
+                reason = str(error)
+            if not parallel.everywhere(found is not None):
+                _warn(self.folder, step, reason)
                 continue
             damaged = [s for s in steps if s > step]
             if damaged:  # removed, or saving such a step anew would be skipped as already there
                 self.close()
-                for step in damaged:
-                    shutil.rmtree(self.folder / str(step))
+                parallel.first(functools.partial(_remove, [self.folder / str(s) for s in damaged]))
                 self._orbax = self._open()
             return State(*(found[name] for name in FIELDS))
         if steps:
@@ -82,17 +83,15 @@ def load_any(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder).resolve()
     steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True) if folder.is_dir() else []
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     for step in steps:
         try:
-            with warnings.catch_warnings(action="ignore"):  # of a sharding that is not named: it is this process's
-                return jax.tree.map(np.asarray, ocp.load(folder / str(step)))
+            with ocp.Context(multiprocessing_options=alone):  # as numpy: what devices it was saved on does not matter
+                stored = ocp.metadata(folder / str(step)).metadata
+                return ocp.load(folder / str(step), jax.tree.map(_as_numpy, stored))
         except Exception as error:
-            logging.warning(
-                "Checkpoint %d in %s cannot be read (%s); trying the one before.",
-                step,
-                folder,
-                str(error).splitlines()[0][:200],
-            )
+            _warn(folder, step, str(error))
     raise FileNotFoundError(f"There is no readable checkpoint in {folder}; train that run first (./launch.sh train).")
 
 
@@ -102,3 +101,17 @@ def _plain(state):
 
 def _abstract(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _as_numpy(leaf):
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)  # a shape that says "numpy" and takes no memory
+
+
+def _remove(folders):
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def _warn(folder, step, reason):
+    shown = (reason.splitlines() or [""])[0][:200]
+    logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.", step, folder, shown)

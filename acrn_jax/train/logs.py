@@ -1,6 +1,7 @@
 """Scalars of a run: one JSON object a line, TensorBoard event files, and a line for the eye."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,9 @@ class Scalars:
         self._file = folder / "scalars.jsonl"
         if self._file.exists():  # a resumed run repeats the steps after its checkpoint
             lines = [line for line in self._file.read_text().splitlines(keepends=True) if _step(line) <= first_step]
-            self._file.write_text("".join(lines))
+            aside = self._file.with_suffix(".tmp")  # moved into place, or a kill just now would lose the whole log
+            aside.write_text("".join(lines))
+            os.replace(aside, self._file)
         self._events = SummaryWriter(str(folder / "events"), purge_step=first_step or None)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -61,6 +64,6 @@ def clock(seconds: float) -> str:
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return json.loads(line)["step"] if line.endswith("\n") else float("inf")
     except ValueError:
         return float("inf")  # cut short by a kill

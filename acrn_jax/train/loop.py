@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acrn_jax.train import checkpoint, logs
+from acrn_jax.train import checkpoint, logs, parallel
 from acrn_jax.train.state import State
 
 
@@ -45,7 +45,7 @@ def fit(
     Raises:
       ValueError: the loss is not finite, or the feature collapsed to one point.
       KeyboardInterrupt: ctrl-C, after saving.
-      SystemExit: SIGTERM (preemption), after saving; code 0.
+      SystemExit: SIGTERM (preemption), after saving; code 0. With several processes it is enough that one gets it.
     """
     saved = checkpoint.Checkpoints(folder / "checkpoints")
     state = saved.restore(state) or state
@@ -54,13 +54,16 @@ def fit(
         print(f"{name}: nothing to do, step {step} of {steps} is reached ({folder}).", flush=True)
         saved.close()
         return state
-    scalars = logs.Scalars(folder, first_step=step)
+    scalars = logs.Scalars(folder, first_step=step) if parallel.leads() else None
     progress = logs.Progress(name, steps, first=first)
     window: list[dict[str, Any]] = []
     waited, started = 0.0, time.monotonic()
     source = batches(step)
-    with contextlib.closing(scalars), _stop_flag() as stopped:
+    with contextlib.closing(scalars) if scalars else contextlib.nullcontext(), _stop_flag() as stopped:
         while step < steps and not stopped:
+            if parallel.preempted(step):
+                stopped.append(signal.SIGTERM)
+                break
             began = time.monotonic()
             host = next(source)
             waited += time.monotonic() - began
@@ -70,12 +73,13 @@ def fit(
             if step % log_every == 0 or step == steps:
                 means = _means(window)  # waits for the device
                 elapsed = time.monotonic() - started
-                means["images_per_second"] = len(window) * len(host["image"]) / elapsed
+                means["images_per_second"] = len(window) * len(host["image"]) * jax.process_count() / elapsed
                 means["waiting_share"] = waited / elapsed
                 means["learning_rate"] = float(rate(step))
                 _check(means, step, len(window), name)
-                scalars.write(step, means | extra(state))
-                progress.show(step, _line(means))
+                if scalars:
+                    scalars.write(step, means | extra(state))
+                    progress.show(step, _line(means))
                 window, waited, started = [], 0.0, time.monotonic()
             if step % save_every == 0 and step < steps:
                 saved.save(state)
@@ -118,7 +122,11 @@ def _line(means):
 
 @contextlib.contextmanager
 def _stop_flag():
-    """A list that a first SIGINT or SIGTERM fills; a second one acts as ever."""
+    """A list that a first SIGINT or SIGTERM fills; a second one acts as ever.
+
+    With several processes one cannot stop for itself: JAX sees SIGTERM and tells all (parallel.preempted), and SIGINT
+    is passed to it.
+    """
     received: list[int] = []
     before = {}
 
@@ -128,8 +136,11 @@ def _stop_flag():
             signal.signal(known, handler)
 
     with contextlib.suppress(ValueError):  # only the main thread may set handlers
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, handle)
+        if jax.process_count() > 1:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, handle)
     try:
         yield received
     finally:

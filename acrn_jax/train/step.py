@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from acrn_jax.train.state import State
 
@@ -79,16 +79,29 @@ class Runner(NamedTuple):
     """A step on given devices."""
 
     run: Callable  # (state, batch) -> (state, scalars)
-    put: Callable  # host batch -> devices
+    put: Callable  # host batch (of several processes: this one's share) -> devices
     place: Callable  # first state -> devices, as `run` gives it back: else the second call would compile anew
 
 
 def jitted(step: Callable, devices: list[Any]) -> Runner:
-    """`step` over a global batch that is split over `devices`."""
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    """`step` over a global batch that is split over `devices`, of this process and of others."""
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     run = jax.jit(step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0)
-    return Runner(run, functools.partial(jax.device_put, device=split), functools.partial(jax.device_put, device=whole))
+    if whole.is_fully_addressable:
+        put, place = (functools.partial(jax.device_put, device=sharding) for sharding in (split, whole))
+        return Runner(run, put, place)
+
+    def put_share(batch):
+        count = len(devices) // len(split.addressable_devices)
+        shape = lambda x: (len(x) * count, *x.shape[1:])
+        return {name: jax.make_array_from_process_local_data(split, x, shape(x)) for name, x in batch.items()}
+
+    def place_copy(leaf):  # device_put would compare the values of all processes, leaf by leaf
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, whole, lambda index: value[index].copy())
+
+    return Runner(run, put_share, functools.partial(jax.tree.map, place_copy))
 
 
 def pmapped(step: Callable, devices: list[Any], axis_name: str = "data") -> Runner:
