@@ -144,10 +144,14 @@ def _open(data: bytes, key: str) -> Image.Image:
 
 
 def _resized(image: Image.Image, height: int, width: int, window: tuple[float, ...] | None) -> Image.Image:
-    if window is not None:
-        left, top, right, bottom = window
-        window = (left * image.width, top * image.height, right * image.width, bottom * image.height)
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=window)
+    bilinear = Image.Resampling.BILINEAR
+    if window is None:
+        # Columns first and rounded, whatever the size: left to itself, Pillow 13 chooses the order by cost, and older
+        # ones do not, which moves single pixels by a level. Exported nets do as we do here, bit for bit.
+        return image.resize((width, image.height), bilinear).resize((width, height), bilinear)
+    left, top, right, bottom = window
+    window = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    return image.resize((width, height), bilinear, box=window)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
