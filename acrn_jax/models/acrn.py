@@ -6,7 +6,15 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from acrn_jax.models.inception import ConvNorm, InceptionReduce, InceptionResidual, InceptionV3, max_pool, scaled
+from acrn_jax.models.inception import (
+    ConvNorm,
+    InceptionReduce,
+    InceptionResidual,
+    InceptionV3,
+    block,
+    max_pool,
+    scaled,
+)
 from acrn_jax.schema import Outputs
 
 FEATURE_NORMS = ("none", "batch_norm", "l2", "bnneck")
@@ -44,6 +52,7 @@ class ACRN(nn.Module):
     residual_scale: float = 0.2
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    remat: bool = False  # inception blocks and the stem's convolutions, see inception.block
 
     @nn.compact
     def __call__(self, images, *, train: bool) -> Outputs:
@@ -54,15 +63,17 @@ class ACRN(nn.Module):
         conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = images.astype(self.dtype)
         for i, channels in enumerate(STEM):
-            x = conv(scaled(channels, self.width), 3, name=f"stem{i}")(x, train=train)
+            x = block(conv(scaled(channels, self.width), 3, name=f"stem{i}"), self.remat)(x, train=train)
             if i % 2:
                 x = max_pool(x)
-        x = InceptionV3(scaled(STAGES[0], self.width), conv, name="v3")(x, train=train)
-        for layer in range(1, 9):
-            if layer in REDUCING:
-                x = InceptionReduce(scaled(REDUCING[layer], self.width), conv, name=f"layer{layer}")(x, train=train)
+        layers: list[nn.Module] = [InceptionV3(scaled(STAGES[0], self.width), conv, name="v3")]
+        for i in range(1, 9):
+            if i in REDUCING:
+                layers.append(InceptionReduce(scaled(REDUCING[i], self.width), conv, name=f"layer{i}"))
             else:
-                x = InceptionResidual(conv, self.residual_scale, name=f"layer{layer}")(x, train=train)
+                layers.append(InceptionResidual(conv, self.residual_scale, name=f"layer{i}"))
+        for layer in layers:
+            x = block(layer, self.remat)(x, train=train)
         x = x.reshape(len(x), -1) if self.head_pooling == "flatten" else jnp.mean(x, axis=(1, 2))
         dense = nn.Dense(self.feature_dim, dtype=jnp.float32, name="feature")(x.astype(jnp.float32))  # [B, D]
         feature = trained = dense

@@ -74,6 +74,16 @@ def max_pool(x, *, window: int = 3, stride: int = 2, padding: str = "same"):
     return x
 
 
+def block(module: nn.Module, remat: bool):
+    """`module` as a function of (x, train); with `remat` its inner maps are computed again for the gradient.
+
+    Only its input is then kept from the forward pass: less memory for one more forward pass.
+    """
+    if not remat:
+        return module
+    return lambda x, *, train: nn.remat(lambda module, x: module(x, train=train))(module, x)
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, batch normalisation, ReLU (unless `linear`)."""
 
@@ -220,6 +230,7 @@ class GoogLeNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     layout: str = "ours"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -233,5 +244,6 @@ class GoogLeNet(nn.Module):
             if name in POOL_BEFORE:
                 x = max_pool(x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
             channels = [scaled(c, self.width) for c in channels]
-            x = Inception(channels, conv, self.branch_kernel, name=f"inception{name}")(x, train=train)
+            inception = Inception(channels, conv, self.branch_kernel, name=f"inception{name}")
+            x = block(inception, self.remat)(x, train=train)
         return first, x

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, scaled
+from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, block, scaled
 from acrn_jax.schema import Outputs
 
 VIEWS = ("top", "middle", "bottom")
@@ -77,6 +77,7 @@ class MVA(nn.Module):
     layout: str = "ours"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
+    remat: bool = False  # inception blocks and local views, see inception.block
 
     @nn.compact
     def __call__(self, images, *, train: bool) -> Outputs:
@@ -86,14 +87,15 @@ class MVA(nn.Module):
         normalise = functools.partial(
             nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype
         )
-        first, x = GoogLeNet(self.width, self.branch_kernel, self.axis_name, self.dtype, self.layout, name="trunk")(
-            images.astype(self.dtype), train=train
+        trunk = GoogLeNet(
+            self.width, self.branch_kernel, self.axis_name, self.dtype, self.layout, self.remat, name="trunk"
         )
+        first, x = trunk(images.astype(self.dtype), train=train)
         parts = [nn.Dense(scaled(600, self.width), dtype=self.dtype, name="global_dense")(jnp.mean(x, axis=(1, 2)))]
         for view, (start, stop) in zip(VIEWS, bands(first.shape[1]), strict=True):
             if view in self.views:
                 local = LocalView(scaled(200, self.width), self.width, conv, name=f"view_{view}")
-                parts.append(local(first[:, start:stop], train=train))
+                parts.append(block(local, self.remat)(first[:, start:stop], train=train))
         x = nn.relu(normalise(name="views_norm")(jnp.concatenate(parts, axis=-1)))
         x = nn.Dense(scaled(2048, self.width), dtype=self.dtype, name="head_dense")(x)
         x = nn.relu(normalise(name="head_norm")(x))

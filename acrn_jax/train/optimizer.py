@@ -1,9 +1,10 @@
 """Optimiser groups and schedules. Every parameter belongs to one group, or it is an error."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 # Top-level module of the net -> optimiser group; the first prefix that fits.
@@ -60,6 +61,40 @@ def make(groups: Mapping[str, Mapping[str, Any]]) -> optax.GradientTransformatio
         {name: _one(**settings) for name, settings in groups.items()},
         lambda params: jax.tree_util.tree_map_with_path(lambda path, _: group_of(path), params),
     )
+
+
+class Averaged(NamedTuple):
+    """State of an optimiser that keeps an average of the parameters."""
+
+    count: Any  # int32 scalar: updates made so far
+    average: Any  # as the parameters
+    inner: Any  # the optimiser's own
+
+
+def averaged(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """`inner`, with an exponential moving average of the parameters in its state (weights to evaluate with).
+
+    After t updates the decay is min(decay, (1 + t) / (10 + t)), so that a short run's average forgets its start.
+    """
+
+    def init(params):
+        copy = jax.tree.map(lambda p: jnp.array(p, copy=True), params)  # a step gives its inputs' memory away
+        return Averaged(jnp.zeros((), jnp.int32), copy, inner.init(params))
+
+    def update(gradients, state, params=None):
+        updates, own = inner.update(gradients, state.inner, params)
+        now = jnp.minimum(decay, (1.0 + state.count) / (10.0 + state.count))
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda a, p: now * a + (1 - now) * p, state.average, new)
+        return updates, Averaged(state.count + 1, average, own)
+
+    return optax.GradientTransformation(init, update)
+
+
+def final_params(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that a stored state is used with: their average where one was kept."""
+    opt = saved["opt"]
+    return opt["average"] if isinstance(opt, Mapping) and "average" in opt else saved["params"]
 
 
 def _one(*, kind, rate, momentum=0.9, decay=0.0, nonnegative=False):

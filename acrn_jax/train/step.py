@@ -15,6 +15,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from acrn_jax.train import accumulate
 from acrn_jax.train.state import State
 
 
@@ -34,6 +35,7 @@ def train_step(
     deviation,
     seed: int,
     axis_name: str | None = None,
+    parts: int = 1,
 ) -> tuple[State, dict[str, Any]]:
     """One update.
 
@@ -46,6 +48,7 @@ def train_step(
       mean, deviation: channel statistics of normalisation, in [0, 1].
       seed: of the run; randomness of step s is fold_in(seed, s), so a resumed run repeats it.
       axis_name: pmap axis.
+      parts: how many the batch is computed in, see train/accumulate.py.
 
     Returns:
       the new state, and scalars of the step (float32).
@@ -57,15 +60,27 @@ def train_step(
         labels = jax.lax.all_gather(labels, axis_name, tiled=True)
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
-    def loss_of(params):
+    def forward(params, images, part=None):
         variables = {"params": params["net"], "batch_stats": state.batch_stats}
-        outputs, moved = apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        rngs = {"dropout": key if part is None else jax.random.fold_in(key, part)}
+        outputs, moved = apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        return outputs, moved["batch_stats"]
+
+    def loss_of(params, outputs):
         if axis_name is not None:
             outputs = jax.lax.all_gather(outputs, axis_name, tiled=True)
-        loss, aside = objective(params, outputs, labels, state.scales)
-        return loss, (moved["batch_stats"], *aside)
+        return objective(params, outputs, labels, state.scales)
 
-    (loss, (stats, scalars, scales)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    def at_once(params, images):
+        outputs, stats = forward(params, images)
+        loss, aside = loss_of(params, outputs)
+        return loss, (aside, stats)
+
+    if parts == 1:
+        differentiated = jax.value_and_grad(at_once, has_aux=True)
+    else:
+        differentiated = accumulate.value_and_grad(forward, loss_of, parts)
+    (loss, ((scalars, scales), stats)), grads = differentiated(state.params, images)
     if axis_name is not None:
         # Each device differentiates the same global loss, and the gather's transpose sums over devices: so the mean.
         grads = jax.lax.pmean(grads, axis_name)

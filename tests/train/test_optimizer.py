@@ -88,3 +88,20 @@ def test_schedules_by_hand():
     assert float(optimizer.schedule("constant", rate=3.0, steps=5)(4)) == 3.0
     with pytest.raises(ValueError, match="known: staircase"):
         optimizer.schedule("linear", rate=1.0, steps=5)
+
+
+def test_average_of_parameters_by_a_loop():
+    groups = {name: {"kind": "sgd", "rate": 0.1} for name in ("trunk", "scratch", "attribute_weights")}
+    tx = optimizer.averaged(optimizer.make(groups), 0.5)
+    params, average = SMALL, SMALL
+    state, plain = tx.init(params), optimizer.make(groups).init(params)
+    for count in range(8):
+        updates, state = tx.update(jax.tree.map(np.ones_like, params), state, params)
+        alone, plain = optimizer.make(groups).update(jax.tree.map(np.ones_like, params), plain, params)
+        jax.tree.map(np.testing.assert_array_equal, updates, alone)
+        params = jax.tree.map(np.add, params, updates)
+        decay = min(0.5, (1 + count) / (10 + count))
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.average, average)
+    kernel = state.average["net"]["trunk"]["kernel"][0, 0]
+    assert params["net"]["trunk"]["kernel"][0, 0] < kernel < SMALL["net"]["trunk"]["kernel"][0, 0]
