@@ -248,8 +248,8 @@ def first_variables(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     else:
         source, found = "run", _saved(path)
-        new = {n for n in own if _part(n) == "classifier" or (_part(n) == "attributes" and n in found)}
-        new = {n for n in new if _part(n) == "classifier" or found[n].shape != own[n].shape}
+        resized = {n for n, leaf in own.items() if n in found and found[n].shape != leaf.shape}
+        new = {n for n in own if _part(n) == "classifier" or (_part(n) == "attributes" and n in resized)}
         for name in sorted(own.keys() - new):
             shape = found[name].shape if name in found else "nothing"
             if shape != own[name].shape:
