@@ -43,7 +43,6 @@ def random_case(rng, protocol, strangers=False):
 @pytest.mark.parametrize("protocol", ["market1501", "all_vs_all"])
 def test_roc_agrees_with_loops(protocol, monkeypatch):
     monkeypatch.setattr(ranking, "_BLOCK_BYTES", 1)
-    monkeypatch.setattr(operating, "_DIGIT", 8)  # small tables; the full size is tested below
     rng, refused, rates = np.random.default_rng(0), 0, [0.0, 0.1, 0.29, 0.5, 1.0]
     for case in range(60):
         distances, query, gallery = random_case(rng, protocol)
