@@ -152,15 +152,18 @@ def preprocessing(config: Any) -> dict[str, Any]:
     return {name: config.data[name] for name in ("height", "width", "mean", "deviation")}
 
 
-def batches(config: Any, split: source.Split, phase: str, columns: dict[str, np.ndarray], steps: int):
-    """First step -> iterator of training batches; epochs follow method.md section 5."""
-    rows = batch_rows(config, phase)
+def epoch_plan(config: Any, split: source.Split, phase: str) -> Callable[[int], np.ndarray]:
+    """Epoch -> record numbers of its batches, int64 [batches, rows]; method.md section 5."""
     if phase != "reid":
-        plan = functools.partial(_shuffle, len(split), rows, config.seed)
-    elif config.reid.miner == "offline":
-        plan = functools.partial(_triplets, split.person_id, split.camera_id, config.reid.triplets, config.seed)
-    else:
-        plan = functools.partial(_identities, split.person_id, config.reid.people, config.reid.images, config.seed)
+        return functools.partial(_shuffle, len(split), batch_rows(config, phase), config.seed)
+    if config.reid.miner == "offline":
+        return functools.partial(_triplets, split.person_id, split.camera_id, config.reid.triplets, config.seed)
+    return functools.partial(_identities, split.person_id, config.reid.people, config.reid.images, config.seed)
+
+
+def batches(config: Any, split: source.Split, phase: str, columns: dict[str, np.ndarray], steps: int):
+    """First step -> iterator of training batches."""
+    rows, plan = batch_rows(config, phase), epoch_plan(config, split, phase)
     per_epoch = len(plan(0))
 
     def start(first: int):
@@ -306,27 +309,10 @@ def train_phase(
     attribute_names: tuple[str, ...] = (),
 ) -> states.State:
     """Trains one phase to its end in `folder` (or goes on there) and returns its last state."""
-    settings = config[phase]
-    steps = settings.get("steps", 0)
-    start, per_epoch = batches(config, split, phase, columns, steps=2**40)
-    steps = steps or math.ceil(settings.epochs * per_epoch)
+    _, per_epoch = batches(config, split, phase, columns, steps=2**40)
+    groups = ("trunk", "scratch", *(() if attribute_weights is None else ("attribute_weights",)))
+    steps, tx, rates = optimisation(config, phase, per_epoch, groups)
     start, _ = batches(config, split, phase, columns, steps=steps)
-    present = [g for g in ("trunk", "scratch", "attribute_weights") if g in settings]
-    if attribute_weights is None and "attribute_weights" in present:
-        present.remove("attribute_weights")
-    rates = {group: _rate(settings[group], steps, per_epoch) for group in present}
-    groups = {
-        group: {
-            "kind": settings[group].kind,
-            "rate": rate,
-            "momentum": settings[group].momentum,
-            "decay": settings[group].decay,
-        }
-        for group, rate in rates.items()
-    }
-    if "attribute_weights" in groups:
-        groups["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
-    tx = optimizer.make(groups)
     axis_name = "data" if config.parallel == "pmap" else None
     runner = step.WRAPPERS[config.parallel](
         functools.partial(
@@ -354,6 +340,22 @@ def train_phase(
         save_every=config.save_every,
         extra=functools.partial(_named_weights, attribute_names) if attribute_weights is not None else lambda state: {},
     )
+
+
+def optimisation(
+    config: Any, phase: str, per_epoch: int, groups: tuple[str, ...]
+) -> tuple[int, Any, dict[str, Callable[[int], Any]]]:
+    """(steps of a phase, optimiser of those `groups` that it has, group -> learning rate as a function of the step)."""
+    settings = config[phase]
+    steps = settings.get("steps", 0) or math.ceil(settings.epochs * per_epoch)
+    rates = {group: _rate(settings[group], steps, per_epoch) for group in groups if group in settings}
+    made = {
+        group: {name: settings[group][name] for name in ("kind", "momentum", "decay")} | {"rate": rate}
+        for group, rate in rates.items()
+    }
+    if "attribute_weights" in made:
+        made["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
+    return steps, optimizer.make(made), rates
 
 
 def _named_weights(names, state):
@@ -384,28 +386,36 @@ def attribute_objective(config: Any, split: source.Split) -> Callable:
     )
 
 
-def reid_objective(config: Any, names: tuple[str, ...]) -> tuple[Callable, Any]:
-    """(objective of phase reid, first raw attribute weights or None). `names`: [A] attributes of the attribute net."""
+def reid_objective(config: Any, names: tuple[str, ...], **constants: Any) -> tuple[Callable, Any]:
+    """(objective of phase reid, first raw attribute weights or None).
+
+    Args:
+      names: [A] attributes of the attribute net.
+      constants: gamma, margin or attribute_margin instead of the config's; traced values will do.
+    """
     loss = config.loss
     learned = loss.kind == "acrn" and loss.attribute_weights == "learned"
+    constants = {
+        "gamma": loss.gamma,
+        "margin": "soft" if loss.soft else loss.margin,
+        "attribute_margin": "soft" if loss.soft else loss.attribute_margin,
+    } | constants
     objective = objectives.make_reid(
         kind=loss.kind,
         miner=config.reid.miner,
         mine_on=loss.mine_on,
-        gamma=loss.gamma,
         distance=loss.distance,
         distance_scale=loss.distance_scale,
-        margin="soft" if loss.soft else loss.margin,
         temperature=loss.temperature,
         reduction=loss.reduction,
         attribute_gradient=loss.attribute_gradient,
-        attribute_margin="soft" if loss.soft else loss.attribute_margin,
         attribute_miner=loss.attribute_miner,
         attribute_weights=loss.attribute_weights,
         weight_form=loss.weight_form,
         given=given_weights(config, names) if loss.attribute_weights == "given" else None,
         identity_weight=loss.identity_weight,
         smoothing=loss.smoothing,
+        **constants,
     )
     return objective, initial_weights(len(names), loss.weight_form) if learned else None
 
