@@ -160,7 +160,7 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
             ("multi_query", multi_query),
             ("kissme_train", kissme_train),
             ("expand", expand),
-            ("rerank", reranking),
+            ("rerank", reranking is not None),
         ):
             if used:
                 raise ValueError(f"--{flag} wants features; the file holds distances of query and gallery alone.")
@@ -171,7 +171,7 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
     if protocol.name == protocols.ALL_VS_ALL.name:
-        if expand or reranking:
+        if expand or reranking is not None:
             raise ValueError(
                 "all_vs_all ranks a set against itself, where --expand and --rerank would meet every image twice."
             )
@@ -202,7 +202,7 @@ def _distances(search: Search, distance, multi_query, kissme_train, expand, rera
         centre = np.mean(train.values, axis=0, dtype=np.float64)  # differences stay, what cancels gets small
         query, gallery = (((x - centre) @ metric.factor).astype(np.float32) for x in (query, gallery))
         about["kissme"] = {"similar_pairs": metric.similar_pairs, "dissimilar_pairs": metric.dissimilar_pairs}
-    if distance == "cosine" and (expand or reranking):
+    if distance == "cosine" and (expand or reranking is not None):
         query, gallery = (_unit(x, name) for x, name in ((query, "query"), (gallery, "gallery")))
     if expand:
         k, alpha = expand

@@ -18,7 +18,7 @@ Labels are integers: person_id 1 or more a person, 0 a distractor, -1 junk; came
 fraction (MATLAB's doubles) and texts of digits ("0042") are read as the integers that they spell; anything else is an
 error. Without any camera ids every camera is unknown. Features are real numbers that float32 can hold. A name in a
 .npz or .mat file that is none of the above is an error, lest a misspelt one be overlooked; file_name, key and
-fingerprint are allowed, as extraction stores them.
+fingerprint are allowed, alone or at the end of a name.
 
 .mat files of MATLAB 5 alone are read (those of 7.3 are HDF5). No file is trusted: pickles are not loaded, and damaged
 bytes end in an error that names the file.
@@ -122,8 +122,8 @@ def _one_npz(path: Path) -> Search:
     found = _npz(path)
     if "distances" in found:
         names = [f"{who}_{what}" for who in ("query", "gallery") for what in ("person_id", "camera_id")]
-        _check_names(path, found, ("distances", "query_person_id", "gallery_person_id"), names)
-        query, gallery = (_labels(found, who, path, None) for who in ("query", "gallery"))
+        _check_names(path, found, ("distances", "query_person_id", "gallery_person_id"), names, {})
+        query, gallery = (_labels(found, who, path, {}) for who in ("query", "gallery"))
         return Search(query, gallery, distances=_distances(found["distances"], query, gallery, f"{path}: distances"))
     if "person_id" in found and not any(name.startswith("query_") for name in found):
         return _of_sets([_set(found, path)], [path])
@@ -134,8 +134,13 @@ def _search(found: dict[str, Any], path: Path, shown: Mapping[str, str]) -> Sear
     """Query and gallery, and the boxes of multi-query where they are there; `shown`: our name -> that of the file."""
     sets = [who for who in _SETS if who != "mquery" or any(name.startswith("mquery_") for name in found)]
     needed = [f"{who}_{what}" for who in sets for what in ("features", "person_id")]
-    known = [f"{who}_{what}" for who in _SETS for what in ("features", "person_id", "camera_id", *_ALLOWED)]
-    _check_names(path, found, needed, [*known, *_ALLOWED], shown)
+    known = [f"{who}_{what}" for who in _SETS for what in ("features", "person_id", "camera_id")]
+    _check_names(path, found, needed, known, shown)
+    with_cameras = [who for who in sets if f"{who}_camera_id" in found]
+    if with_cameras and with_cameras != sets:
+        raise ValueError(
+            f"{path} holds camera ids of {', '.join(with_cameras)} alone; give those of all images, or none."
+        )
     read_sets = {}
     for who in sets:
         name = shown.get(f"{who}_features", f"{who}_features")
@@ -153,7 +158,7 @@ def _search(found: dict[str, Any], path: Path, shown: Mapping[str, str]) -> Sear
 def _set(found: dict[str, Any], path: Path) -> Features:
     name = next((name for name in _PLAIN if name in found), _PLAIN[0])
     more = ("logits", "attribute_names") if name == "attributes" else ()
-    _check_names(path, found, (name, "person_id"), ("camera_id", *more, *_ALLOWED))
+    _check_names(path, found, (name, "person_id"), ("camera_id", *more), {})
     labels = _labels({f"set_{key}": value for key, value in found.items()}, "set", path, {})
     return Features(_features(found[name], len(labels.person_id), f"{path}: {name}", "person_id"), labels)
 
@@ -171,7 +176,7 @@ def _check_names(
     shown = shown or {}
     present, listed = set(found), ", ".join(sorted(shown.get(name, name) for name in found)) or "nothing"
     missing = [shown.get(name, name) for name in needed if name not in present]
-    strange = [shown.get(name, name) for name in sorted(present - set(needed) - set(known))]
+    strange = [shown.get(name, name) for name in sorted(present - {*needed, *known}) if not name.endswith(_ALLOWED)]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {listed}.")
     if strange:
@@ -181,8 +186,8 @@ def _check_names(
         )
 
 
-def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, str] | None) -> Labels:
-    shown, parts = shown or {}, []
+def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, str]) -> Labels:
+    parts = []
     for what in ("person_id", "camera_id"):
         name = f"{who}_{what}"
         if name in found:
