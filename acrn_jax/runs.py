@@ -130,13 +130,16 @@ def _plain(value):
 # Training
 
 
-def train(config: Any, workdir: Path) -> None:
-    """Trains the phases of `config` in `workdir`, each to its end; what is finished is left as it is."""
+def train(config: Any, workdir: Path, *, train_phase: Callable[..., Any] | None = None) -> None:
+    """Trains the phases of `config` in `workdir`, each to its end; what is finished is left as it is.
+
+    `train_phase` takes build.train_phase's place for the phases of a re-id net, e.g. to train several runs as one.
+    """
     build.check(config)
     if "mva" in config.phases:
         _train_attributes(config, workdir)
     else:
-        _train_reid(config, workdir)
+        _train_reid(config, workdir, train_phase or build.train_phase)
 
 
 def _train_attributes(config, workdir):
@@ -167,7 +170,7 @@ def _train_attributes(config, workdir):
     recognise(workdir, config=config)
 
 
-def _train_reid(config, workdir):
+def _train_reid(config, workdir, train_phase):
     split, _ = build.reid_splits(config)
     if "reid" in config.phases and config.loss.kind == "acrn":
         _check_overlap(config, split)
@@ -192,7 +195,7 @@ def _train_reid(config, workdir):
 
         variables, report = build.first_variables(config, module(None), start)
         _note_start(workdir / phase, report)
-        build.train_phase(
+        train_phase(
             config,
             phase,
             workdir / phase,
@@ -731,6 +734,18 @@ def _number(value):
 # The run chain
 
 
+def begin(config: Any, *, attributes: Path, shared: Callable[[str, Any], Path] | None = None) -> Any:
+    """The config of `reproduce`'s ACRN run: with the attribute net, and from the shared identity phase if there is one."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.attributes["from"] = str(attributes)
+        if shared and "identity" in config.phases:
+            first = config.copy_and_resolve_references()
+            first.phases = ("identity",)
+            config.phases, config.init_from = ("reid",), str(shared("identity", first) / "identity")
+    return config
+
+
 def reproduce(
     config: Any, *, attributes: Path, workdir: Path, shared: Callable[[str, Any], Path] | None = None
 ) -> dict[str, Any]:
@@ -743,20 +758,8 @@ def reproduce(
       shared: trains what other runs may need too, ("identity" | "baseline" | "tune", its config) -> its workdir;
         default: all of it lies in `workdir`.
     """
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.attributes["from"] = str(attributes)
-    phases, start = config.phases, config.init_from
-    first_net = start
-    if "identity" in config.phases:
-        start = str(workdir / "identity")
-        if shared:
-            first = config.copy_and_resolve_references()
-            with first.unlocked():
-                first.phases = ("identity",)
-            start = str(shared("identity", first) / "identity")
-            with config.unlocked():
-                config.phases, config.init_from = ("reid",), start
+    phases, first_net = config.phases, config.init_from
+    config = begin(config, attributes=attributes, shared=shared)
     train(config, workdir)
     if config.loss.kind == "classic":
         return evaluate(workdir)
@@ -767,7 +770,8 @@ def reproduce(
 
     base = config.copy_and_resolve_references()
     with base.unlocked():
-        base.phases, base.loss.kind, base.init_from = ("reid",), "classic", start
+        base.phases, base.loss.kind = ("reid",), "classic"
+        base.init_from = str(workdir / "identity") if "identity" in config.phases else config.init_from
     baseline = (shared or beside)("baseline", base)
     tune = None
     if not config.data.validation_identities and config.evaluate.tune_identities:
