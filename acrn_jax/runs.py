@@ -735,7 +735,7 @@ def _number(value):
 
 
 def begin(config: Any, *, attributes: Path, shared: Callable[[str, Any], Path] | None = None) -> Any:
-    """The config of `reproduce`'s ACRN run: with the attribute net, and from the shared identity phase if there is one."""
+    """The config of `reproduce`'s ACRN run: with the attribute net, from the shared identity phase if there is one."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.attributes["from"] = str(attributes)
