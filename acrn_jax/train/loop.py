@@ -59,7 +59,7 @@ def fit(
     window: list[dict[str, Any]] = []
     waited, started = 0.0, time.monotonic()
     source = batches(step)
-    with contextlib.closing(scalars) if scalars else contextlib.nullcontext(), _stop_flag() as stopped:
+    with contextlib.closing(scalars) if scalars else contextlib.nullcontext(), stop_flag() as stopped:
         while step < steps and not stopped:
             if parallel.preempted(step):
                 stopped.append(signal.SIGTERM)
@@ -76,7 +76,7 @@ def fit(
                 means["images_per_second"] = len(window) * len(host["image"]) * jax.process_count() / elapsed
                 means["waiting_share"] = waited / elapsed
                 means["learning_rate"] = float(rate(step))
-                _check(means, step, len(window), name)
+                check(means, step, len(window), name)
                 if scalars:
                     scalars.write(step, means | extra(state))
                     progress.show(step, _line(means))
@@ -98,7 +98,8 @@ def _means(window):
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
 
 
-def _check(means, step, length, name):
+def check(means: dict[str, float], step: int, length: int, name: str) -> None:
+    """ValueError if the means of a window of `length` steps say that training has failed."""
     if not np.isfinite(means["loss"]):
         raise ValueError(
             f"{name}: the loss is {means['loss']} between steps {step - length + 1} and {step}; lower the learning "
@@ -121,7 +122,7 @@ def _line(means):
 
 
 @contextlib.contextmanager
-def _stop_flag():
+def stop_flag():
     """A list that a first SIGINT or SIGTERM fills; a second one acts as ever.
 
     With several processes one cannot stop for itself: JAX sees SIGTERM and tells all (parallel.preempted), and SIGINT
