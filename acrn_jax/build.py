@@ -57,6 +57,8 @@ def check(config: Any) -> None:
         )
     lookup(step.WRAPPERS, config.parallel, "parallel")
     lookup(DTYPES, config.dtype, "dtype")
+    if not 0 <= config.ema < 1:
+        raise ValueError(f"config.ema is {config.ema}; a decay lies in [0, 1), 0.999 for one.")
     lookup(REPRESENTATIONS, config.attributes.representation, "attributes.representation")
     lookup(inception.LAYOUTS, config.model.layout, "model.layout")
     lookup(DISTANCES, config.loss.distance, "loss.distance")
@@ -93,6 +95,11 @@ def check(config: Any) -> None:
         if rows % count:
             who = f"{count} devices" + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
             raise ValueError(f"Phase {phase} has batches of {rows} images, which {who} do not divide; change either.")
+        if config.accumulate < 1 or rows % (count * config.accumulate):
+            raise ValueError(
+                f"config.accumulate is {config.accumulate}, which does not divide the {rows // count} images a device "
+                f"of a batch of phase {phase}; change either."
+            )
 
 
 def devices(config: Any) -> list[Any]:
@@ -203,7 +210,7 @@ def _identities(person_id, people, images, seed, epoch):
 def net(config: Any, *, attributes: int = 0, people: int | None = None, axis_name: str | None = None):
     """The module that the config describes."""
     m = config.model
-    shared = {"axis_name": axis_name, "dtype": DTYPES[config.dtype], "width": m.width}
+    shared = {"axis_name": axis_name, "dtype": DTYPES[config.dtype], "width": m.width, "remat": m.get("remat", False)}
     if m.name == "mva":
         return mva.MVA(
             attributes,
@@ -284,7 +291,8 @@ def _saved(path):
         known = f"name one of its phases: {', '.join(phases)}" if phases else "it wants a phase's folder (R/identity)"
         raise FileNotFoundError(f"config.init_from is {path}, neither a file of weights nor a phase; {known}.")
     saved = checkpoint.load_any(path / "checkpoints")
-    return traverse_util.flatten_dict({"params": saved["params"]["net"], "batch_stats": saved["batch_stats"]}, sep="/")
+    params = optimizer.final_params(saved)["net"]
+    return traverse_util.flatten_dict({"params": params, "batch_stats": saved["batch_stats"]}, sep="/")
 
 
 def _part(name):
@@ -323,6 +331,7 @@ def train_phase(
             mean=np.asarray(config.data.mean, np.float32),
             deviation=np.asarray(config.data.deviation, np.float32),
             seed=config.seed,
+            parts=config.accumulate,
         ),
         devices(config),
     )
@@ -338,6 +347,8 @@ def train_phase(
         rate=rates["scratch"],
         log_every=config.log_every,
         save_every=config.save_every,
+        parts=config.accumulate,
+        profile_steps=config.profile_steps,
         extra=functools.partial(_named_weights, attribute_names) if attribute_weights is not None else lambda state: {},
     )
 
@@ -355,7 +366,8 @@ def optimisation(
     }
     if "attribute_weights" in made:
         made["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
-    return steps, optimizer.make(made), rates
+    tx = optimizer.make(made)
+    return steps, optimizer.averaged(tx, config.ema) if config.ema else tx, rates
 
 
 def _named_weights(names, state):
@@ -445,6 +457,6 @@ class Trained:
 def trained(config: Any, folder: Path, *, attributes: int = 0) -> Trained:
     """The net of a finished phase."""
     state = checkpoint.load_any(folder / "checkpoints")
-    variables = {"params": state["params"]["net"], "batch_stats": state["batch_stats"]}
+    variables = {"params": optimizer.final_params(state)["net"], "batch_stats": state["batch_stats"]}
     people = variables["params"]["classifier"]["bias"].size if "classifier" in variables["params"] else None
     return Trained(net(config, attributes=attributes, people=people), variables, preprocessing(config), state)

@@ -5,6 +5,7 @@ attribute net says about the data set) and the result files.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -34,8 +35,10 @@ from acrn_jax.train import parallel
 # Keys that change neither the result nor what a workdir holds: they may differ when a run goes on.
 FREE = (
     "attributes.from", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every", "mva.calibrate",
-    "mva.threshold", "parallel", "save_every",
+    "model.remat", "mva.threshold", "parallel", "profile_steps", "save_every",
 )  # fmt: skip
+# Keys that older runs do not have, and what those runs did.
+YOUNG = {"accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False}
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -111,9 +114,13 @@ def read_config(workdir: Path) -> Any:
             f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}."
         )
     try:
-        return ml_collections.ConfigDict(json.loads(file.read_text()))
+        tree = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); the run's config is lost, train it again.") from error
+    for key, value in YOUNG.items():
+        *path, last = key.split(".")
+        functools.reduce(lambda place, part: place.setdefault(part, {}), path, tree).setdefault(last, value)
+    return ml_collections.ConfigDict(tree)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -259,7 +266,7 @@ class Predictions:
 def predict_attributes(config: Any, workdir: Path, split_name: str) -> Predictions:
     """What the net in `config.attributes.from` says about a split, computed once and kept in workdir/predictions."""
     net_folder = Path(config.attributes["from"])
-    names, _, fingerprint = _attribute_net(net_folder)
+    names, _, fingerprint = attribute_net(net_folder)
     split = build.open_split(config, split_name)
     file = workdir / "predictions" / f"{split_name}.npz"
     stamp = f"{fingerprint} {split.fingerprint}"
@@ -289,14 +296,18 @@ def _about(folder: str | Path) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def _attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
+def attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
     """(attribute names, attributes.json, fingerprint of the trained values) of an attribute run."""
     about = _about(folder)
-    state = build.checkpoint.load_any(Path(folder) / "mva" / "checkpoints")
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((state["params"], state["batch_stats"])):
+    return tuple(about["attribute_names"]), about, _fingerprint(Path(folder) / "mva")
+
+
+def _fingerprint(phase: Path) -> str:
+    """Of a phase's trained values."""
+    state, digest = build.checkpoint.load_any(phase / "checkpoints"), hashlib.sha256()
+    for leaf in jax.tree.leaves((build.optimizer.final_params(state), state["batch_stats"])):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    return tuple(about["attribute_names"]), about, digest.hexdigest()
+    return digest.hexdigest()
 
 
 def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.ndarray]:
@@ -313,6 +324,15 @@ def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.n
         trained.module.apply, trained.variables, batches, mean=config.data.mean, deviation=config.data.deviation
     )
     return parallel.gather(found, len(split))
+
+
+def kept_outputs(workdir: Path, split: source.Split, file: Path, *, batch: int) -> dict[str, np.ndarray]:
+    """`outputs`, computed once for a net and a split and kept in `file`."""
+    stamp = f"{_fingerprint(Path(workdir) / read_config(workdir).phases[-1])} {split.fingerprint}"
+    if not (file.exists() and _stamp(file) == stamp):
+        write_arrays(file, stamp=stamp, **outputs(workdir, split, batch=batch))
+    with np.load(file, allow_pickle=False) as kept:
+        return {name: kept[name] for name in kept.files if name != "stamp"}
 
 
 def attribute_names(workdir: Path) -> list[str]:
@@ -509,7 +529,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
         asked, found = (outputs(folder, split, batch=batch)["feature"] for split in (boxes, gallery))
         return methods.Features(averaged(asked), found, scale)
 
-    scales = _scales(config, workdir)
+    scales = scales_of(config, workdir)
     own = features(workdir, scales["feature"])
     if config.loss.kind == "classic":
         return {"ReIdCNN": methods.fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}
@@ -534,7 +554,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
     if baseline:
         theirs = read_config(baseline)
         _check_baseline(config, theirs, baseline)
-        base = features(baseline, _scales(theirs, baseline)["feature"])
+        base = features(baseline, scales_of(theirs, baseline)["feature"])
         if predicted_train:
             factor = _tuned_factor(config, tune or baseline, predicted_train, shown, scales)
         if factor is None:
@@ -555,7 +575,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
             "pca": config.evaluate.kissme_pca or None,
         },
     )
-    about = _attribute_net(Path(config.attributes["from"]))[1]
+    about = attribute_net(Path(config.attributes["from"]))[1]
     file = Path(config.attributes["from"]) / "recognition.json"
     extra = {
         "gamma": config.loss.gamma,
@@ -569,7 +589,9 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
     return rows, extra
 
 
-def _scales(config, workdir):
+def scales_of(config: Any, workdir: Path) -> dict[str, float]:
+    """s_f and s_a, which a run's distances are divided by, as {"feature": s_f, "attribute": s_a}."""
+    del config
     saved = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["scales"]
     return {name: float(value) for name, value in saved.items()}
 
@@ -579,7 +601,8 @@ def learned_weights(config: Any, workdir: Path, names: tuple[str, ...], train: n
     kind = config.loss.attribute_weights
     if kind != "learned":
         return np.ones(len(names), np.float32) if kind == "uniform" else build.given_weights(config, names)
-    raw = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
+    saved = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")
+    raw = build.optimizer.final_params(saved)["attribute_weights"]["raw"]
     return np.asarray(
         effective_weights(
             raw,
@@ -615,7 +638,7 @@ def _tuned_factor(config, folder, predicted, shown, scales):
         predicted.of(held, shown),
         held.labels,
         distance=config.loss.distance,
-        feature_scale=_scales(theirs, folder)["feature"],
+        feature_scale=scales_of(theirs, folder)["feature"],
         attribute_scale=scales["attribute"],
     )
     return float(factor)

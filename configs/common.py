@@ -35,8 +35,11 @@ def get_config() -> config_dict.ConfigDict:
     c.parallel = "jit"  # jit | pmap
     c.devices = 0  # how many to use, 0: all
     c.dtype = "float32"  # float32 | bfloat16, of the convolutions; losses and statistics stay float32
+    c.accumulate = 1  # parts that a batch is computed in, one after the other: less memory, a forward pass more
+    c.ema = 0.0  # decay of a moving average of the weights, which evaluation then uses; 0: none
     c.log_every = 20  # steps
     c.save_every = 500  # steps
+    c.profile_steps = 0  # how many steps are traced into WORKDIR/PHASE/profile, for TensorBoard or Perfetto
 
     c.data = config_dict.ConfigDict()
     c.data.dir = config_dict.placeholder(str)  # folder made by ./launch.sh prepare
@@ -67,6 +70,7 @@ def get_config() -> config_dict.ConfigDict:
     c.model.feature_norm = "none"  # acrn: none | l2 | batch_norm | bnneck
     c.model.head_pooling = "flatten"  # acrn: flatten | average
     c.model.residual_scale = 0.2  # acrn
+    c.model.remat = False  # maps within blocks are computed again for the gradient: less memory, a forward pass more
     c.model.views = ("top", "middle", "bottom")  # mva: local views in use
     c.model.branch_kernel = 5  # mva: 5 as the paper draws it, 3 as the ImageNet weights in circulation have it
     c.model.layout = "ours"  # mva: ours | torchvision | slim, poolings, padding and range of pixels as weights want

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -78,6 +79,8 @@ def test_the_phases_are_the_papers():
         ({"loss.attribute_weights": "given"}, "wants config.loss.attribute_weights_file"),
         ({"devices": 7}, "batches of 64 images, which 7 devices do not divide"),
         ({"devices": 99}, "this machine shows 8"),
+        ({"devices": 2, "accumulate": 3}, "does not divide the 32 images a device of a batch of phase identity"),
+        ({"ema": 1.0}, "a decay lies in [0, 1)"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):
@@ -89,7 +92,7 @@ def test_wrong_settings_are_refused(change, message):
             for part in path:
                 place = place[part]
             place[last] = value
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         build.check(config)
 
 
@@ -202,3 +205,38 @@ def test_given_weights_must_name_every_attribute(tmp_path):
     np.testing.assert_array_equal(build.given_weights(config, NAMES), [2, 1, 0, 3, -1])
     with pytest.raises(ValueError, match="gives no weight for hat"):
         build.given_weights(config, (*NAMES, "hat"))
+
+
+def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path):
+    config = load("demo", "acrn")
+    with config.unlocked():
+        config.model.width, config.model.feature_dim, config.data.height, config.data.width = 0.0625, 4, 32, 16
+    net = build.net(config, people=3)
+    variables, _ = build.first_variables(config, net, None)
+    for ema in (0.0, 0.9):
+        config.ema = ema
+        _, tx, _ = build.optimisation(config, "identity", 5, ("scratch",))
+        found = state.create(variables, tx)
+        found = found.replace(params=jax.tree.map(lambda x: x + 1, found.params))  # the average stays at the start
+        saved = build.checkpoint.Checkpoints(tmp_path / str(ema) / "checkpoints")
+        saved.save(found)
+        saved.close()
+        used = build.trained(config, tmp_path / str(ema)).variables["params"]
+        started, _ = build.first_variables(config, net, tmp_path / str(ema))
+        for params in (used, started["params"]):
+            kernel = params["stem0"]["conv"]["kernel"] - variables["params"]["stem0"]["conv"]["kernel"]
+            np.testing.assert_allclose(kernel, 0 if ema else 1, atol=1e-6)
+
+
+def test_runs_from_before_a_key_was_one_go_on(tmp_path):
+    config = load("demo", "acrn")
+    runs.claim(tmp_path, config)
+    file = tmp_path / "config.json"
+    old = json.loads(file.read_text())
+    del old["ema"], old["accumulate"], old["profile_steps"], old["model"]["remat"]
+    file.write_text(json.dumps(old))
+    runs.claim(tmp_path, config)
+    file.write_text(json.dumps(old))
+    config.ema = 0.99
+    with pytest.raises(ValueError, match=r"ema is 0\.0 there, 0\.99 here"):
+        runs.claim(tmp_path, config)

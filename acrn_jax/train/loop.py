@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acrn_jax.train import checkpoint, logs, parallel
+from acrn_jax.train import checkpoint, logs, measure, parallel
 from acrn_jax.train.state import State
 
 
@@ -27,6 +27,8 @@ def fit(
     log_every: int,
     save_every: int,
     extra: Callable[[State], dict[str, float]] = lambda state: {},
+    parts: int = 1,
+    profile_steps: int = 0,
 ) -> State:
     """Trains from the newest checkpoint in `folder`, or from `state`, to `steps`.
 
@@ -41,9 +43,11 @@ def fit(
       rate: step -> learning rate, for the log.
       log_every, save_every: in steps.
       extra: more scalars to log, from the state.
+      parts: how often a step's loops run, to know its work.
+      profile_steps: how many steps are traced into `folder`/profile.
 
     Raises:
-      ValueError: the loss is not finite, or the feature collapsed to one point.
+      ValueError: the loss is not finite, the feature collapsed to one point, or a step does not fit into memory.
       KeyboardInterrupt: ctrl-C, after saving.
       SystemExit: SIGTERM (preemption), after saving; code 0. With several processes it is enough that one gets it.
     """
@@ -59,7 +63,13 @@ def fit(
     window: list[dict[str, Any]] = []
     waited, started = 0.0, time.monotonic()
     source = batches(step)
-    with contextlib.closing(scalars) if scalars else contextlib.nullcontext(), stop_flag() as stopped:
+    cost = None
+    with (
+        contextlib.closing(scalars) if scalars else contextlib.nullcontext(),
+        measure.memory_told(name),
+        measure.traced(folder / "profile", steps=profile_steps if parallel.leads() else 0) as mark,
+        stop_flag() as stopped,
+    ):
         while step < steps and not stopped:
             if parallel.preempted(step):
                 stopped.append(signal.SIGTERM)
@@ -67,14 +77,22 @@ def fit(
             began = time.monotonic()
             host = next(source)
             waited += time.monotonic() - began
-            state, values = run(state, put(host))
+            data = put(host)
+            if cost is None:
+                run, cost = measure.compiled(run, state, data, name=name, parts=parts)
+                waited, started = 0.0, time.monotonic()
+            mark(state)
+            state, values = run(state, data)
             window.append(values)
             step += 1
             if step % log_every == 0 or step == steps:
                 means = _means(window)  # waits for the device
                 elapsed = time.monotonic() - started
                 means["images_per_second"] = len(window) * len(host["image"]) * jax.process_count() / elapsed
+                means["step_seconds"] = elapsed / len(window)
                 means["waiting_share"] = waited / elapsed
+                if cost.best_seconds:
+                    means["mfu"] = cost.best_seconds / means["step_seconds"]
                 means["learning_rate"] = float(rate(step))
                 check(means, step, len(window), name)
                 if scalars:
@@ -118,7 +136,10 @@ def _line(means):
     for key, label in (("accuracy", "accuracy"), ("active", "active"), ("switched_on", "on"), ("switched_off", "off")):
         if key in means:
             shown.append(f"{label} {means[key]:.0%}")
-    return " ".join([*shown, f"{means['images_per_second']:.0f} images/s", f"waiting {means['waiting_share']:.0%}"])
+    shown.append(f"{1000 * means['step_seconds']:.0f} ms/step {means['images_per_second']:.0f} images/s")
+    if "mfu" in means:
+        shown.append(f"MFU {means['mfu']:.0%}")
+    return " ".join([*shown, f"waiting {means['waiting_share']:.0%}"])
 
 
 @contextlib.contextmanager

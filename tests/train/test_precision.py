@@ -21,7 +21,7 @@ GROUP = {"kind": "adamw", "rate": 0.1}
 
 
 def traced(kind, net, size):
-    """(shapes of the state before, (state, scalars) after, jaxpr) of one step."""
+    """Shapes of the state before, and of (state, scalars) after one step."""
     names = ("trunk", "scratch") if kind == "attributes" else ("scratch", "attribute_weights")
     tx = optimizer.averaged(optimizer.make(dict.fromkeys(names, GROUP)), 0.9)
     if kind == "attributes":
@@ -48,11 +48,9 @@ def traced(kind, net, size):
         "attributes": jax.ShapeDtypeStruct((8, A), np.int8),
         "probabilities": jax.ShapeDtypeStruct((8, A), np.float32),
     }
-    jaxpr, after = jax.make_jaxpr(run, return_shape=True)(before, batch)
-    return before, after, str(jaxpr)
+    return before, jax.eval_shape(run, before, batch)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize(
     "kind, net, size",
     [
@@ -60,18 +58,19 @@ def traced(kind, net, size):
         ("attributes", functools.partial(mva.MVA, A), (48, 24)),
     ],
 )
-def test_state_and_losses_stay_float32(kind, net, size, dtype):
-    net = net(width=0.0625, dtype=dtype)
-    before, (after, scalars), program = traced(kind, net, size)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
-    assert {x.dtype for x in jax.tree.leaves(after)} == {jnp.dtype("float32"), jnp.dtype("int32")}
-    assert {x.dtype for x in jax.tree.leaves(scalars)} == {jnp.dtype("float32")}
+def test_state_and_losses_stay_float32(kind, net, size):
+    net = net(width=0.0625, dtype=jnp.bfloat16)
+    before, (after, scalars) = traced(kind, net, size)
+    form = lambda x: (x.shape, x.dtype, x.weak_type)  # of another one, a step compiled ahead would not take its result
+    assert jax.tree.map(form, before) == jax.tree.map(form, after)
+    assert {x.dtype for x in jax.tree.leaves((after, scalars))} == {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert scalars["loss"].dtype == jnp.float32
+    variables = {"params": before.params["net"], "batch_stats": before.batch_stats}
     image = jax.ShapeDtypeStruct((2, *size, 3), np.float32)
-    outputs, _ = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x, train=False), image)
+    program, outputs = jax.make_jaxpr(lambda v, x: net.apply(v, x, train=False), return_shape=True)(variables, image)
     assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("float32")}
-    convolutions = [line for line in program.splitlines() if "= conv_general_dilated" in line]
-    short = "bf16" if dtype == jnp.bfloat16 else "f32"
-    assert len(convolutions) > 50 and all(f":{short}[" in line for line in convolutions)
+    convolutions = [line for line in str(program).splitlines() if "= conv_general_dilated" in line]
+    assert len(convolutions) > 40 and all(":bf16[" in line for line in convolutions)
 
 
 def test_distances_are_float32_whatever_came():
