@@ -169,14 +169,18 @@ def open_folder(folder: str | pathlib.Path) -> Split:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
         raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); name a folder of pictures.")
-    names = np.array([path.relative_to(folder).as_posix() for path in paths])
+    return open_files(paths, [path.relative_to(folder).as_posix() for path in paths], name=str(folder))
+
+
+def open_files(paths: Sequence[pathlib.Path], names: Sequence[str], *, name: str) -> Split:
+    """Image files, called `names`, as a split `name` on which nobody is known (person_id 0, camera -1)."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
     return Split(
-        name=str(folder),
-        key=names,
-        file_name=names,
+        name=name,
+        key=np.array(names),
+        file_name=np.array(names),
         person_id=np.zeros(len(paths), np.int32),
         camera_id=np.full(len(paths), schema.UNKNOWN, np.int32),
         attributes=np.zeros((len(paths), 0), np.int8),
