@@ -1,0 +1,100 @@
+"""Studies: what a setting changes, with intervals. docs/ablations.md.
+
+./launch.sh ablate --study=gamma --config=configs/acrn_peta.py:grid --attributes=M --data_dir=D --workdir=W --seeds=5
+
+trains what is missing of the study in configs/ablations.py and writes W/gamma/table.csv and table.json. What needs no
+training of nets is had from finished runs in seconds:
+
+./launch.sh ablate --study=gamma --on=W/seed_0,W/seed_1 [--values=0,0.1,0.5]
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from acrn_jax.cli import shell
+from acrn_jax.studies import arms, cached, table, together
+
+_STUDY = flags.DEFINE_string(
+    "study", None, "Its name: of configs/ablations.py, or with --on one that needs no training."
+)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Of the reference, e.g. configs/demo.py.", lock_config=True)
+_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Workdir of a trained attribute net.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder made by ./launch.sh prepare.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Runs go to WORKDIR/STUDY; a stopped study goes on.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many: 0, 1, ...", lower_bound=1)
+_SPLITS = flags.DEFINE_list("splits", [], "Values of data.config to repeat all on, e.g. reid_grid_0,reid_grid_1.")
+_ARMS = flags.DEFINE_list("arms", [], "Some arms of the study; the reference comes along. Default: all.")
+_ON = flags.DEFINE_list("on", [], "Finished ACRN runs, evaluated with their baseline: a study of test-time settings.")
+_VALUES = flags.DEFINE_list("values", [], "With --on: settings to try, numbers. Default: the study's own.")
+_PARALLEL = flags.DEFINE_integer("parallel", 1, "Arms at a time, graphics cards dealt out in turn.", lower_bound=1)
+_VECTORISED = flags.DEFINE_bool("vectorised", False, "Arms and seeds of one shape are trained in one compiled step.")
+_METHOD = flags.DEFINE_string("method", None, "Row of the results to show; the files hold all. Default: ACRN.")
+_JOB = flags.DEFINE_string("job", None, "ARM/REPLICATE: this one alone, in this process, and no table.")
+
+
+def main(argv):
+    del argv
+    shell.require(study=_STUDY.value)
+    if _ON.value:
+        return on_finished_runs()
+    shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
+    sys.path.append(str(shell.ROOT))  # studies are data that lie beside the package
+    from configs import ablations
+
+    study, config = _STUDY.value, _CONFIG.value
+    if _DATA_DIR.value:
+        config.data.dir = _DATA_DIR.value
+    known = arms.find(ablations.STUDIES, study, "study")
+    folder, shared = Path(_WORKDIR.value) / study, Path(_WORKDIR.value) / "shared"
+    jobs = arms.jobs(config, known, folder, only=_ARMS.value, seeds=_SEEDS.value, splits=_SPLITS.value)
+    attributes = Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None
+    if _JOB.value == "vectorised":
+        for group in together.groups(jobs):
+            together.train(group, attributes=attributes, shared=shared)
+        return 0
+    if _JOB.value:
+        job = arms.find({job.name: job for job in jobs}, _JOB.value, "job")
+        if not arms.work(job, attributes=attributes, shared=shared):
+            print(f"{job.name}: another process is at it.")
+        return 0
+    if attributes is None and "mva" not in config.phases:
+        shell.require(attributes=None)
+    again = [sys.executable, "-P", "-m", "acrn_jax.cli.ablate", *sys.argv[1:]]
+    todo, began = arms.mine_first(jobs, os.environ), time.time()
+    if _VECTORISED.value:
+        arms.guarded([*again, "--job=vectorised"])
+        todo = [job for job in todo if not arms.failed_since(job, began)]
+    arms.run(
+        todo,
+        lambda job: [*again, f"--job={job.name}"],
+        parallel=_PARALLEL.value,
+        say=lambda text: print(text, flush=True),
+    )
+    found = table.of_jobs(study, jobs, arms.reference(known))
+    table.write(folder, found)
+    print(table.show(found, method=_METHOD.value))
+    print(f"written: {folder}/table.csv, table.json")
+    return 1 if found["failed"] else 0
+
+
+def on_finished_runs():
+    """A study on the features of finished runs."""
+    try:
+        values = [float(value) for value in _VALUES.value] or None
+    except ValueError as error:
+        raise ValueError(f"--values={','.join(_VALUES.value)} are not all numbers.") from error
+    found = cached.study(_STUDY.value, [Path(folder) for folder in _ON.value], values)
+    if _WORKDIR.value:
+        table.write(Path(_WORKDIR.value) / f"{_STUDY.value}_on_features", found)
+    print(table.show(found, method=_METHOD.value))
+    if _WORKDIR.value:
+        print(f"written: {_WORKDIR.value}/{_STUDY.value}_on_features/table.csv, table.json")
+
+
+if __name__ == "__main__":
+    shell.run(main)

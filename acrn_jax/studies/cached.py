@@ -1,0 +1,469 @@
+"""Studies that train no net: settings of finished runs' distances, all of them scored in one compiled program.
+
+Every such setting is a sum of given distances ("terms"), factor by term: gamma and the fusion factor are factors; with
+squared distances so are attribute weights, since d_w = sum_k w_k^2 (q_k - g_k)^2, and leaving an attribute out is a
+factor of 0. So S settings over T terms are factors [S, T] times terms [T, q, G], and the ranks of all settings come
+from one jitted pass. They equal `ranking.evaluate` of each setting by itself (tests/studies/test_cached.py).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acrn_jax import build, runs
+from acrn_jax.evaluation import fusion, kissme, methods, protocols, ranking
+from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.losses.weights import effective_weights
+from acrn_jax.schema import JUNK, RANKS, Labels, Outputs
+from acrn_jax.studies import arms, table
+
+_BLOCK_BYTES = 1 << 26  # of the terms of one block of queries
+_TOGETHER = 16  # settings whose distances are held at once
+
+
+class Run(NamedTuple):
+    """A finished ACRN run, with all that its test distances are made of."""
+
+    folder: Path
+    config: Any
+    results: dict[str, Any]
+    query: Labels
+    gallery: Labels
+    names: tuple[str, ...]  # [A]
+    weights: np.ndarray  # [A] learned
+    own: methods.Features  # of ACRN
+    base: methods.Features | None  # of the ReIdCNN beside it
+    attributes: methods.Attributes
+    split: Any  # its training images
+
+    @property
+    def name(self) -> str:
+        return f"{self.config.data.config}/seed_{self.config.seed}"
+
+
+Setting = dict[str, np.ndarray]  # method -> factors [T]
+
+
+class Sweep(NamedTuple):
+    """Settings over terms."""
+
+    terms: list[Rows]  # [T]
+    settings: dict[str, Setting]  # arm -> method -> factors
+    reference: str
+
+
+# Runs
+
+
+def load(workdir: Path) -> Run:
+    """A finished run; features are computed once and kept in its features.npz.
+
+    Raises:
+      FileNotFoundError: there is no evaluated run.
+      ValueError: it is no ACRN run, or its protocol averages queries.
+    """
+    workdir = Path(workdir)
+    config = runs.read_config(workdir)
+    if not (workdir / "results.json").is_file():
+        raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
+    results = json.loads((workdir / "results.json").read_text())
+    if "mva" in config.phases or config.loss.kind != "acrn":
+        raise ValueError(f"{workdir} is no ACRN run; studies on features want one, with its ReIdCNN beside it.")
+    if results["protocol"] == "market1501_multi_query":
+        raise ValueError(f"{workdir} was evaluated with several boxes a query; evaluate it with --protocol=market1501.")
+    query, gallery = (build.open_split(config, name) for name in ("query", "gallery"))
+    query = query.take(query.person_id > 0)
+    shown = config.attributes.representation
+    predicted = {name: runs.predict_attributes(config, workdir, name) for name in ("query", "gallery")}
+    asked, found = (predicted[name].of(split, shown) for name, split in (("query", query), ("gallery", gallery)))
+    people, _ = build.reid_splits(config)
+    predicted_train = runs.predict_attributes(config, workdir, config.data.train_split)
+    train, names = predicted_train.of(people, shown), predicted_train.names
+    scales = results["scales"]
+    base = None
+    if "baseline" in results["runs"]:
+        folder = Path(os.path.normpath(workdir / results["runs"]["baseline"]))
+        saved = build.checkpoint.load_any(folder / "reid" / "checkpoints")["scales"]
+        base = methods.Features(*_features(folder, query, gallery), float(saved["feature"]))
+    return Run(
+        workdir,
+        config,
+        results,
+        query.labels,
+        gallery.labels,
+        names,
+        runs.learned_weights(config, workdir, names, train),
+        methods.Features(*_features(workdir, query, gallery), scales["feature"]),
+        base,
+        methods.Attributes(asked, found, scales["attribute"], train, people.labels),
+        people,
+    )
+
+
+def _features(workdir, query, gallery):
+    """Features of query and gallery, from features.npz where that is of this net and these images."""
+    state = build.checkpoint.load_any(workdir / "reid" / "checkpoints")
+    digest = hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode())
+    for leaf in jax.tree.leaves((state["params"]["net"], state["batch_stats"])):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    file, stamp = workdir / "features.npz", digest.hexdigest()
+    if file.exists():
+        with np.load(file, allow_pickle=False) as kept:
+            if str(kept["stamp"]) == stamp:
+                return kept["query"], kept["gallery"]
+    batch = runs.read_config(workdir).evaluate.batch
+    found = [runs.outputs(workdir, split, batch=batch)["feature"] for split in (query, gallery)]
+    runs.write_arrays(file, stamp=stamp, query=found[0], gallery=found[1])
+    return found
+
+
+# Settings
+
+
+def gamma(run: Run, values: Sequence[float] | None) -> Sweep:
+    """Influence of the attributes at test: of weighted ones on ACRN and ReIdCNN, of plain ones on ReIdCNN."""
+    own = float(run.config.loss.gamma)
+    values = np.unique(np.r_[own, 0, np.geomspace(0.01, 10, 40)] if values is None else np.r_[own, values])
+    terms, rows = _feature_terms(run)
+    for name, weights in (("weighted", run.weights), ("plain", np.ones_like(run.weights))):
+        rows[name] = len(terms)
+        terms.append(_attribute_rows(run, weights))
+    settings = {}
+    for value in values:
+        factor = value / run.attributes.scale
+        settings[f"{value:.3g}"] = {
+            method: _factors(len(terms), {rows[feature]: 1 / scale, rows[kind]: factor})
+            for method, feature, kind, scale in _fusions(run)
+        }
+    return Sweep(terms, settings, f"{own:.3g}")
+
+
+def attribute_weights(run: Run, values: Sequence[float] | None) -> Sweep:
+    """Learned weights against uniform ones, their powers, the largest alone, shuffled ones, rates on the source.
+
+    `values`: powers of |w|. All but "uniform" have the mean square of the learned ones: what differs is the shape.
+    """
+    w = np.asarray(run.weights, np.float64)
+
+    def as_loud(weights):
+        return weights * np.sqrt(np.mean(w**2) / max(np.mean(np.square(weights)), 1e-30))
+
+    chosen = {"learned": w, "uniform": np.ones_like(w), "uniform_as_loud": as_loud(np.ones_like(w))}
+    for power in (0.5, 2.0, 4.0) if values is None else values:
+        chosen[f"power_{power:g}"] = as_loud(np.abs(w) ** power)
+    order = np.argsort(-np.abs(w))
+    for count in (5, 10, 20):
+        if count < len(w):
+            chosen[f"largest_{count}"] = as_loud(np.where(np.isin(np.arange(len(w)), order[:count]), w, 0))
+    for seed in range(3):
+        chosen[f"shuffled_{seed}"] = np.random.default_rng(seed).permutation(w)
+    file = Path(run.config.attributes["from"]) / "recognition.json"
+    rates = {entry["name"]: entry["mA"] for entry in arms.read_json(file).get("attributes", [])}
+    if all(rates.get(name) is not None for name in run.names):
+        chosen["recognition"] = as_loud(np.array([max(rates[name] - 0.5, 0) for name in run.names]))
+    return _of_weights(run, chosen, "learned")
+
+
+def leave_one_out(run: Run, values: Sequence[float] | None) -> Sweep:
+    """All attributes against all but one."""
+    keep = ~np.eye(len(run.names), dtype=bool)
+    without = {f"without_{name}": run.weights * keep[i] for i, name in enumerate(run.names)}
+    return _of_weights(run, {"all": run.weights, **without}, "all")
+
+
+def kissme_ridge(run: Run, values: Sequence[float] | None) -> Sweep:
+    """The ridge of Attributes-KISSME, projected and not."""
+    settings = run.config.evaluate
+    options = {"pca": settings.kissme_pca or None}
+    values = np.geomspace(1e-5, 1, 11) if values is None else values
+    chosen = {f"{r:.3g}": (float(r), settings.kissme_project) for r in np.unique(np.r_[settings.kissme_ridge, values])}
+    reference = f"{settings.kissme_ridge:.3g}"
+    chosen |= {f"{r:.3g}_not_projected": (float(r), False) for r in values if settings.kissme_project}
+    a, terms = run.attributes, []
+    for ridge, project in chosen.values():
+        metric = kissme.fit(a.train, *a.train_labels, ridge=ridge, project=project, **options)
+        terms.append(kissme.rows(metric, a.query, a.gallery))
+    rows = np.eye(len(terms), dtype=np.float32)
+    return Sweep(terms, {arm: {"Attributes-KISSME": rows[i]} for i, arm in enumerate(chosen)}, reference)
+
+
+def metric(run: Run, values: Sequence[float] | None) -> Sweep:
+    """The distance at test, for features and for attributes, each by itself; also of vectors of length 1."""
+    reference, arms_of, terms = run.config.loss.distance, {}, []
+    for kind in (*fusion.DISTANCES, "unit_length"):
+        of = {
+            "ACRN, feature alone": run.own[:2],
+            "Attributes": run.attributes[:2],
+            "Attributes-weighted": tuple(run.weights * values for values in run.attributes[:2]),
+        } | ({"ReIdCNN": run.base[:2]} if run.base else {})
+        for method, pair in of.items():
+            if kind == "unit_length":
+                pair = [v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in pair]
+            arms_of.setdefault(kind, {})[method] = len(terms)
+            terms.append(fusion.distance_rows("squared_euclidean" if kind == "unit_length" else kind, *pair))
+    return Sweep(
+        terms,
+        {kind: {m: _factors(len(terms), {row: 1}) for m, row in of.items()} for kind, of in arms_of.items()},
+        reference,
+    )
+
+
+def attribute_margin(run: Run, values: Sequence[float] | None) -> Sweep:
+    """Margin of L_att: w trained anew and alone for each, on the run's own batches."""
+    own = float(run.config.loss.attribute_margin)
+    values = np.unique(np.r_[own, np.geomspace(0.02, 1, 9) if values is None else values])
+    trained = train_weights(run, values)
+    return _of_weights(run, {f"{v:.3g}": w for v, w in zip(values, trained, strict=True)}, f"{own:.3g}")
+
+
+SWEEPS: dict[str, Callable[[Run, Sequence[float] | None], Sweep]] = {
+    "gamma": gamma,
+    "attribute_weights": attribute_weights,
+    "leave_one_out": leave_one_out,
+    "kissme_ridge": kissme_ridge,
+    "metric": metric,
+    "attribute_margin": attribute_margin,
+}
+
+
+def _feature_terms(run):
+    kind, terms, rows = run.config.loss.distance, [], {}
+    for name, of in (("own", run.own), ("base", run.base)):
+        if of is not None:
+            rows[name] = len(terms)
+            terms.append(fusion.distance_rows(kind, of.query, of.gallery))
+    return terms, rows
+
+
+def _fusions(run):
+    """(method, whose features, which attributes, scale of the features)."""
+    yield "ACRN", "own", "weighted", run.own.scale
+    if run.base is not None:
+        yield "ReIdCNN+Attributes-weighted", "base", "weighted", run.base.scale
+        yield "ReIdCNN+Attributes", "base", "plain", run.base.scale
+
+
+def _attribute_rows(run, weights):
+    return fusion.distance_rows(
+        run.config.loss.distance, *(np.asarray(weights, np.float32) * values for values in run.attributes[:2])
+    )
+
+
+def _of_weights(run: Run, weights: dict[str, np.ndarray], reference: str) -> Sweep:
+    """Settings that differ in the attribute weights: ACRN, ReIdCNN+Attributes-weighted, Attributes-weighted."""
+    terms, rows = _feature_terms(run)
+    first, squares = len(terms), None
+    if run.config.loss.distance == "squared_euclidean":  # additive: one term an attribute serves all weights
+        squares = {arm: np.square(w, dtype=np.float64) for arm, w in weights.items()}
+        terms += [_attribute_rows(run, one) for one in np.eye(len(run.names))]
+    else:
+        terms += [_attribute_rows(run, w) for w in weights.values()]
+    settings = {}
+    for number, arm in enumerate(weights):
+        part = np.zeros(len(terms))
+        part[first:] = squares[arm] if squares else np.eye(len(weights))[number]
+        settings[arm] = {"Attributes-weighted": part.astype(np.float32)}
+        for method, feature, kind, scale in _fusions(run):
+            if kind == "weighted":
+                whole = part * run.config.loss.gamma / run.attributes.scale
+                whole[rows[feature]] = 1 / scale
+                settings[arm][method] = whole.astype(np.float32)
+    return Sweep(terms, settings, reference)
+
+
+def _factors(count, values):
+    factors = np.zeros(count, np.float32)
+    for row, value in values.items():
+        factors[row] = value
+    return factors
+
+
+# Attribute weights alone
+
+
+def train_weights(run: Run, margins: Sequence[float], *, seeds: Sequence[int] | None = None) -> np.ndarray:
+    """Trains w by L_att alone, for all margins (and seeds of the batches) at once: [margins, A] or [seeds, margins, A].
+
+    The objective, batches and optimiser are those of the run's phase reid, so that its own margin gives its own w, as
+    long as L_acrn sends no gradient into w. Features do not matter then and are left out.
+    """
+    config, a = arms.changed(run.config, {"loss.identity_weight": 0.0}), jnp.asarray(run.attributes.train)
+    if config.loss.attribute_weights != "learned" or config.loss.soft:
+        raise ValueError(
+            f"{run.folder} has attribute_weights {config.loss.attribute_weights!r} and soft {config.loss.soft}; a "
+            "study of L_att's margin wants learned weights and a hinge."
+        )
+    person = jnp.asarray(np.unique(run.split.person_id, return_inverse=True)[1], jnp.int32)
+    plans = []
+    for seed in [config.seed] if seeds is None else seeds:
+        plan = build.epoch_plan(arms.changed(config, {"seed": seed}), run.split, "reid")
+        per_epoch = len(plan(0))
+        steps, tx, _ = build.optimisation(config, "reid", per_epoch, ("attribute_weights",))
+        plans.append(np.concatenate([plan(epoch) for epoch in range(-(-steps // per_epoch))])[:steps])
+    _, start = build.reid_objective(config, run.names)
+
+    def one(rows_of_steps, margin):
+        objective, _ = build.reid_objective(config, run.names, attribute_margin=margin)
+
+        def step(carry, rows):
+            params, opt, scales = carry
+            nothing = jnp.zeros((len(rows), 1))  # equal features: a loss, but no gradient for w
+
+            def loss_of(params):
+                batch = {"person": person[rows], "probabilities": a[rows]}
+                loss, (_, moved) = objective(params, Outputs(trained_feature=nothing), batch, scales)
+                return loss, moved
+
+            (_, scales), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+            updates, opt = tx.update(gradient, opt, params)
+            return (jax.tree.map(jnp.add, params, updates), opt, scales), None
+
+        params = {"attribute_weights": {"raw": jnp.asarray(start)}}
+        scales = {"feature": jnp.ones(()), "attribute": jnp.ones(())}
+        (params, _, _), _ = jax.lax.scan(step, (params, tx.init(params), scales), rows_of_steps)
+        raw = params["attribute_weights"]["raw"]
+        return effective_weights(raw, form=config.loss.weight_form, attributes=a[:2000], distance=config.loss.distance)
+
+    every = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
+    found = np.asarray(every(jnp.asarray(np.stack(plans)), jnp.asarray(np.asarray(margins, np.float32))))
+    return found if seeds is not None else found[0]
+
+
+# Scores
+
+
+def study(name: str, workdirs: Sequence[Path], values: Sequence[float] | None = None) -> dict[str, Any]:
+    """The table of one of SWEEPS over finished runs, which are its seeds (or splits x seeds)."""
+    sweep_of, scores, reference = arms.find(SWEEPS, name, "study on features"), {}, ""
+    for workdir in workdirs:
+        run = load(Path(workdir))
+        replicate = run.name if all(run.name not in of for of in scores.values()) else f"{run.name} {run.folder}"
+        sweep = sweep_of(run, values)
+        if reference and sweep.reference != reference:
+            raise ValueError(
+                f"{run.folder} was trained with {name} {sweep.reference}, the runs before it with {reference}; "
+                "they are not seeds of one setting."
+            )
+        reference = sweep.reference
+        for arm, found in score(run, sweep).items():
+            scores.setdefault(arm, {})[replicate] = found
+    return table.build_table(name, scores, reference=reference, resamples=2000)
+
+
+def score(run: Run, sweep: Sweep) -> dict[str, table.Scores]:
+    """The scores of all settings of a sweep, as `ranking.evaluate` gives them one by one."""
+    labels = [(arm, method) for arm, of in sweep.settings.items() for method in of]
+    factors = np.stack([sweep.settings[arm][method] for arm, method in labels])
+    evaluation = run.config.evaluate
+    protocol = protocols.named(
+        run.results["protocol"],
+        repeats=evaluation.get("draws", 10),
+        seed=evaluation.get("draw_seed", 0),
+        probe_view=str(evaluation.get("probe_view", "both")),
+    )
+
+    def alone(row):
+        parts = [(float(f), sweep.terms[t]) for t, f in enumerate(row) if f]
+        rows = fusion.weighted_sum(*(parts or [(0.0, sweep.terms[0])]))
+        return ranking.evaluate(rows, run.query, run.gallery, protocol=protocol, no_match=run.results["no_match"])
+
+    first = alone(factors[0])  # raises what is to be raised, and tells which queries count
+    if protocol.draw:
+        found = [first.per_query, *(alone(row).per_query for row in factors[1:])]
+        each = {metric: np.stack([one[metric] for one in found]) for metric in first.per_query}
+    else:
+        each = _all_at_once(run, sweep.terms, factors, protocol)
+    result: dict[str, table.Scores] = {}
+    groups = run.query.person_id[first.counted]
+    for place, (arm, method) in enumerate(labels):
+        empty = table.Scores(run.results, {}, {}, groups, {})
+        metrics, of = result.setdefault(arm, empty)[1:3]
+        for metric, values in each.items():
+            of[method, metric] = values[place][first.counted]
+            metrics[method, metric] = float(of[method, metric].mean())
+    return result
+
+
+def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
+    """Scores of each query under S settings, metric -> [S, Q]."""
+    total, width = len(run.query.person_id), len(run.gallery.person_id)
+    step = max(1, min(total, _BLOCK_BYTES // (4 * width * len(terms))))
+    pairs = protocols.same_person(run.query, run.gallery)
+    most = max(np.bincount(pairs(slice(0, total))[0], minlength=total).max(), 1)
+    junk, origin = run.gallery.person_id == JUNK, _origins(run)
+    scores = {name: np.zeros((len(factors), total)) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
+    scores |= {f"rank{k}": np.zeros((len(factors), total)) for k in RANKS}
+    for start in range(0, total, step):
+        block = slice(start, min(start + step, total))
+        rows, columns = pairs(block)
+        out = protocol.left_out(run.query, run.gallery, rows, columns)
+        left_out = np.tile(junk, (step, 1))
+        left_out[rows[out] - start, columns[out]] = True
+        right, valid = np.zeros((step, most), np.int32), np.zeros((step, most), bool)
+        for q, own in _by_query(rows[~out] - start, columns[~out]):
+            right[q, : len(own)], valid[q, : len(own)] = own, True
+        matrices = np.zeros((len(terms), step, width), np.float32)
+        for term, matrix in zip(terms, matrices, strict=True):
+            matrix[: block.stop - start] = term(block)
+        if origin is not None:
+            matrices = matrices[:, :, origin]
+        ranks = np.asarray(_ranks(matrices, factors, right, left_out))[:, : block.stop - start]
+        for name, values in _scores(ranks, valid[: block.stop - start]).items():
+            scores[name][:, block] = values
+    return scores
+
+
+@jax.jit
+def _ranks(terms, factors, right, left_out):
+    """Ranks [S, q, R] of gallery images right [q, R] by sums of terms [T, q, G] with factors [S, T]."""
+    columns = jnp.arange(terms.shape[2], dtype=jnp.int32)
+
+    def one(factor):
+        # Element by element, not as a matrix product, whose last columns add up in another order: ties stay ties.
+        distance = sum(factor[t] * terms[t] for t in range(len(terms)))
+        distance = jnp.where(left_out, jnp.inf, distance)
+        wanted = jnp.take_along_axis(distance, right, axis=1)[:, :, None]  # [q, R, 1]
+        there = distance[:, None, :]
+        before = (there < wanted) | ((there == wanted) & (columns < right[:, :, None]))
+        return 1 + jnp.sum(before, axis=2, dtype=jnp.int32)
+
+    return jax.lax.map(one, factors, batch_size=min(_TOGETHER, len(factors)))
+
+
+def _by_query(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for q in np.unique(rows):
+        yield int(q), columns[rows == q]
+
+
+def _scores(ranks: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics [S, q] of ranks [S, q, R] where valid [q, R]; 0 for a query without a right image; see ranking."""
+    ranks = np.sort(np.where(valid, ranks, np.iinfo(np.int32).max), axis=2)
+    count = valid.sum(axis=1)  # [q]
+    place = np.arange(1, valid.shape[1] + 1)
+    there = place <= count[:, None]  # [q, R]
+    precision = place / ranks
+    earlier = np.where(ranks == 1, 1.0, (place - 1) / np.maximum(ranks - 1, 1))
+    number = np.maximum(count, 1)
+    last = np.take_along_axis(ranks, np.maximum(count - 1, 0)[None, :, None], axis=2)[:, :, 0]
+    return {
+        "mAP_precision": np.sum(precision * there, axis=2) / number,
+        "mAP_trapezoid": np.sum((precision + earlier) / 2 * there, axis=2) / number,
+        "mINP": np.where(count > 0, count / last, 0.0),
+        **{f"rank{k}": (ranks[:, :, 0] <= k).astype(np.float64) for k in RANKS},
+    }
+
+
+def _origins(run) -> np.ndarray | None:
+    """For each gallery image the first identical one [G], or None if all differ."""
+    every = [run.own.gallery, run.attributes.gallery, *([run.base.gallery] if run.base else [])]
+    rows = np.concatenate(every, axis=1)
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    origin = first[inverse.ravel()]
+    return None if np.array_equal(origin, np.arange(len(rows))) else origin

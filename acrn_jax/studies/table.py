@@ -1,0 +1,276 @@
+"""The table of a study: each arm's mean over replicates, what it gains over the reference with an interval, its cost.
+
+A replicate is one split of the data with one seed. Differences are paired: the same split, the same seed, the same
+queries. Their 95 % interval is a bootstrap over splits, seeds and people (evaluation/bootstrap.nested);
+docs/ablations.md says how to read it.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from acrn_jax import build, runs
+from acrn_jax.evaluation import bootstrap
+from acrn_jax.report import tables
+from acrn_jax.studies import arms
+
+COLUMNS = (
+    "study", "arm", "method", "metric", "seeds", "mean", "deviation", "reference", "difference", "low", "high",
+    "seconds", "images_per_second", "peak_memory_mib", "failed",
+)  # fmt: skip
+SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
+SAME_REPLICATE = ("dataset", "split", "fingerprint", "queries", "gallery")  # in all arms of one
+COSTS = ("seconds", "images_per_second", "peak_memory_mib")
+
+
+class Scores(NamedTuple):
+    """What one arm reached in one replicate."""
+
+    about: Mapping[str, Any]  # protocol, fingerprint and so on, as in results.json
+    metrics: Mapping[tuple[str, str], float]  # (method, metric) -> mean
+    each: Mapping[tuple[str, str], np.ndarray]  # the same -> [n], over queries (or images) that count
+    groups: np.ndarray  # [n] whose query (or image) it is
+    cost: Mapping[str, float | None]  # keys of COSTS
+
+
+def read(job: arms.Job) -> Scores:
+    """The scores of a finished job."""
+    attribute_net = "mva" in job.config.phases
+    about = json.loads((job.folder / ("recognition.json" if attribute_net else "results.json")).read_text())
+    with np.load(job.folder / ("per_image.npz" if attribute_net else "per_query.npz"), allow_pickle=False) as kept:
+        arrays = dict(kept)
+    groups = arrays.pop("person_id")
+    if attribute_net:
+        each = {("attribute net", name): values for name, values in arrays.items()}
+        metrics = {(method, name): about[name] for method, name in each}
+        about = {"protocol": "attributes", **about}
+    else:
+        counted = arrays.pop("counted")
+        del arrays["key"]
+        groups = groups[counted]
+        each = {tuple(name.rsplit("/", 1)): values[counted] for name, values in arrays.items()}
+        metrics = {(method, name): value for method, of in about["methods"].items() for name, value in of.items()}
+    return Scores(about, metrics, each, groups, cost(job))
+
+
+def cost(job: arms.Job) -> dict[str, float | None]:
+    """Seconds of the arm's training (identity phase included, wherever it lies), images a second, peak memory."""
+    phase = job.config.phases[-1]
+    seconds, speed = _spent(job.folder, phase)
+    init = arms.read_json(job.folder / phase / "init.json")
+    start = Path(init["from"]).parent if "identity" in job.config.phases and init else None
+    if start and (start / "identity").is_dir():
+        seconds += _spent(start, "identity")[0]
+    note = arms.read_json(job.folder / "job.json")
+    return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": note.get("peak_memory_mib")}
+
+
+def _spent(workdir, phase):
+    """Seconds that a phase took by its log, which a stopped run does not lengthen, and its median images a second."""
+    rows, before, seconds, speeds = build.batch_rows(runs.read_config(workdir), phase), 0, 0.0, []
+    for line in (workdir / phase / "scalars.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        seconds += (entry["step"] - before) * rows / entry["images_per_second"]
+        before = entry["step"]
+        speeds.append(entry["images_per_second"])
+    return seconds, float(np.median(speeds))
+
+
+def of_jobs(study: str, jobs: Sequence[arms.Job], reference: str) -> dict[str, Any]:
+    """The table of a study as far as it has come."""
+    scores: dict[str, dict[str, Scores]] = {job.arm: {} for job in jobs}
+    failed, missing = {}, []
+    for job in jobs:
+        if arms.done(job):
+            scores[job.arm][job.replicate] = read(job)
+        elif sentence := arms.failure(job):
+            failed[job.name] = sentence
+        else:
+            missing.append(job.name)
+    return build_table(study, scores, reference=reference, failed=failed, missing=missing)
+
+
+def build_table(
+    study: str,
+    scores: Mapping[str, Mapping[str, Scores]],
+    *,
+    reference: str,
+    failed: Mapping[str, str] | None = None,
+    missing: Sequence[str] = (),
+    resamples: int = 10_000,
+) -> dict[str, Any]:
+    """The table as one JSON object; its `rows` are tidy, one for each (arm, method, metric).
+
+    Args:
+      study: its name.
+      scores: arm -> replicate -> scores, arms in the order of the table.
+      reference: the arm that others are compared with.
+      failed: "arm/replicate" -> sentence.
+      missing: "arm/replicate" that is not there yet.
+      resamples: of the bootstrap.
+
+    Raises:
+      ValueError: arms were scored by different protocols, or on different data.
+    """
+    check_same(scores)
+    failed = dict(failed or {})
+    intervals = _intervals(scores, reference, resamples)
+    rows = []
+    for arm, replicates in scores.items():
+        broken = "; ".join(f"{name}: {why}" for name, why in failed.items() if name.startswith(f"{arm}/"))
+        blank = dict.fromkeys(COLUMNS) | {"study": study, "arm": arm, "reference": reference, "failed": broken or None}
+        spent = {name: _mean([s.cost.get(name) for s in replicates.values()]) for name in COSTS}
+        keys = dict.fromkeys(key for one in replicates.values() for key in one.metrics)
+        for method, metric in keys:
+            values = [one.metrics[method, metric] for one in replicates.values() if (method, metric) in one.metrics]
+            row = blank | spent | {"method": method, "metric": metric, "seeds": len(values), "mean": _mean(values)}
+            row["deviation"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            if interval := intervals.get((arm, method, metric)):
+                row |= dict(zip(("difference", "low", "high"), interval, strict=True))
+            rows.append(row)
+        if not replicates:
+            rows.append(blank | {"seeds": 0})
+    abouts = [one.about for replicates in scores.values() for one in replicates.values()]
+    return {
+        "schema": 1,
+        "study": study,
+        "reference": reference,
+        "interval": "95 %, paired bootstrap over splits, seeds and people",
+        "protocol": abouts[0]["protocol"] if abouts else None,
+        "datasets": sorted({about["dataset"] for about in abouts}),
+        "fingerprints": sorted({about["fingerprint"] for about in abouts}),
+        "commits": sorted({about["commit"] for about in abouts if "commit" in about}),
+        "replicates": {arm: list(replicates) for arm, replicates in scores.items()},
+        "failed": failed,
+        "missing": list(missing),
+        "rows": rows,
+    }
+
+
+def check_same(scores: Mapping[str, Mapping[str, Scores]]) -> None:
+    """Raises ValueError unless what is compared was measured on the same images by the same rules."""
+    every = [(f"{arm}/{name}", name, one) for arm, of in scores.items() for name, one in of.items()]
+    first: dict[str, tuple[str, Scores]] = {}
+    for label, replicate, one in every:
+        for keys, other_label, other in (
+            (SAME_STUDY, every[0][0], every[0][2]),
+            (SAME_REPLICATE, *first.setdefault(replicate, (label, one))),
+        ):
+            for key in keys:
+                mine, theirs = one.about.get(key), other.about.get(key)
+                if mine != theirs:
+                    raise ValueError(
+                        f"Results of different {key} do not belong in one table: {other_label} has {theirs!r}, {label} "
+                        f"has {mine!r}; evaluate them on the same prepared data with the same protocol."
+                    )
+
+
+def _intervals(scores, reference, resamples):
+    """(arm, method, metric) -> interval of its difference to the reference; arms with the same replicates together."""
+    base, together, found = scores.get(reference, {}), {}, {}
+    for arm, replicates in scores.items():
+        common = tuple(name for name in replicates if name in base)
+        if arm != reference and common:
+            together.setdefault(common, []).append(arm)
+    for common, names in together.items():
+        keys = [
+            (arm, *key)
+            for arm in names
+            for key in scores[arm][common[0]].each
+            if all(key in scores[arm][r].each and key in base[r].each for r in common)
+        ]
+        splits: dict[str, list[str]] = {}  # replicates that rank the same queries
+        for replicate in common:
+            splits.setdefault(base[replicate].about["fingerprint"], []).append(replicate)
+        differences = [
+            np.stack(
+                [
+                    np.stack([scores[a][r].each[m, n] - base[r].each[m, n] for a, m, n in keys], axis=1)
+                    for r in replicates
+                ]
+            )
+            for replicates in splits.values()
+        ]
+        groups = [base[replicates[0]].groups for replicates in splits.values()]
+        ends = bootstrap.nested(differences, groups, resamples=resamples)
+        for (arm, *key), end in zip(keys, ends, strict=True):
+            # The point is the difference of what the table shows (for f1, say, no mean over images).
+            gain = np.mean(
+                [
+                    np.mean([scores[arm][r].metrics[tuple(key)] - base[r].metrics[tuple(key)] for r in replicates])
+                    for replicates in splits.values()
+                ]
+            )
+            found[arm, *key] = (float(gain), end.low, end.high)
+    return found
+
+
+def _mean(values):
+    values = [value for value in values if value is not None]
+    return float(np.mean(values)) if values else None
+
+
+def write(folder: Path, table: Mapping[str, Any]) -> None:
+    """Writes table.json and table.csv into the study's folder."""
+    runs.write_json(folder / "table.json", dict(table))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table["rows"])
+    aside = folder / "table.csv.tmp"
+    aside.write_text(text.getvalue())
+    os.replace(aside, folder / "table.csv")
+
+
+def show(
+    table: Mapping[str, Any], *, method: str | None = None, metrics: Sequence[str] = (), format: str = "text"
+) -> str:
+    """One method of a table for the eye: means, and differences with their intervals, in per cent."""
+    methods = list(dict.fromkeys(row["method"] for row in table["rows"] if row["method"]))
+    if not methods:
+        method, metrics = "no method", ()
+    else:
+        if method is None:
+            method = "ACRN" if "ACRN" in methods else methods[0]
+        elif method not in methods:
+            raise ValueError(f"The table has no method {method!r}; it has {', '.join(methods)}.")
+        found = dict.fromkeys(row["metric"] for row in table["rows"] if row["method"] == method)
+        metrics = metrics or [m for m in ("mAP_precision", "rank1", "mA", "f1") if m in found]
+    cells = {(row["arm"], row["metric"]): row for row in table["rows"] if row["method"] == method}
+    columns, rows = ["arm", "seeds"], []
+    for metric in metrics:
+        columns += [tables.TITLES.get(metric, metric), "± sd", f"over {table['reference']}", "95 %"]
+    columns += ["s", "images/s", "MiB"]
+    for arm in dict.fromkeys(row["arm"] for row in table["rows"]):
+        first = next((cells[arm, m] for m in metrics if (arm, m) in cells), {})
+        line = [arm, str(first.get("seeds", 0))]
+        for metric in metrics:
+            row = cells.get((arm, metric), {})
+            ends = (row.get("low"), row.get("high"))
+            line += [
+                _percent(row.get("mean")),
+                _percent(row.get("deviation")),
+                _percent(row.get("difference"), sign=True),
+                "-" if None in ends else f"{_percent(ends[0], sign=True)} to {_percent(ends[1], sign=True)}",
+            ]
+        line += [_whole(first.get(name)) for name in COSTS]
+        rows.append(tuple(line))
+    notes = [f"failed: {name}: {why}" for name, why in table["failed"].items()]
+    if table["missing"]:
+        notes.append(f"not there yet: {', '.join(table['missing'])}.")
+    caption = f"{table['study']}, {method} on {', '.join(table['datasets'])}, protocol {table['protocol']}"
+    return tables.render(tables.Table(caption, tuple(columns), rows, " ".join(notes)), format)
+
+
+def _percent(value, *, sign=False):
+    return "-" if value is None or not np.isfinite(value) else f"{100 * value:{'+' if sign else ''}.1f}"
+
+
+def _whole(value):
+    return "-" if value is None else f"{value:,.0f}"

@@ -1,0 +1,64 @@
+"""A study on a few drawn people with nets as narrow as they come."""
+
+import pytest
+
+from acrn_jax import runs
+from acrn_jax.studies import arms
+from configs import demo
+from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
+
+STUDY = {
+    "reference": {},
+    "gamma_2": {"loss.gamma": 2.0},
+    "broken": {"reid.people": 99},
+    "given": {"loss.attribute_weights": "given"},
+}
+
+
+def mini(part, data_dir):
+    c = demo.get_config(part)
+    c.data.dir, c.devices, c.log_every = str(data_dir), 1, 5
+    c.data.config = "source_mini" if part == "attributes" else "target_mini"
+    c.data.height, c.data.width, c.model.width, c.model.feature_dim = 32, 16, 0.0625, 16
+    c.data.validation_identities = 6
+    c.mva.epochs, c.mva.batch = 4, 32
+    c.identity.epochs, c.identity.batch = 4, 32
+    c.reid.update({"epochs": 4, "people": 8, "images": 2})
+    c.evaluate.rank_lists = 1
+    return c
+
+
+@pytest.fixture(scope="session")
+def config_of():
+    return mini
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    sizes = {"source_mini": {"train": 60, "val": 4, "test": 20}}
+    sizes["target_mini"] = {"train": 24, "test": 16, "distractors": 20, "junk": 8}
+    for name, people in sizes.items():
+        config = drawn.Config(name=name, target=name.startswith("target"), seed=0, sizes=people)
+        drawn.Builder(config=config, data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def attribute_net(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "attribute_net"
+    runs.train(mini("attributes", data_dir), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study(data_dir, attribute_net, tmp_path_factory):
+    """(workdir, jobs, sentence of the arm that fails) of STUDY, worked through in this process."""
+    workdir = tmp_path_factory.mktemp("study")
+    jobs, sentence = arms.jobs(mini("acrn", data_dir), STUDY, workdir / "mini"), None
+    for job in jobs:
+        try:
+            assert arms.work(job, attributes=attribute_net, shared=workdir / "shared")
+        except ValueError as error:
+            sentence = str(error)
+    return workdir, jobs, sentence

@@ -1,0 +1,81 @@
+"""A whole study: what is shared, what is missing, what the table says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from acrn_jax import build
+from acrn_jax.studies import arms, table
+from configs import ablations, demo, mva_peta
+
+
+def results(job):
+    return json.loads((job.folder / "results.json").read_text())
+
+
+def test_arms_share_the_identity_phase_the_baseline_and_the_predictions(study):
+    workdir, jobs, _ = study
+    parts = sorted(p.name.rsplit("_", 1)[0] for p in (workdir / "shared").iterdir() if p.is_dir())
+    assert parts == ["attributes", "baseline", "identity"]
+    reference, gamma, _, given = jobs
+    assert not (gamma.folder / "identity").exists()
+    starts = [json.loads((job.folder / "reid" / "init.json").read_text())["from"] for job in (reference, gamma, given)]
+    assert len(set(starts)) == 1
+    rows = [results(job)["methods"] for job in (reference, gamma)]
+    assert rows[0]["ReIdCNN"] == rows[1]["ReIdCNN"] and rows[0]["ACRN"] != rows[1]["ACRN"]
+    assert results(gamma)["gamma"] == 2.0
+
+
+def test_given_weights_are_the_attribute_nets_own_rates(study, attribute_net):
+    known = json.loads((attribute_net / "recognition.json").read_text())["attributes"]
+    weights = {entry["name"]: entry["weight"] for entry in results(study[1][3])["weights"]}
+    assert weights == pytest.approx({entry["name"]: entry["mA"] for entry in known})
+
+
+def test_table_of_the_study_names_the_failing_arm(study):
+    _, jobs, sentence = study
+    assert "99 people" in sentence
+    found = table.of_jobs("mini", jobs, "reference")
+    assert found["failed"] == {"broken/seed_0": sentence} and found["missing"] == []
+    (row,) = [r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("gamma_2", "ACRN", "rank1")]
+    a, b = (results(job)["methods"]["ACRN"]["rank1"] for job in jobs[:2])
+    assert (row["mean"], row["difference"]) == (b, pytest.approx(b - a)) and row["low"] <= row["difference"] <= row[
+        "high"
+    ]
+    assert row["seconds"] > 0 and row["images_per_second"] > 0 and row["peak_memory_mib"] > 50
+    (own,) = [r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("gamma_2", "ReIdCNN", "rank1")]
+    assert (own["low"], own["high"]) == (0, 0)  # the same net
+
+
+def test_again_nothing_is_missing(study):
+    jobs = study[1]
+    good = [job for job in jobs if job.arm != "broken"]
+    assert all(map(arms.done, good)) and arms.failure(jobs[2])
+    assert not any(arms.done(job._replace(config=arms.changed(job.config, {"loss.margin": 0.7}))) for job in good)
+
+
+def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute_net):
+    config = config_of("attributes", data_dir)
+    (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
+    job.folder.parent.mkdir(parents=True)
+    job.folder.symlink_to(attribute_net)  # trained already: what is left is scoring
+    arms.work(job, attributes=None, shared=tmp_path)
+    found = table.of_jobs("views", [job], "reference")
+    whole = json.loads((attribute_net / "recognition.json").read_text())
+    assert {r["metric"]: r["mean"] for r in found["rows"]} == {
+        name: whole[name] for name in ("mA", "accuracy", "precision", "recall", "f1")
+    }
+    with np.load(job.folder / "per_image.npz") as kept:
+        assert kept["mA"].mean() == pytest.approx(whole["mA"])
+
+
+@pytest.mark.parametrize("study", ablations.STUDIES)
+def test_every_study_of_the_repository_fits_a_config(study, tmp_path):
+    config = mva_peta.get_config("small") if study in ("attribute_loss", "views") else demo.get_config()
+    config.data.dir = str(tmp_path)
+    jobs = arms.jobs(config, ablations.STUDIES[study], tmp_path)
+    assert len(jobs) > 1
+    for job in jobs:
+        c = arms.changed(job.config, {"attributes.from": "x", "loss.attribute_weights_file": "y", "devices": 1})
+        build.check(c)

@@ -1,0 +1,195 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from acrn_jax.evaluation import attributes
+from acrn_jax.studies import arms
+from configs import demo
+
+GAMMA = {"0.5": {}, "0": {"loss.gamma": 0.0}, "batch/hard": {"reid.miner": "batch_hard"}}
+
+
+def config():
+    c = demo.get_config()
+    c.data.dir = "data"
+    return c
+
+
+def test_jobs_come_seed_by_seed_with_their_overrides(tmp_path):
+    jobs = arms.jobs(config(), GAMMA, tmp_path, seeds=2, splits=("target_0", "target_1"))
+    assert [job.name for job in jobs][:4] == [
+        "0.5/target_0/seed_0",
+        "0/target_0/seed_0",
+        "batch/hard/target_0/seed_0",
+        "0.5/target_1/seed_0",
+    ]
+    assert len(jobs) == 12 and len({job.folder for job in jobs}) == 12
+    last = jobs[-1]
+    assert last.folder == tmp_path / "batch_hard" / "target_1" / "seed_1"
+    assert (last.config.reid.miner, last.config.seed, last.config.data.config) == ("batch_hard", 1, "target_1")
+    assert (last.base.reid.miner, last.base.seed) == ("batch_all", 1)
+    assert [job.arm for job in arms.jobs(config(), GAMMA, tmp_path, only=("0",))] == ["0.5", "0"]
+    twice = {"same": {"loss.gamma": 0.5}, "reference": {}, "other": {"loss.gamma": 1.0}, "again": {"loss.gamma": 1.0}}
+    assert [job.arm for job in arms.jobs(config(), twice, tmp_path)] == ["reference", "other"]
+    assert arms.reference(GAMMA) == "0.5" and arms.reference({"a": {}, "reference": {}}) == "reference"
+
+
+def test_overrides_of_every_kind():
+    changed = arms.changed(
+        config(), {"loss.margin": 1, "phases": ["reid"], "reid.scratch": {"rate": 0.5}, "init_from": "x"}
+    )
+    assert (changed.loss.margin, changed.phases, changed.reid.scratch.rate) == (1.0, ("reid",), 0.5)
+    assert changed.reid.scratch.kind == "adamw" and config().loss.margin == 0.3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"loss.gama": 1.0}, "no config key 'loss.gama'; did you mean 'loss.gamma'"),
+        ({"loss.gamma": "much"}, "config.loss.gamma cannot be 'much'"),
+    ],
+)
+def test_wrong_overrides_are_named(overrides, told):
+    with pytest.raises(ValueError, match=told):
+        arms.changed(config(), overrides)
+
+
+def test_unknown_names_are_told_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match=r"no study 'gama'; did you mean 'gamma'\? Known: gamma, margin"):
+        arms.find({"gamma": 1, "margin": 2}, "gama", "study")
+    with pytest.raises(ValueError, match=r"no arm '0\.7'; did you mean '0\.5'"):
+        arms.jobs(config(), GAMMA, tmp_path, only=("0.7",))
+
+
+def test_tasks_of_an_array_begin_with_their_own_share():
+    environment = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2"}
+    environment |= {"SLURM_ARRAY_TASK_COUNT": "3"}
+    assert arms.mine_first(range(7), environment) == [2, 5, 0, 3, 6, 1, 4]
+    assert arms.mine_first(range(3), {}) == [0, 1, 2]
+
+
+def test_a_lock_is_free_for_one_and_let_go_when_its_process_dies(tmp_path):
+    file = tmp_path / "x" / "seed_0.lock"
+    with arms.locked(file) as free:
+        assert free
+    code = "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+    code += "print(True, flush=True)\ntime.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, file], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "True\n"
+    with arms.locked(file) as free:
+        assert not free
+    other.kill()
+    other.wait()
+    with arms.locked(file) as free:
+        assert free
+
+
+class Study:
+    """Jobs whose commands are one-liners that finish, fail, or wait."""
+
+    def __init__(self, folder, **scripts):
+        self.scripts = scripts
+        self.jobs = arms.jobs(config(), {name: {"loss.gamma": float(i)} for i, name in enumerate(scripts)}, folder)
+        self.said = []
+
+    def command(self, job):
+        finish = f"""
+import json, pathlib, signal, sys, time
+folder = pathlib.Path({str(job.folder)!r})
+def finish():
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text("{{}}")
+    (folder / "job.json").write_text({json.dumps({"config": arms.wanted(job.config)})!r})
+def fail(why):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.with_name(folder.name + ".failed").write_text(why)
+    sys.exit(2)
+"""
+        return [sys.executable, "-c", finish + self.scripts[job.arm]]
+
+    def run(self, **options):
+        arms.run(self.jobs, self.command, say=self.said.append, **options)
+
+
+def test_a_failing_arm_leaves_the_others_alone(tmp_path):
+    study = Study(tmp_path, bad="fail('the loss is nan')", killed="import os; os.kill(os.getpid(), 9)", good="finish()")
+    study.run()
+    bad, killed, good = study.jobs
+    assert arms.done(good) and not arms.done(bad)
+    assert arms.failure(bad) == "the loss is nan" and "memory" in arms.failure(killed)
+    told = "\n".join(study.said)
+    assert "bad/seed_0: failed" in told and "good/seed_0: done" in told and "0 left" in told
+    study.said.clear()
+    study.scripts |= {"bad": "finish()", "killed": "finish()"}
+    study.run(parallel=2)  # again: only what is missing
+    assert all(map(arms.done, study.jobs)) and sum("started" in line for line in study.said) == 2
+    assert (tmp_path / "bad" / "seed_0.log").exists()
+
+
+def test_a_job_at_work_elsewhere_is_left_out(tmp_path):
+    study = Study(tmp_path, one="finish()")
+    with arms.locked(tmp_path / "one" / "seed_0.lock"):
+        study.run()
+    assert study.said == ["one/seed_0: another process is at it."] and not arms.done(study.jobs[0])
+
+
+def test_other_config_is_not_done(tmp_path):
+    study = Study(tmp_path, one="finish()")
+    study.run()
+    (job,) = study.jobs
+    assert arms.done(job)
+    assert not arms.done(job._replace(config=arms.changed(job.config, {"evaluate.kissme_ridge": 0.1})))
+    assert arms.done(job._replace(config=arms.changed(job.config, {"log_every": 7})))
+
+
+def test_signals_reach_the_arms_which_may_save(tmp_path):
+    wait = "signal.signal(signal.SIGTERM, lambda *_: (finish(), sys.exit(0)))\n"
+    wait += "(folder.parent / 'up').touch()\ntime.sleep(60)"
+    study = Study(tmp_path, one="folder.parent.mkdir(parents=True, exist_ok=True)\n" + wait, two="finish()")
+
+    def interrupt():
+        while not (tmp_path / "one" / "up").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        study.run()
+    thread.join()
+    assert arms.done(study.jobs[0]) and not arms.done(study.jobs[1])
+
+
+def test_graphics_cards_are_dealt_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    cards = arms._cards()
+    seen = [arms._environment(slot, 4, cards) for slot in range(4)]
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in seen] == ["4", "7", "4", "7"]
+    assert {s["XLA_PYTHON_CLIENT_MEM_FRACTION"] for s in seen} == {"0.45"}
+    assert arms._environment(0, 1, cards) == arms._environment(0, 2, []) == {}
+
+
+def test_recognition_scores_average_to_the_metrics_and_follow_resamples():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-1, 2, (400, 6)).astype(np.int8)
+    labels[:, 5] = 1  # no negatives: mA leaves it out
+    probabilities = np.clip(0.35 * rng.random((400, 6)) + 0.4 * (labels == 1) + 0.15, 0, 1)
+    scores = arms.recognition_scores(probabilities > 0.5, labels)
+    whole = attributes.evaluate(probabilities, labels)
+    for name, values in scores.items():
+        assert values.mean() == pytest.approx(getattr(whole, name)), name
+    resampled = []
+    for _ in range(40):
+        rows = rng.integers(0, 400, 400)
+        again = attributes.evaluate(probabilities[rows], labels[rows])
+        resampled.append([(values[rows].mean(), getattr(again, name)) for name, values in scores.items()])
+    for approximate, exact in np.moveaxis(resampled, 0, 2):
+        assert np.abs(approximate - exact).max() < 0.15 * np.ptp(exact) + 1e-9

@@ -1,0 +1,165 @@
+"""Settings scored all at once, against ranking.evaluate one by one and against what finished runs say."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from acrn_jax import build
+from acrn_jax.evaluation import fusion, methods, protocols, ranking
+from acrn_jax.schema import Labels
+from acrn_jax.studies import cached
+from configs import demo
+
+Q, G, D, A = 23, 60, 5, 6
+
+
+def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_euclidean"):
+    """A run out of random numbers: distractors, junk, repeated images, queries without a match."""
+    rng = np.random.default_rng(seed)
+    config = demo.get_config()
+    config.loss.distance, config.attributes["from"] = distance, "nowhere"
+    query = Labels(rng.integers(1, 8, Q), rng.integers(1, 3, Q))
+    gallery = Labels(rng.integers(-1, 8, G), rng.integers(1, 3, G))
+    f, b, a = ([rng.normal(size=(n, d)).astype(np.float32) for n in (Q, G)] for d in (D, D, A))
+    for arrays in (f, b, a):
+        arrays[1][40:50] = arrays[1][3]  # ties
+    about = {"protocol": protocol, "no_match": no_match, "dataset": "d/0", "fingerprint": f"f{seed}", "runs": {}}
+    train = rng.random((40, A)).astype(np.float32)
+    labels = Labels(np.repeat(np.arange(1, 11), 4), np.tile([1, 2], 20))
+    return cached.Run(
+        "here",
+        config,
+        about,
+        query,
+        gallery,
+        tuple("abcdef"),
+        rng.normal(size=A).astype(np.float32),
+        methods.Features(*f, 2.0),
+        methods.Features(*b, 3.0),
+        methods.Attributes(*a, 1.5, train, labels),
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(cached.SWEEPS) - {"attribute_margin"}))
+@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+def test_all_at_once_equals_one_by_one(name, distance, monkeypatch):
+    monkeypatch.setattr(cached, "_BLOCK_BYTES", 4 * G * 50)  # several blocks, the last not full
+    run = drawn(distance=distance)
+    sweep = cached.SWEEPS[name](run, None)
+    found = cached.score(run, sweep)
+    assert sweep.reference in found and len(found) > 2
+    for arm, method in itertools.islice(((a, m) for a, of in sweep.settings.items() for m in of), 0, None, 7):
+        parts = [(f, t) for f, t in zip(sweep.settings[arm][method].tolist(), sweep.terms, strict=True) if f]
+        one = ranking.evaluate(
+            fusion.weighted_sum(*parts), run.query, run.gallery, protocol=protocols.MARKET1501, no_match="skip"
+        )
+        assert not one.counted.all()
+        for metric, values in one.per_query.items():
+            np.testing.assert_allclose(found[arm].each[method, metric], values[one.counted], atol=1e-9)
+            assert found[arm].metrics[method, metric] == pytest.approx(one.metrics[metric])
+
+
+def squared(x, y):
+    return ((x[:, None].astype(np.float64) - y[None]) ** 2).sum(-1)
+
+
+def test_settings_are_the_distances_that_their_names_say():
+    """From the definitions in method.md, with plain matrices."""
+    run = drawn(no_match="count_as_miss")
+
+    def expected(matrix):
+        return ranking.evaluate(
+            matrix, run.query, run.gallery, protocol=protocols.MARKET1501, no_match="count_as_miss"
+        ).metrics["mAP_precision"]
+
+    def check(study, arm, method, matrix):
+        found = cached.score(run, cached.SWEEPS[study](run, None))[arm].metrics[method, "mAP_precision"]
+        assert found == pytest.approx(expected(matrix), abs=0.01)
+
+    (qf, gf, _), (qb, gb, _), (qa, ga, *_) = run.own, run.base, run.attributes
+    w = run.weights
+    check("gamma", "0", "ACRN", squared(qf, gf))
+    check("gamma", "0.5", "ACRN", squared(qf, gf) / 2 + 0.5 * squared(w * qa, w * ga) / 1.5)
+    check("gamma", "0.5", "ReIdCNN+Attributes", squared(qb, gb) / 3 + 0.5 * squared(qa, ga) / 1.5)
+    check("attribute_weights", "uniform", "Attributes-weighted", squared(qa, ga))
+    v = np.where(np.arange(A) == 2, 0, w)
+    whole = squared(qb, gb) / 3 + 0.5 * squared(v * qa, v * ga) / 1.5
+    check("leave_one_out", "without_c", "ReIdCNN+Attributes-weighted", whole)
+
+
+def test_a_protocol_that_draws_goes_one_by_one():
+    run = drawn(protocol="cuhk03_open_reid")
+    sweep = cached.gamma(run, [0.3])
+    found = cached.score(run, sweep)["0.3"]
+    parts = [(f, t) for f, t in zip(sweep.settings["0.3"]["ACRN"].tolist(), sweep.terms, strict=True) if f]
+    protocol = protocols.named("cuhk03_open_reid", repeats=10, seed=0, probe_view="both")
+    one = ranking.evaluate(fusion.weighted_sum(*parts), run.query, run.gallery, protocol=protocol, no_match="skip")
+    np.testing.assert_array_equal(found.each["ACRN", "rank1"], one.per_query["rank1"][one.counted])
+
+
+def test_study_over_runs_makes_one_table(monkeypatch):
+    made = {f"r{i}": drawn(i) for i in range(3)}
+    for i, (name, run) in enumerate(made.items()):
+        run.config.seed = i
+        made[name] = run._replace(folder=name)
+    monkeypatch.setattr(cached, "load", lambda folder: made[str(folder)])
+    found = cached.study("gamma", list(made), [0.0, 1.0])
+    assert found["reference"] == "0.5" and found["replicates"]["1"] == [f"target_0/seed_{i}" for i in range(3)]
+    row = next(r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("0", "ACRN", "rank1"))
+    assert row["seeds"] == 3 and row["low"] <= row["difference"] <= row["high"]
+    made["r1"].results["protocol"] = "all_vs_all"
+    with pytest.raises(ValueError, match="different protocol"):
+        cached.study("gamma", list(made))
+    made["r1"].config.loss.gamma = 2.0
+    with pytest.raises(ValueError, match="r1 was trained with gamma 2, the runs before it"):
+        cached.study("gamma", list(made))
+    with pytest.raises(ValueError, match="no study on features 'gama'; did you mean 'gamma'"):
+        cached.study("gama", list(made))
+
+
+def test_finished_runs_say_the_same(study):
+    _, jobs, _ = study
+    folder = jobs[1].folder  # gamma 2
+    run = cached.load(folder)
+    results = json.loads((folder / "results.json").read_text())["methods"]
+    ridge = f"{run.config.evaluate.kissme_ridge:.3g}"
+    for name, arm, of in (
+        ("gamma", "2", ("ACRN", "ReIdCNN+Attributes-weighted")),
+        ("gamma", "0.5", ("ReIdCNN+Attributes",)),
+        ("leave_one_out", "all", ("ACRN", "Attributes-weighted")),
+        ("kissme_ridge", ridge, ("Attributes-KISSME",)),
+        ("metric", "squared_euclidean", ("ReIdCNN", "Attributes")),
+    ):
+        found = cached.score(run, cached.SWEEPS[name](run, [0.5] if name == "gamma" else None))[arm]
+        for method in of:
+            for metric, value in results[method].items():
+                assert found.metrics[method, metric] == pytest.approx(value, abs=2e-3), (name, method, metric)
+    stamp = (folder / "features.npz").stat().st_mtime_ns
+    np.testing.assert_array_equal(cached.load(folder).own.query, run.own.query)
+    assert (folder / "features.npz").stat().st_mtime_ns == stamp
+
+
+def test_weights_trained_alone_are_those_of_the_run(study):
+    _, jobs, _ = study
+    run = cached.load(jobs[0].folder)
+    margins = [0.02, run.config.loss.attribute_margin, 0.5]
+    found = cached.train_weights(run, margins)
+    raw = build.checkpoint.load_any(run.folder / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
+    assert np.ptp(raw) > 0.01
+    np.testing.assert_allclose(found[1], raw, atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-3 and np.abs(found[2] - found[1]).max() > 1e-3
+    seeds = cached.train_weights(run, margins[1:2], seeds=[run.config.seed, 5])
+    np.testing.assert_allclose(seeds[0, 0], raw, atol=1e-4)
+    assert np.abs(seeds[1, 0] - raw).max() > 1e-4
+
+
+def test_a_workdir_without_results_is_named(study, attribute_net, tmp_path):
+    workdir, *_ = study
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        cached.load(tmp_path)
+    identity = next(p for p in (workdir / "shared").iterdir() if p.name.startswith("identity_") and p.is_dir())
+    with pytest.raises(FileNotFoundError, match=r"no results\.json; run"):
+        cached.load(identity)

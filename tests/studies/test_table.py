@@ -1,0 +1,71 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from acrn_jax.studies import table
+
+ABOUT = {"protocol": "market1501", "dataset": "d/0", "split": "query/gallery", "fingerprint": "f0", "queries": 40}
+
+
+def scores(gain, seed, *, about=ABOUT, n=40):
+    """A method whose queries lie `gain` above those of the reference of the same seed, up to noise."""
+    each = (
+        np.random.default_rng(seed).random(n)
+        + gain
+        + 0.01 * np.random.default_rng((seed, int(100 * gain))).normal(size=n)
+    )
+    key = ("ACRN", "rank1")
+    return table.Scores(about, {key: each.mean()}, {key: each}, np.arange(n) // 2, {"seconds": 10.0 + seed})
+
+
+def study(**others):
+    found = {"reference": {f"seed_{s}": scores(0, s) for s in range(3)}}
+    return found | {"up": {f"seed_{s}": scores(0.1, s) for s in range(3)}} | others
+
+
+def test_rows_hold_mean_deviation_and_paired_interval(tmp_path):
+    found = table.build_table("gamma", study(), reference="reference", failed={"up/seed_3": "broke"}, resamples=500)
+    reference, up = found["rows"]
+    values = [scores(0.1, s).metrics["ACRN", "rank1"] for s in range(3)]
+    assert up["mean"] == pytest.approx(np.mean(values)) and up["deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert up["difference"] == pytest.approx(0.1, abs=0.005)
+    # Paired: queries and seeds differ by 0.3 and more, the gain does not.
+    assert 0.08 < up["low"] < up["difference"] < up["high"] < 0.12
+    assert reference["difference"] is None and up["seconds"] == 11 and up["failed"] == "up/seed_3: broke"
+    table.write(tmp_path, found)
+    assert json.loads((tmp_path / "table.json").read_text()) == found
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert [row["arm"] for row in rows] == ["reference", "up"] and float(rows[1]["mean"]) == up["mean"]
+    text = table.show(found)
+    assert "+10." in text and "failed: up/seed_3: broke" in text and "-" in text.splitlines()[4]
+    assert "| up |" in table.show(found, format="markdown")
+    with pytest.raises(ValueError, match="no method 'ReIdCNN'; it has ACRN"):
+        table.show(found, method="ReIdCNN")
+
+
+def test_only_common_replicates_are_compared_and_splits_weigh_alike():
+    other = ABOUT | {"fingerprint": "f1", "dataset": "d/1"}
+    base = {"a/seed_0": scores(0, 0), "a/seed_1": scores(0, 1), "b/seed_0": scores(0, 2, about=other, n=30)}
+    arm = {"a/seed_0": scores(0.1, 0), "a/seed_1": scores(0.1, 1), "b/seed_0": scores(0.4, 2, about=other, n=30)}
+    found = table.build_table("s", {"base": base, "arm": arm, "few": {"b/seed_0": arm["b/seed_0"]}}, reference="base")
+    by_arm = {row["arm"]: row for row in found["rows"]}
+    assert by_arm["arm"]["difference"] == pytest.approx(0.25, abs=0.005)
+    assert by_arm["arm"]["low"] < 0.12 and by_arm["arm"]["high"] > 0.38  # two splits may both be the same one
+    assert by_arm["few"]["difference"] == pytest.approx(0.4, abs=0.005) and by_arm["few"]["high"] < 0.42
+    assert found["datasets"] == ["d/0", "d/1"]
+
+
+@pytest.mark.parametrize("key", ["protocol", "fingerprint"])
+def test_other_protocols_and_data_are_refused(key):
+    odd = {"seed_0": scores(0, 0, about=ABOUT | {key: "odd"})}
+    with pytest.raises(ValueError, match=f"different {key} .*reference/seed_0 has .*odd/seed_0 has 'odd'"):
+        table.build_table("s", study(odd=odd), reference="reference")
+
+
+def test_arms_without_results_are_told():
+    found = table.build_table("s", study(none={}), reference="reference", missing=["none/seed_0"], resamples=10)
+    assert [row["arm"] for row in found["rows"]] == ["reference", "up", "none"]
+    assert "not there yet: none/seed_0." in table.show(found)
+    assert "no method" in table.show(table.build_table("s", {"a": {}}, reference="a"))

@@ -1,0 +1,112 @@
+"""Arms trained in one step, against the same arms trained one by one."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from acrn_jax import build, runs
+from acrn_jax.studies import arms, together
+from acrn_jax.train import step
+from acrn_jax.train.state import create
+
+STUDY = {
+    "reference": {},
+    "gamma_2": {"loss.gamma": 2.0},
+    "margins": {"loss.margin": 0.7, "loss.attribute_margin": 0.3},
+    "other_miner": {"reid.miner": "semi_hard"},
+}
+
+
+def collected(jobs, attributes, shared):
+    parts = {}
+    for job in jobs:
+        arms.share_predictions(job, attributes, shared)
+        config = runs.begin(job.config, attributes=attributes, shared=arms.sharing(job.base, shared))
+        runs.train(config, job.folder, train_phase=together._collector(parts, job))
+    return list(parts.values())
+
+
+@pytest.fixture(scope="module")
+def parts(config_of, data_dir, attribute_net, study, tmp_path_factory):
+    """Three arms of seed 0 and one of seed 1, from one identity phase a seed; SGD, as Adam blows up rounding of 0."""
+    config = config_of("acrn", data_dir)
+    config.data.validation_identities, config.evaluate.tune_identities = 0, 0
+    config.identity.epochs = 1
+    for group in (config.reid.scratch, config.reid.attribute_weights):
+        group.update({"kind": "sgd", "rate": 0.02, "schedule": "constant"})
+    folder = tmp_path_factory.mktemp("together")
+    jobs = arms.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
+    return collected(jobs[:4], attribute_net, folder / "shared")
+
+
+def one_by_one(part, count):
+    """Scalars and state of `count` steps, by the objective and the step that runs.train takes."""
+    config = part.config
+    objective, weights = build.reid_objective(config, part.names)
+    per_epoch = len(build.epoch_plan(config, part.split, "reid")(0))
+    total, tx, _ = build.optimisation(config, "reid", per_epoch, ("scratch", "attribute_weights"))
+    run = functools.partial(
+        step.train_step, apply=part.module(None).apply, objective=objective, tx=tx, seed=config.seed,
+        mean=np.asarray(config.data.mean), deviation=np.asarray(config.data.deviation),
+    )  # fmt: skip
+    run, state, said = jax.jit(run), create(part.variables, tx, attribute_weights=weights), []
+    batches = build.batches(config, part.split, "reid", part.columns, steps=total)[0](0)
+    for _ in range(count):
+        state, scalars = run(state, next(batches))
+        said.append(jax.device_get(scalars))
+    return said, state
+
+
+@pytest.mark.parametrize("how", ["map", "vmap"])
+def test_ten_steps_together_equal_ten_steps_alone(parts, how):
+    made = together.program(parts, how)
+    state, source, said = made.state, made.batches(0), []
+    for _ in range(10):
+        state, scalars = made.run(state, next(source))
+        said.append(jax.device_get(scalars))
+    for i, part in enumerate(parts):
+        if how == "vmap" and i in (0, 1):
+            continue
+        expected, alone = one_by_one(part, 10)
+        for mine, theirs in zip(said, expected, strict=True):
+            for name in ("loss", "active", "switched_on", "weight_rms", "scale_feature", "attribute_loss"):
+                np.testing.assert_allclose(mine[name][i], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4, rtol=1e-3),
+            (together.unstack(state, i).params, together.unstack(state, i).batch_stats),
+            (alone.params, alone.batch_stats),
+        )
+    weights = np.asarray(state.params["attribute_weights"]["raw"])
+    losses = np.array([s["loss"] for s in said])
+    assert np.ptp(losses[-1]) > 1e-2 and np.abs(weights[2] - weights[0]).max() > 1e-4  # arms differ
+
+
+def test_groups_hold_what_differs_in_constants_and_seeds_alone(config_of, data_dir, tmp_path):
+    jobs = arms.jobs(config_of("acrn", data_dir), STUDY, tmp_path, seeds=2)
+    names = [[job.name for job in group] for group in together.groups(jobs)]
+    same = ["reference", "gamma_2", "margins"]
+    assert names == [[f"{arm}/seed_{s}" for s in (0, 1) for arm in same], [f"other_miner/seed_{s}" for s in (0, 1)]]
+    assert [len(group) for group in together.groups(jobs, most=4)] == [4, 2, 2]
+
+
+def test_a_group_leaves_finished_runs_and_stays_out_of_a_failing_ones_way(
+    config_of, data_dir, attribute_net, study, tmp_path, capsys
+):
+    config = config_of("acrn", data_dir)
+    config.reid.epochs = 2
+    jobs = arms.jobs(
+        config, {name: STUDY[name] for name in ("reference", "gamma_2")} | {"wild": {"loss.margin": 1e38}}, tmp_path
+    )
+    (group,) = together.groups(jobs)
+    together.train(group, attributes=attribute_net, shared=study[0] / "shared")
+    assert "the loss is inf" in arms.failure(jobs[2]) or "the loss is nan" in arms.failure(jobs[2])
+    for job in jobs[:2]:
+        lines = [json.loads(line) for line in (job.folder / "reid" / "scalars.jsonl").read_text().splitlines()]
+        assert lines[-1]["images_per_second"] > 0 and any(name.startswith("weight/") for name in lines[-1])
+        capsys.readouterr()
+        assert arms.work(job, attributes=attribute_net, shared=study[0] / "shared") and arms.done(job)
+        assert "reid: nothing to do" in capsys.readouterr().out
+    assert together.groups(jobs) == []
