@@ -91,7 +91,7 @@ def load(workdir: Path) -> Run:
     if "baseline" in results["runs"]:
         folder = Path(os.path.normpath(workdir / results["runs"]["baseline"]))
         saved = build.checkpoint.load_any(folder / "reid" / "checkpoints")["scales"]
-        base = methods.Features(*_features(folder, query, gallery), float(saved["feature"]))
+        base = _features(folder, query, gallery, float(saved["feature"]))
     return Run(
         workdir,
         config,
@@ -100,14 +100,14 @@ def load(workdir: Path) -> Run:
         gallery.labels,
         names,
         runs.learned_weights(config, workdir, names, train),
-        methods.Features(*_features(workdir, query, gallery), scales["feature"]),
+        _features(workdir, query, gallery, scales["feature"]),
         base,
         methods.Attributes(asked, found, scales["attribute"], train, people.labels),
         people,
     )
 
 
-def _features(workdir, query, gallery):
+def _features(workdir, query, gallery, scale) -> methods.Features:
     """Features of query and gallery, from features.npz where that is of this net and these images."""
     state = build.checkpoint.load_any(workdir / "reid" / "checkpoints")
     digest = hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode())
@@ -117,11 +117,11 @@ def _features(workdir, query, gallery):
     if file.exists():
         with np.load(file, allow_pickle=False) as kept:
             if str(kept["stamp"]) == stamp:
-                return kept["query"], kept["gallery"]
+                return methods.Features(kept["query"], kept["gallery"], scale)
     batch = runs.read_config(workdir).evaluate.batch
-    found = [runs.outputs(workdir, split, batch=batch)["feature"] for split in (query, gallery)]
-    runs.write_arrays(file, stamp=stamp, query=found[0], gallery=found[1])
-    return found
+    asked, found = (runs.outputs(workdir, split, batch=batch)["feature"] for split in (query, gallery))
+    runs.write_arrays(file, stamp=stamp, query=asked, gallery=found)
+    return methods.Features(asked, found, scale)
 
 
 # Settings

@@ -11,6 +11,7 @@ benchmarks/vectorised.py measures both.
 """
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -133,7 +134,8 @@ def program(parts: Sequence[Part], together: str | None = None) -> Program:
 
     def batches(start):
         each = [
-            build.batches(p.config, p.split, "reid", p.columns, steps=count)[0](start) for p in map(of_seed.get, seeds)
+            build.batches(p.config, p.split, "reid", p.columns, steps=count)[0](start)
+            for p in (of_seed[seed] for seed in seeds)
         ]
         for rows in zip(*each, strict=True):
             yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -190,33 +192,37 @@ def step_of(
         def follow(inputs):
             changing, constant, seed, place = inputs
             mine = jax.tree.map(lambda x: x[place], batch)
-            new, scalars = one(changing.replace(step=state.step), mine, constant, seed)
-            return new.replace(step=None), scalars
+            new, scalars = one(_moved(changing, state.step), mine, constant, seed)
+            return _moved(new, None), scalars
 
-        new, scalars = jax.lax.map(follow, (state.replace(step=None), constants, seeds, which))
-        return new.replace(step=state.step + 1), scalars
+        new, scalars = jax.lax.map(follow, (_moved(state, None), constants, seeds, which))
+        return _moved(new, state.step + 1), scalars
 
     return {"vmap": by_vmap, "map": by_map}[together]
 
 
+def _moved(state: State, step: Any) -> State:
+    return dataclasses.replace(state, step=step)
+
+
 def stack(states: Sequence[State]) -> State:
     """V states of one step as one, [V] everywhere but in `step`."""
-    step, *others = states[0].step, *(state.replace(step=None) for state in states)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *others).replace(step=step)
+    step, *others = states[0].step, *(_moved(state, None) for state in states)
+    return _moved(jax.tree.map(lambda *leaves: jnp.stack(leaves), *others), step)
 
 
 def unstack(state: State, place: int) -> State:
     """The state of one arm."""
-    return jax.tree.map(lambda x: x[place], state.replace(step=None)).replace(step=state.step)
+    return _moved(jax.tree.map(lambda x: x[place], _moved(state, None)), state.step)
 
 
 def _fit(jobs, parts, together):
     """The training loop of train/loop.py for several runs."""
     made, count = program(parts, together), len(parts)
     saved = [checkpoint.Checkpoints(part.folder / "checkpoints") for part in parts]
+    found = [kept for i, one in enumerate(saved) if (kept := one.restore(unstack(made.state, i))) is not None]
     state = made.state
-    found = [one.restore(unstack(state, i)) for i, one in enumerate(saved)]
-    if all(one is not None for one in found) and len({int(one.step) for one in found}) == 1:
+    if len(found) == count and len({int(one.step) for one in found}) == 1:
         state = stack(found)
     step = began_at = int(state.step)
     if step >= made.steps:
