@@ -15,10 +15,11 @@ usage: ./launch.sh VERB [flags]
   extract    writes the features of a trained run
   evaluate   ranks gallery against query and writes results.json
   report     writes report.html from the result files of a run
+  export     writes a trained run as a bundle for other programs
   ablate     trains the arms of a study, or scores settings of finished runs, and compares them
   test       runs the tests; its arguments go to pytest
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
-  export, ledger, search, bench: not there yet; each says which verb serves meanwhile
+  ledger, search, bench: not there yet; each says which verb serves meanwhile
 
 ./launch.sh VERB --help lists the flags of a verb; with --debug an error shows its traceback.
 Environment variables, all optional:
@@ -30,7 +31,7 @@ USAGE
 
 meanwhile() { # what serves until the verb is there; nothing for a verb that is there
   case $1 in
-    export | search) echo "./launch.sh extract writes the features of a trained run as .npz" ;;
+    search) echo "./launch.sh extract writes the features of a trained run as .npz" ;;
     ledger) echo "./launch.sh evaluate writes the attributes' weights beside their reliability into results.json" ;;
     bench) echo "./launch.sh train prints images per second, and ./launch.sh python runs the scripts in benchmarks/" ;;
   esac

@@ -74,7 +74,7 @@ class ACRN(nn.Module):
                 layers.append(InceptionResidual(conv, self.residual_scale, name=f"layer{i}"))
         for layer in layers:
             x = block(layer, self.remat)(x, train=train)
-        x = x.reshape(len(x), -1) if self.head_pooling == "flatten" else jnp.mean(x, axis=(1, 2))
+        x = x.reshape(x.shape[0], -1) if self.head_pooling == "flatten" else jnp.mean(x, axis=(1, 2))
         dense = nn.Dense(self.feature_dim, dtype=jnp.float32, name="feature")(x.astype(jnp.float32))  # [B, D]
         feature = trained = dense
         if self.feature_norm == "l2":

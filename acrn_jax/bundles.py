@@ -1,0 +1,192 @@
+"""What the verb export does: from a run's workdir to a bundle that leaves the house."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acrn_jax import build, provenance, runs
+from acrn_jax.data import source, transforms
+from acrn_jax.export import bundle
+from acrn_jax.export.model import OUTPUTS, Model, Net
+
+DRAWN = 8  # images of nobody in each bundle
+SIZE = (128, 64)  # of these, pixels, where there is no data set to take it from
+
+
+def export(
+    workdir: Path,
+    out: Path,
+    *,
+    formats: Sequence[str],
+    outputs: Sequence[str] = (),
+    tolerance: float = 1e-4,
+    sample: int = 64,
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Writes the nets of a run as a bundle and returns its manifest.
+
+    Args:
+      workdir: an ACRN run (both nets go out), a ReIdCNN or an attribute run.
+      out: the folder to make.
+      formats: of bundle.FILES.
+      outputs: of OUTPUTS; default: all that the run has.
+      tolerance: largest difference from the net here, as a share of the output's root mean square.
+      sample: training images, where they are at hand, that nets are compared on beside the drawn ones.
+      data_dir: where prepared data is now; default: where the run was trained.
+
+    Raises:
+      ValueError: the run is not finished, lacks an asked output, or a written program differs.
+      FileNotFoundError: no run, or its attribute net is gone.
+    """
+    bundle.check_formats(formats)
+    config = runs.read_config(workdir)
+    if data_dir:
+        config.data.dir = data_dir
+    split = _training_split(config)
+    model, about = describe(config, workdir, outputs)
+    phase = config.phases[-1]
+    if split is not None:
+        _check_finished(config, split, phase, about["nets"]["reid" if model.reid else "attributes"]["step"], workdir)
+    own = _pictures(split, sample) if split is not None and sample else np.empty((0, *SIZE, 3), np.uint8)
+    about["commit"] = provenance.commit()
+    packages = ["jax", "jaxlib", "flax", "numpy", "pillow", *(["onnx", "onnxruntime"] if "onnx" in formats else [])]
+    about["versions"] = provenance.versions(packages)
+    about["compared_on"] = f"{split.name if split is not None and sample else 'no data set'} and {DRAWN} drawn images"
+    return bundle.write(
+        out,
+        model,
+        formats,
+        images=np.concatenate([own, draw(*own.shape[1:3])]),
+        drawn=DRAWN,
+        resized=transforms.resize,
+        tolerance=tolerance,
+        about=about,
+    )
+
+
+def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model, dict[str, Any]]:
+    """(what to export of a run, entries for the manifest)."""
+    phase = config.phases[-1]
+    reid: Any = None
+    attributes: Any = None
+    weights, theirs, names = None, config, ()
+    folder = workdir if phase == "mva" else config.attributes["from"] if _weighted(config) else None
+    if folder:
+        names = tuple(runs.attribute_names(folder))
+        theirs = runs.read_config(Path(folder))
+        attributes = build.trained(theirs, Path(folder) / "mva", attributes=len(names))
+    if phase != "mva":
+        reid = build.trained(config, workdir / phase)
+    scales = {name: float(value) for name, value in (reid or attributes).state["scales"].items()}
+    if _weighted(config):
+        weights = runs.learned_weights(config, workdir, names, _training_attributes(config, workdir))
+    reason = _no_embedding(config)
+    present = {"feature": reid, "attributes": attributes, "embedding": not reason}
+    refused = {"embedding": reason} if reason else {}
+    refused |= {name: f"the run has no {name} net" for name in ("feature", "attributes") if not present[name]}
+    for name in outputs:
+        if name not in OUTPUTS:
+            raise ValueError(f"There is no output {name!r}; known: {', '.join(OUTPUTS)}.")
+        if name in refused:
+            raise ValueError(f"{workdir} cannot give --output={name}: {refused[name]}.")
+    outputs = tuple(name for name in OUTPUTS if name in (outputs or present) and name not in refused)
+    reid = reid if {"feature", "embedding"} & set(outputs) else None
+    attributes = attributes if {"attributes", "embedding"} & set(outputs) else None
+    gamma = config.loss.gamma
+    model = Model(
+        outputs,
+        reid and _net(reid),
+        attributes and _net(attributes),
+        config.attributes.representation,
+        1 / math.sqrt(scales["feature"]),
+        None if "embedding" in refused else np.float32(math.sqrt(gamma / scales["attribute"])) * weights,
+    )
+    about: dict[str, Any] = {
+        "refused": refused,
+        "nets": {
+            name: {
+                "preprocessing": {**net.preprocessing, "resize": "bilinear, antialiased, columns first, 8 bits"},
+                "step": int(net.state["step"]),
+            }
+            for name, net in (("reid", reid), ("attributes", attributes))
+            if net
+        },
+        "config": json.loads(config.to_json_best_effort()),
+    }
+    if attributes:
+        about["attribute_names"] = names
+    if weights is not None:
+        about |= {
+            "gamma": gamma,
+            "weights": dict(zip(names, map(float, weights), strict=True)),
+            "scales": scales,
+            "distance": config.loss.distance,
+            "representation": config.attributes.representation,
+            "attribute_config": json.loads(theirs.to_json_best_effort()),
+        }
+    return model, about
+
+
+def draw(height: int, width: int) -> np.ndarray:
+    """Images of nobody, uint8 [DRAWN, height, width, 3]: coloured blocks on a gradient."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (DRAWN, -(-height // 16), -(-width // 16), 3)).repeat(16, axis=1).repeat(16, axis=2)
+    slope = np.linspace(0.5, 1, height)[:, None, None]
+    return (slope * blocks[:, :height, :width]).astype(np.uint8)
+
+
+def _weighted(config):
+    return config.phases[-1] == "reid" and config.loss.kind == "acrn"
+
+
+def _no_embedding(config):
+    """Why there is no z, or nothing."""
+    if not _weighted(config):
+        return "without both a re-id net and an attribute net there is nothing to join"
+    if config.loss.distance != "squared_euclidean":
+        return (
+            f"the run's distance is {config.loss.distance}, and only squared Euclidean distances of features and "
+            "attributes add up to one of their concatenation"
+        )
+    return f"gamma is {config.loss.gamma}, whose root z needs" if config.loss.gamma < 0 else ""
+
+
+def _net(trained):
+    return Net(trained.module, trained.variables, **trained.preprocessing)
+
+
+def _training_split(config) -> source.Split | None:
+    """The images that the run's last phase trained on, or None where they are not at hand."""
+    try:
+        return build.attribute_split(config) if "mva" in config.phases else build.reid_splits(config)[0]
+    except FileNotFoundError:
+        return None
+
+
+def _training_attributes(config, workdir):
+    """Attributes of the training images, where the form of the weights asks for them."""
+    if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
+        return None
+    split, _ = build.reid_splits(config)
+    predicted = runs.predict_attributes(config, workdir, config.data.train_split)
+    return predicted.of(split, config.attributes.representation)
+
+
+def _check_finished(config, split, phase, step, workdir):
+    _, per_epoch = build.batches(config, split, phase, {}, steps=1)
+    steps = config[phase].get("steps", 0) or math.ceil(config[phase].epochs * per_epoch)
+    if step < steps:
+        raise ValueError(
+            f"{workdir} is at step {step} of {steps} of phase {phase}; end it by the same ./launch.sh train as before."
+        )
+
+
+def _pictures(split, count):
+    """Images spread over a split, uint8 [n, H, W, 3]; all of the first one's size, as one array has one size."""
+    rows = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
+    images = [transforms.decode(split.image_bytes(int(row)), key=split.key[row]) for row in rows]
+    return np.stack([transforms.resize(image, *images[0].shape[:2]) for image in images])

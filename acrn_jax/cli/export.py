@@ -1,0 +1,39 @@
+"""Writes a trained run as a bundle for other programs: ./launch.sh export --workdir=R --out=BUNDLE; docs/bundle.md.
+
+./launch.sh export --check=BUNDLE holds a bundle against its manifest and runs its programs on its sample.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from acrn_jax import bundles
+from acrn_jax.cli import shell
+from acrn_jax.export import bundle
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
+_OUT = flags.DEFINE_string("out", None, "The folder to make.")
+_FORMAT = flags.DEFINE_list("format", list(bundle.FILES), "What to write; onnx wants the extra 'export'.")
+_OUTPUT = flags.DEFINE_list("output", [], "feature, attributes, embedding; default: all that the run has.")
+_TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference allowed, over the output's root mean square.")
+_SAMPLE = flags.DEFINE_integer("sample", 64, "Training images to compare on, where they are at hand.", lower_bound=0)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data lies; default: where the run found it.")
+_CHECK = flags.DEFINE_string("check", None, "Instead: a bundle to check.")
+
+
+def main(argv):
+    del argv
+    if _CHECK.value:
+        parity, place = bundle.check(Path(_CHECK.value)), _CHECK.value
+    else:
+        shell.require(workdir=_WORKDIR.value, out=_OUT.value)
+        settings = {"tolerance": _TOLERANCE.value, "sample": _SAMPLE.value, "data_dir": _DATA_DIR.value}
+        paths = (Path(_WORKDIR.value), Path(_OUT.value))
+        manifest = bundles.export(*paths, formats=_FORMAT.value, outputs=_OUTPUT.value, **settings)
+        parity, place = manifest["parity"], f"{_OUT.value}: {', '.join(manifest['files'])}"
+    print(bundle.table(parity))
+    print(place)
+
+
+if __name__ == "__main__":
+    shell.run(main)

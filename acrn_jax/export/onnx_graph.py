@@ -1,0 +1,312 @@
+"""The model as an ONNX graph, written node by node; batch normalisation is folded into the layer before it.
+
+Maps are [B, C, rows, columns] inside. Which layers there are is read from the nets' values; what is not in them
+(strides, poolings, the order of branches) is said here once more, and each export is compared with the net itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from acrn_jax.export import model as models
+from acrn_jax.models import acrn, inception, mva
+
+OPSET, IR_VERSION = 18, 9  # read by onnxruntime 1.14 (2023) and all later ones
+_CONV_EPSILON, _EPSILON = 1e-3, 1e-5  # of batch normalisation after convolutions, and elsewhere
+
+
+class Map(NamedTuple):
+    """A value [B, C, rows, columns] of the graph."""
+
+    name: str
+    rows: int
+    columns: int
+
+
+class Graph:
+    """Nodes and constants, in the order in which they are asked for."""
+
+    def __init__(self):
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Appends a node and returns the name of its output."""
+        output = output or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """Stores an array and returns its name."""
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
+        return name
+
+
+def fold(kernel: np.ndarray, bias: Any, norm: dict[str, np.ndarray], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """(kernel, bias) of the layer that does what layer and batch normalisation after it do.
+
+    Args:
+      kernel: [..., C], channels of the output last.
+      bias: [C], or 0.
+      norm: scale, bias, mean, var, each [C].
+      epsilon: added to the variance.
+    """
+    scale, shift, mean, variance = (norm[name].astype(np.float64) for name in ("scale", "bias", "mean", "var"))
+    factor = scale / np.sqrt(variance + epsilon)
+    return kernel * factor, (bias - mean) * factor + shift
+
+
+def write(model: models.Model, file: Path) -> None:
+    """Writes the graph uint8 [batch, height, width, 3] -> outputs float32 [batch, ...], sizes left open."""
+    graph = Graph()
+    pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    found: dict[tuple[int, int], Map] = {}  # resized images, which both nets may share
+
+    def run(net: models.Net, layers: Callable[..., str]) -> str:
+        size = (net.height, net.width)
+        found[size] = found.get(size) or _resize(graph, pixels, *size)
+        mean, deviation = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (net.mean, net.deviation))
+        return layers(graph, found[size], net.module, values(net.variables), mean, deviation)
+
+    widths, reid, attributes = {}, model.reid, model.attributes
+    feature, dimension = (run(reid, _acrn), reid.module.feature_dim) if reid else ("", 0)
+    logits, count = (run(attributes, _mva), attributes.module.num_attributes) if attributes else ("", 0)
+    for name in model.outputs:
+        if name == "feature":
+            graph.add("Identity", feature, output=name)
+            widths[name] = dimension
+        elif name == "attributes":
+            graph.add("Sigmoid", logits, output=name)
+            widths[name] = count
+        else:
+            scaled = graph.add("Mul", feature, graph.constant(model.feature_factor))
+            weighted = graph.add("Mul", _represented(graph, logits, model), graph.constant(model.attribute_factors))
+            graph.add("Concat", scaled, weighted, output=name, axis=1)
+            widths[name] = dimension + count
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", w]) for n, w in widths.items()]
+    body = helper.make_graph(graph.nodes, "acrn_jax", [images], outputs, graph.constants)
+    proto = helper.make_model(
+        body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="acrn_jax"
+    )
+    onnx.checker.check_model(proto)
+    onnx.save(proto, str(file))
+
+
+def load(file: Path, *, threads: int = 0) -> Callable[[np.ndarray], dict[str, Any]]:
+    """The graph in a file as a function of images; ValueError if this onnxruntime cannot read it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads  # 0: all cores
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a class for each of its codes
+        raise ValueError(
+            f"{file} cannot be read by onnxruntime {onnxruntime.__version__} ({str(error).splitlines()[0][:200]}); "
+            "use the onnxruntime that its manifest names, or a newer one."
+        ) from error
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+def values(variables: dict[str, Any]) -> dict[str, Any]:
+    """A net's values as nested dicts, running means and variances beside the parameters of their layer."""
+
+    def merged(a, b):
+        if not isinstance(a, dict):
+            return np.asarray(a)
+        return {k: merged(a.get(k, b.get(k)), b.get(k, {}) if k in a else {}) for k in a | b}
+
+    return merged(variables["params"], variables.get("batch_stats", {}))
+
+
+# Pixels
+
+
+def _resize(g: Graph, pixels: str, height: int, width: int) -> Map:
+    """Bit for bit `model.resize`: onnxruntime's own Resize with antialiasing is up to 16 of 255 levels away from it."""
+    shape = g.add("Shape", pixels)
+    for axis, size in ((3, width), (2, height)):
+        upper, lower = _weights(g, g.add("Gather", shape, g.constant(axis, np.int64)), size)  # [size, length]
+        if axis == 3:
+            high, low = (g.add("MatMul", pixels, g.add("Transpose", part, perm=[1, 0])) for part in (upper, lower))
+        else:
+            high, low = (g.add("MatMul", part, pixels) for part in (upper, lower))
+        small, half = g.constant(2**-11), g.constant(2**10)
+        carried = g.add("Floor", g.add("Add", g.add("Mul", low, small), half))
+        pixels = g.add("Floor", g.add("Mul", g.add("Add", high, carried), small))
+    return Map(pixels, height, width)
+
+
+def _weights(g: Graph, length: str, size: int) -> tuple[str, str]:
+    """Upper and lower 11 bits of the weights [size, length], as in `model._weights`; `length` an int64 scalar."""
+
+    def whole(value):
+        return g.constant(value, np.int64)
+
+    one, two = whole(1), whole(2)
+    source = g.add("Add", g.add("Mul", g.add("Range", whole(0), length, one), two), one)  # [length]
+    target = g.add("Mul", whole(2 * np.arange(size)[:, None] + 1), length)  # [size, 1]
+    distance = g.add("Abs", g.add("Sub", g.add("Mul", source, whole(size)), target))
+    reach = g.add("Mul", g.add("Max", length, whole(size)), two)
+    parts = g.add("Max", g.add("Sub", reach, distance), whole(0))
+    total = g.add("ReduceSum", parts, whole([1]), keepdims=1)
+    shifted = g.add("Add", g.add("Mul", parts, whole(2**23)), total)
+    weight = g.add("Div", shifted, g.add("Mul", total, two))  # of 22 bits, rounded
+    upper = g.add("Div", weight, whole(2**11))
+    lower = g.add("Sub", weight, g.add("Mul", upper, whole(2**11)))
+    return g.add("Cast", upper, to=TensorProto.FLOAT), g.add("Cast", lower, to=TensorProto.FLOAT)
+
+
+def _affine(g: Graph, x: Map, factor: np.ndarray, shift: np.ndarray) -> Map:
+    return x._replace(name=g.add("Add", g.add("Mul", x.name, g.constant(factor)), g.constant(shift)))
+
+
+# Layers
+
+
+def _pads(x: Map, window: int, stride: int, padding: Any) -> tuple[list[int], int, int]:
+    """(padding as ONNX wants it, rows and columns of the result); `padding` same, ceil (at the end alone) or pixels."""
+    before, after, sizes = [], [], []
+    for size in (x.rows, x.columns):
+        if isinstance(padding, int):
+            before.append(padding)
+            after.append(padding)
+            sizes.append((size + 2 * padding - window) // stride + 1)
+            continue
+        same = padding.lower() == "same"
+        out = -(-size // stride) if same else max(-(-(size - window) // stride), 0) + 1
+        overhang = max((out - 1) * stride + window - size, 0)
+        before.append(overhang // 2 if same else 0)
+        after.append(overhang - before[-1])
+        sizes.append(out)
+    return before + after, *sizes
+
+
+def _pool(g: Graph, x: Map, *, window=3, stride=2, padding="same", op="MaxPool") -> Map:
+    pads, *size = _pads(x, window, stride, padding)
+    extra = {"count_include_pad": 0} if op == "AveragePool" else {}
+    name = g.add(op, x.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=pads, **extra)
+    return Map(name, *size)
+
+
+def _conv(g: Graph, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
+    """ConvNorm; its result times `factor`."""
+    kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
+    pads, *size = _pads(x, len(kernel), stride, padding)
+    kernel = g.constant(factor * kernel.transpose(3, 2, 0, 1))
+    name = g.add("Conv", x.name, kernel, g.constant(factor * bias), strides=[stride] * 2, pads=pads)
+    return Map(name if linear else g.add("Relu", name), *size)
+
+
+def _chain(g: Graph, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:
+    for i in range(len(layers)):
+        x = _conv(g, x, layers[f"conv{i}"], stride=last_stride if i == len(layers) - 1 else 1)
+    return x
+
+
+def _concat(g: Graph, *maps: Map) -> Map:
+    return maps[0]._replace(name=g.add("Concat", *(m.name for m in maps), axis=1))
+
+
+def _dense(g: Graph, x: str, layer: dict[str, Any], norm: dict[str, Any] | None = None) -> str:
+    kernel, bias = layer["kernel"], layer["bias"]
+    if norm is not None:
+        kernel, bias = fold(kernel, bias, norm, _EPSILON)
+    return g.add("Gemm", x, g.constant(kernel), g.constant(bias))
+
+
+def _average(g: Graph, x: Map) -> str:
+    return g.add("Flatten", g.add("GlobalAveragePool", x.name))
+
+
+# Nets
+
+
+def _acrn(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
+    x = _affine(g, x, 1 / (255 * deviation), -mean / deviation)
+    for i in range(len(acrn.STEM)):
+        x = _conv(g, x, layers[f"stem{i}"])
+        if i % 2:
+            x = _pool(g, x)
+    mixed = layers["v3"]
+    branches = [_chain(g, x, mixed[name]) for name in ("branch1", "branch5", "branch33")]
+    x = _concat(g, *branches, _chain(g, _pool(g, x, stride=1, op="AveragePool"), mixed["pool"]))
+    for i in range(1, 9):
+        layer = layers[f"layer{i}"]
+        if i in acrn.REDUCING:
+            x = _concat(g, _pool(g, x), *(_chain(g, x, layer[n], last_stride=2) for n in ("branch3", "branch33")))
+        else:
+            mixed = _concat(g, *(_chain(g, x, layer[name]) for name in ("branch1", "branch3", "branch33")))
+            mixed = _conv(g, mixed, layer["mix"], linear=True, factor=module.residual_scale)
+            x = x._replace(name=g.add("Relu", g.add("Add", x.name, mixed.name)))
+    dense = dict(layers["feature"])
+    if module.head_pooling == "flatten":  # flax flattens [rows, columns, C], ONNX [C, rows, columns]
+        kernel = dense["kernel"].reshape(x.rows, x.columns, -1, module.feature_dim)
+        dense["kernel"] = kernel.transpose(2, 0, 1, 3).reshape(-1, module.feature_dim)
+        flat = g.add("Flatten", x.name)
+    else:
+        flat = _average(g, x)
+    feature = _dense(g, flat, dense, layers.get("feature_norm"))
+    if module.feature_norm != "l2":
+        return feature
+    squares = g.add("ReduceSumSquare", feature, g.constant([1], np.int64), keepdims=1)
+    return g.add("Div", feature, g.add("Sqrt", g.add("Max", squares, g.constant(1e-12))))
+
+
+def _mva(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
+    layout = inception.LAYOUTS[module.layout]
+    factor, shift = 1 / (255 * deviation), -mean / deviation
+    if layout.signed_pixels:
+        own_mean, own_deviation = (np.asarray(v).reshape(1, 3, 1, 1) for v in (module.mean, module.deviation))
+        factor, shift = 2 * own_deviation * factor, 2 * (own_deviation * shift + own_mean) - 1
+    trunk = layers["trunk"]
+    first = _conv(g, _affine(g, x, factor, shift), trunk["conv1"], stride=2, padding=layout.padding)
+    x = _pool(g, first, padding=layout.pooling)
+    x = _conv(g, _conv(g, x, trunk["conv2"]), trunk["conv3"])
+    for name in inception.GOOGLENET:
+        if name in inception.POOL_BEFORE:
+            x = _pool(g, x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
+        block = trunk[f"inception{name}"]
+        branches = [_chain(g, x, block[n]) for n in ("branch1", "branch3", "branch5")]
+        x = _concat(g, *branches, _chain(g, _pool(g, x, stride=1), block["pool"]))
+    parts = [(_average(g, x), layers["global_dense"])]
+    for view, (start, stop) in zip(mva.VIEWS, mva.bands(first.rows), strict=True):
+        if view in module.views:
+            local = layers[f"view_{view}"]
+            edges = [g.constant([value], np.int64) for value in (start, stop, 2)]
+            band = Map(g.add("Slice", first.name, *edges), stop - start, first.columns)
+            band = _residual(g, _residual(g, _convs(g, band, local), local["block0"]), local["block1"])
+            parts.append((_average(g, band), local["dense"]))
+    dense, start = [], 0
+    for value, layer in parts:  # the normalisation of all views together, folded into each one's layer
+        stop = start + len(layer["bias"])
+        norm = {name: v[start:stop] for name, v in layers["views_norm"].items()}
+        dense.append(_dense(g, value, layer, norm))
+        start = stop
+    joined = g.add("Relu", g.add("Concat", *dense, axis=1))
+    head = g.add("Relu", _dense(g, joined, layers["head_dense"], layers["head_norm"]))
+    return _dense(g, head, layers["attributes"])
+
+
+def _convs(g: Graph, x: Map, view: dict[str, Any]) -> Map:
+    return _conv(g, _conv(g, x, view["conv0"]), view["conv1"])
+
+
+def _residual(g: Graph, x: Map, block: dict[str, Any]) -> Map:
+    y = _conv(g, _conv(g, x, block["conv1"], stride=2), block["conv2"], linear=True)
+    shortcut = _conv(g, x, block["shortcut"], stride=2, linear=True)
+    return y._replace(name=g.add("Relu", g.add("Add", y.name, shortcut.name)))
+
+
+def _represented(g: Graph, logits: str, model: models.Model) -> str:
+    if model.representation == "probabilities":
+        return g.add("Sigmoid", logits)
+    if model.representation == "binary":
+        return g.add("Cast", g.add("Greater", logits, g.constant(0)), to=TensorProto.FLOAT)
+    return logits

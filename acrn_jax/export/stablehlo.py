@@ -1,0 +1,33 @@
+"""The model as a StableHLO program, which jax alone loads and runs on any of PLATFORMS."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+from acrn_jax.export import model as models
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write(model: models.Model, file: Path) -> None:
+    """Writes the function uint8 [batch, height, width, 3] -> {output: float32 [batch, ...]}, sizes left open."""
+    images = jax.ShapeDtypeStruct(export.symbolic_shape("batch, height, width, 3"), np.uint8)
+    program = jax.jit(functools.partial(models.forward, model))
+    file.write_bytes(export.export(program, platforms=PLATFORMS)(images).serialize())
+
+
+def load(file: Path) -> Callable[[np.ndarray], dict[str, Any]]:
+    """The function in a file; ValueError if this jax cannot read it."""
+    try:
+        program = export.deserialize(bytearray(file.read_bytes()))
+    except Exception as error:  # flatbuffers and jax raise many kinds for what they do not know
+        raise ValueError(
+            f"{file} cannot be read by jax {jax.__version__} ({(str(error).splitlines() or ['damaged'])[0]}); "
+            "use the jax that its manifest names, or a newer one."
+        ) from error
+    return lambda images: {name: np.asarray(value) for name, value in program.call(images).items()}
