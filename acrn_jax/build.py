@@ -427,6 +427,7 @@ def reid_objective(config: Any, names: tuple[str, ...], **constants: Any) -> tup
         given=given_weights(config, names) if loss.attribute_weights == "given" else None,
         identity_weight=loss.identity_weight,
         smoothing=loss.smoothing,
+        neck=config.model.feature_norm == "bnneck",
         **constants,
     )
     return objective, initial_weights(len(names), loss.weight_form) if learned else None

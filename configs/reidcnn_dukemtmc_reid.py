@@ -7,5 +7,5 @@
 from configs import acrn_dukemtmc_reid, baseline
 
 
-def get_config():
-    return baseline.of(acrn_dukemtmc_reid.get_config())
+def get_config(mode: str = "paper"):
+    return baseline.of(acrn_dukemtmc_reid.get_config(mode))

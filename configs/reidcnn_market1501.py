@@ -6,5 +6,5 @@
 from configs import acrn_market1501, baseline
 
 
-def get_config():
-    return baseline.of(acrn_market1501.get_config())
+def get_config(mode: str = "paper"):
+    return baseline.of(acrn_market1501.get_config(mode))

@@ -7,16 +7,18 @@ import pathlib
 import re
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from acrn_jax import build, runs
 from acrn_jax.train import optimizer, state
+from configs import ablations, common
 from tests.fixtures import googlenet
 
 ROOT = pathlib.Path(__file__).parents[1]
-PARTS = ("__init__", "ablations", "baseline", "common", "small")
+PARTS = ("__init__", "ablations", "baseline", "common", "improved", "small")
 CONFIGS = {path.stem: [None] for path in sorted((ROOT / "configs").glob("*.py")) if path.stem not in PARTS}
 CONFIGS |= {"mva_peta": ["paper", "small"], "demo": ["acrn", "attributes"], "acrn_peta": ["grid", "3dpes_4", "ilid"]}
 CONFIGS |= {"acrn_cuhk03": ["labeled_19"], "acrn_cuhk03_np": ["labeled"]}
@@ -62,6 +64,55 @@ def test_the_phases_are_the_papers():
     assert (mva.mva.trunk.every_steps, mva.mva.trunk.factor, mva.mva.trunk.decay) == (30_000, 0.1, 2e-4)
     base = load("reidcnn_market1501")
     assert base.loss.kind == "classic" and tuple(base.phases) == ("reid",)
+
+
+@pytest.mark.parametrize(
+    "name, mode",
+    [
+        ("acrn_market1501", "improved"),
+        ("acrn_dukemtmc_reid", "improved"),
+        ("acrn_msmt17", "improved"),
+        ("acrn_cuhk03", "detected_3,improved"),
+        ("acrn_cuhk03_np", "labeled,improved"),
+        ("reidcnn_market1501", "improved"),
+    ],
+)
+def test_improved_configs_have_the_papers_net_and_hold_people_out(name, mode):
+    paper, better = load(name, mode.removesuffix("improved").removesuffix(",") or None), load(name, mode)
+    build.check(better)
+    differing = {key for key in paper.model if paper.model[key] != better.model[key]}
+    assert differing == {"feature_norm"} and better.model.feature_norm == "bnneck"
+    assert paper.data.validation_identities == 0 and better.data.validation_identities == 100
+    assert (better.data.name, better.data.config) == (paper.data.name, paper.data.config)
+    assert better.reid.miner == "batch_hard" and better.reid.scratch.warmup_epochs > 0 and better.data.augment.erase
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="Unknown mode 'best'; there are paper and improved"):
+        load("acrn_market1501", "best")
+
+
+def flat(tree, prefix=""):
+    """Dotted key -> value."""
+    found = {}
+    for key, value in tree.items():
+        inner = isinstance(value, ml_collections.ConfigDict)
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
+
+
+@pytest.mark.parametrize("study", ablations.STUDIES)
+def test_arms_fit_the_configs(study):
+    attributes = study in ("attribute_loss", "views")
+    defaults = flat(common.get_config())
+    for overrides in ablations.STUDIES[study].values():
+        config = load("mva_peta") if attributes else load("acrn_market1501")
+        config.loss.attribute_weights_file = "weights.json"
+        for key, value in overrides.items():
+            assert defaults[key] is None or type(value) is type(defaults[key]), key
+        with config.unlocked():
+            config.update_from_flattened_dict(overrides)
+        build.check(config)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def make_reid(
     given=None,
     identity_weight: float = 0.0,
     smoothing: float = 0.0,
+    neck: bool = False,
 ) -> Callable:
     """L_triplet (`kind` classic), or L_acrn + L_att (`kind` acrn), of method.md section 4.
 
@@ -78,26 +79,28 @@ def make_reid(
       attribute_weights: "learned", "uniform" (all 1) or "given" (the values in `given` [A]).
       weight_form: a name in losses.weights.FORMS, for learned weights.
       identity_weight: times softmax cross-entropy beside the triplets, 0 for the paper's loss.
+      neck: ranking compares another feature than the one trained here: its running mean distance becomes s_f, while
+        `unit_mean` divides the trained feature's distances by their mean in the batch.
     """
 
     def objective(params, outputs, batch, scales):
         f, person = outputs.trained_feature, batch["person"]
-        measured = {"feature": triplet.random_pair_mean(f, distance=distance)}
+        ranked = outputs.feature if neck and outputs.feature is not None else f
+        measured = {"feature": triplet.random_pair_mean(ranked, distance=distance)}
         a = batch.get("probabilities")
         if kind == "acrn":
             measured["attribute"] = triplet.random_pair_mean(a, distance=distance)
-        spread = measured["feature"]
+        spread = triplet.random_pair_mean(f, distance=distance) if neck else measured["feature"]
         if distance_scale == "unit_mean":
             scales = _moved(scales, measured)
+        own = spread if neck and distance_scale == "unit_mean" else scales["feature"]
         shared = dict(distance=distance, temperature=temperature, reduction=reduction)
         if kind == "classic":
             table = triplet.mining_distance(f, mine_on="feature", distance=distance)
-            loss, scalars = triplet.classic(
-                f, MINERS[miner](table, person), scale=scales["feature"], margin=margin, **shared
-            )
+            loss, scalars = triplet.classic(f, MINERS[miner](table, person), scale=own, margin=margin, **shared)
         else:
             w = _weights(params, a, attribute_weights, weight_form, given, distance)
-            scale = dict(scale_feature=scales["feature"], scale_attribute=scales["attribute"])
+            scale = dict(scale_feature=own, scale_attribute=scales["attribute"])
             table = triplet.mining_distance(f, a, w, mine_on=mine_on, gamma=gamma, distance=distance, **scale)
             loss, scalars = triplet.acrn(
                 f,

@@ -62,6 +62,19 @@ def test_unit_mean_measures_first_then_moves_slowly():
     np.testing.assert_allclose(moved["feature"], 0.95 * s_f + 0.05 * 4 * s_f, rtol=1e-5)
 
 
+def test_with_a_neck_the_scale_is_that_of_the_feature_that_is_ranked():
+    f, p, person, w = data()
+    settings = SETTINGS | {"distance_scale": "unit_mean", "neck": True}
+    batch = {"person": person, "probabilities": p}
+    params, ranked = {"attribute_weights": {"raw": w}}, 3 * f[:, ::-1] - 1
+    _, (_, first) = objectives.make_reid(**settings)(params, Outputs(ranked, ranked), batch, ONE)
+    for scales in (ONE, first):  # the loss divides by the batch's own mean distance, at the first step and later
+        loss, (scalars, moved) = objectives.make_reid(**settings)(params, Outputs(ranked, f), batch, scales)
+        np.testing.assert_allclose(moved["feature"], 9 * scalars["spread"], rtol=1e-5)
+        plain, (other, _) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w)
+        np.testing.assert_allclose([loss, scalars["spread"]], [plain, other["spread"]], rtol=1e-5)
+
+
 def test_only_the_attribute_loss_trains_the_weights():
     f, p, person, w = data()
     flow = {}
