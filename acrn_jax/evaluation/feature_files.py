@@ -370,22 +370,23 @@ def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[st
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
 
 
-def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
-    """One set: a FAISS index of squared L2 distances, and a CSV file beside it as `write_h5`'s.
-
-    Raises:
-      ValueError: FAISS is not installed.
-    """
+def faiss() -> Any:
+    """The FAISS package; ValueError where it is not installed."""
     try:
-        faiss = importlib.import_module("faiss")
+        return importlib.import_module("faiss")
     except ImportError as error:
         raise ValueError(
             f"FAISS is not installed ({error}); install it with the extra acrn_jax[faiss] (pip install faiss-cpu), or "
             "write npz or h5."
         ) from error
-    index = faiss.IndexFlatL2(features.values.shape[1])
+
+
+def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
+    """One set: a FAISS index of squared L2 distances, and a CSV file beside it as `write_h5`'s."""
+    package = faiss()
+    index = package.IndexFlatL2(features.values.shape[1])
     index.add(np.ascontiguousarray(features.values, np.float32))
-    _aside(Path(path), lambda aside: faiss.write_index(index, str(aside)))
+    _aside(Path(path), lambda aside: package.write_index(index, str(aside)))
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
 
 

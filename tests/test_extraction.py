@@ -1,0 +1,101 @@
+"""Features of a net that is none, in every format that is written, back to the numbers that they give here."""
+
+import csv
+import sys
+
+import ml_collections
+import numpy as np
+import pytest
+
+from acrn_jax import extraction, runs, scoring
+from acrn_jax.data import source
+from acrn_jax.evaluation import feature_files, fusion, protocols, ranking
+
+
+def split(name, person):
+    count, rng = len(person), np.random.default_rng(len(person))
+    names = np.array([f"{name}/ä {i}.jpg" for i in range(count)])
+    return source.Split(
+        name=f"drawn/{name}",
+        key=names,
+        file_name=names,
+        person_id=np.array(person, np.int32),
+        camera_id=np.arange(count, dtype=np.int32) // 6 % 3 + 1,
+        attributes=np.zeros((count, 0), np.int8),
+        attribute_names=(),
+        metadata={"protocol": "market1501"},
+        fingerprint=f"print of {name}",
+        rows=rng.permutation(count),
+        read=lambda i: b"",
+    )
+
+
+QUERY, GALLERY = split("query", [*range(1, 7)] * 2 + [-1]), split("gallery", [*range(1, 7)] * 6 + [0, -1] * 4)
+
+
+@pytest.fixture(autouse=True)
+def net(monkeypatch):
+    def outputs(workdir, split, *, batch):
+        values = np.sin(np.outer(split.person_id + 0.3 * split.rows, np.arange(1, 6))).astype(np.float32)
+        return {"attribute_logits" if workdir == "attributes" else "feature": values}
+
+    config = ml_collections.ConfigDict({"evaluate": {"batch": 8}})
+    monkeypatch.setattr(runs, "outputs", outputs)
+    monkeypatch.setattr(runs, "read_config", lambda workdir: config)
+    monkeypatch.setattr(runs, "attribute_names", lambda workdir: list("abcde"))
+
+
+@pytest.mark.parametrize("workdir", ["net", "attributes"])
+def test_mat_scores_as_the_features_do(tmp_path, workdir):
+    told = extraction.extract(workdir, [QUERY, GALLERY], tmp_path / "f.mat", format="mat")
+    assert "12 images of drawn/query and 44 images of drawn/gallery" in told
+    results = scoring.score([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
+    query = QUERY.take(QUERY.person_id > 0)
+    values = [
+        next(iter(extraction._values(workdir, runs.outputs(workdir, s, batch=1)).values())) for s in (query, GALLERY)
+    ]
+    wanted = ranking.evaluate(
+        fusion.squared_euclidean_rows(*values), query.labels, GALLERY.labels, protocol=protocols.MARKET1501
+    )
+    assert results["methods"]["features"] == wanted.metrics
+    assert 0 < wanted.metrics["mAP_precision"] < 1
+
+
+def test_one_set_each_in_npz_and_h5(tmp_path):
+    query = QUERY.take(QUERY.person_id > 0)
+    metrics = []
+    for suffix in (".npz", ".h5"):
+        paths = [tmp_path / f"{name}{suffix}" for name in ("query", "gallery")]
+        for path, part in zip(paths, (query, GALLERY), strict=True):
+            extraction.extract("net", [part], path, format=suffix[1:])
+        labels = [path.with_suffix(".csv") for path in paths] if suffix == ".h5" else []
+        metrics.append(scoring.score(paths, labels, protocol=protocols.MARKET1501)["methods"])
+    assert metrics[0] == metrics[1]
+    with open(tmp_path / "gallery.csv", newline="", encoding="utf-8") as file:
+        assert [row["file_name"] for row in csv.DictReader(file)] == GALLERY.file_name.tolist()
+
+
+def test_npz_of_an_attribute_run_serves_kissme(tmp_path):
+    extraction.extract("attributes", [GALLERY], tmp_path / "a.npz", format="npz")
+    with np.load(tmp_path / "a.npz") as file:
+        assert set(file) == {*"key file_name fingerprint person_id camera_id attributes logits attribute_names".split()}
+        np.testing.assert_allclose(file["attributes"], 1 / (1 + np.exp(-file["logits"])), atol=1e-6)
+    assert feature_files.read_set(tmp_path / "a.npz").values.shape == (44, 5)
+
+
+def test_formats_and_endings(tmp_path, monkeypatch):
+    assert extraction.format_of(tmp_path / "a.hdf5", None) == "h5"
+    assert extraction.format_of(tmp_path / "a.index", "faiss") == "faiss"
+    for name, format, told in (
+        ("a.txt", None, r"\.npz, \.mat"),
+        ("a", "h5", r"\.h5, \.hdf5"),
+        ("a.npz", "mat", r"are \.mat"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            extraction.format_of(tmp_path / name, format)
+    with pytest.raises(ValueError, match="mat takes query and gallery, got 1"):
+        extraction.extract("net", [QUERY], tmp_path / "a.mat", format="mat")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(runs, "outputs", None)
+    with pytest.raises(ValueError, match=r"acrn_jax\[faiss\]"):
+        extraction.extract("net", [QUERY], tmp_path / "a.faiss", format="faiss")
