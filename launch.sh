@@ -19,7 +19,8 @@ usage: ./launch.sh VERB [flags]
   ablate     trains the arms of a study, or scores settings of finished runs, and compares them
   test       runs the tests; its arguments go to pytest
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
-  ledger, search, bench: not there yet; each says which verb serves meanwhile
+  search     finds the pictures of a folder that look most alike, by image, by attributes or both
+  ledger, bench: not there yet; each says which verb serves meanwhile
 
 ./launch.sh VERB --help lists the flags of a verb; with --debug an error shows its traceback.
 Environment variables, all optional:
@@ -31,7 +32,6 @@ USAGE
 
 meanwhile() { # what serves until the verb is there; nothing for a verb that is there
   case $1 in
-    search) echo "./launch.sh extract writes the features of a trained run as .npz" ;;
     ledger) echo "./launch.sh evaluate writes the attributes' weights beside their reliability into results.json" ;;
     bench) echo "./launch.sh train prints images per second, and ./launch.sh python runs the scripts in benchmarks/" ;;
   esac

@@ -529,7 +529,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
         asked, found = (outputs(folder, split, batch=batch)["feature"] for split in (boxes, gallery))
         return methods.Features(averaged(asked), found, scale)
 
-    scales = scales_of(config, workdir)
+    scales = scales_of(workdir)
     own = features(workdir, scales["feature"])
     if config.loss.kind == "classic":
         return {"ReIdCNN": methods.fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}
@@ -554,7 +554,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
     if baseline:
         theirs = read_config(baseline)
         _check_baseline(config, theirs, baseline)
-        base = features(baseline, scales_of(theirs, baseline)["feature"])
+        base = features(baseline, scales_of(baseline)["feature"])
         if predicted_train:
             factor = _tuned_factor(config, tune or baseline, predicted_train, shown, scales)
         if factor is None:
@@ -589,9 +589,8 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
     return rows, extra
 
 
-def scales_of(config: Any, workdir: Path) -> dict[str, float]:
+def scales_of(workdir: Path) -> dict[str, float]:
     """s_f and s_a, which a run's distances are divided by, as {"feature": s_f, "attribute": s_a}."""
-    del config
     saved = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["scales"]
     return {name: float(value) for name, value in saved.items()}
 
@@ -638,7 +637,7 @@ def _tuned_factor(config, folder, predicted, shown, scales):
         predicted.of(held, shown),
         held.labels,
         distance=config.loss.distance,
-        feature_scale=scales_of(theirs, folder)["feature"],
+        feature_scale=scales_of(folder)["feature"],
         attribute_scale=scales["attribute"],
     )
     return float(factor)

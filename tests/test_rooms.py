@@ -31,7 +31,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/cli": "absl ml_collections numpy jax configs data_prep acrn_jax.runs acrn_jax.build acrn_jax.schema "
-    "acrn_jax.studies acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
+    "acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
     "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",
     "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never acrn_jax, never jax

@@ -1,0 +1,53 @@
+"""Finds the pictures of a folder that look most alike: by image, by attributes, or by both with gamma as the slider.
+
+./launch.sh search --workdir=R --gallery=FOLDER --query=IMAGE [--gamma=0.5] [--explain]
+./launch.sh search --workdir=R --gallery=FOLDER --want=personalMale --want=carryingBackpack --not=accessoryHat
+
+Writes results.json and grid.jpg. The order says who looks alike, not who it is.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from acrn_jax import search
+from acrn_jax.cli import shell
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
+_GALLERY = flags.DEFINE_string("gallery", None, "A folder of pictures, searched with the folders in it.")
+_QUERY = flags.DEFINE_string("query", None, "A picture to find similar ones to.")
+_WANT = flags.DEFINE_multi_string("want", [], "An attribute that should show; may be given several times.")
+_NOT = flags.DEFINE_multi_string("not", [], "An attribute that should not show; may be given several times.")
+_TOP = flags.DEFINE_integer("top", 20, "How many pictures.", lower_bound=1)
+_GAMMA = flags.DEFINE_float("gamma", None, "Influence of attributes beside the image, 0: none; default: the run's.")
+_OUT = flags.DEFINE_string("out", None, "The folder to write to; default: WORKDIR/search.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
+_EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and the ranks without each of them.")
+
+
+def main(argv):
+    del argv
+    shell.require(workdir=_WORKDIR.value, gallery=_GALLERY.value)
+    out = Path(_OUT.value) if _OUT.value else Path(_WORKDIR.value) / "search"
+    results = search.search(
+        Path(_WORKDIR.value),
+        Path(_GALLERY.value),
+        query=Path(_QUERY.value) if _QUERY.value else None,
+        want=_names(_WANT.value),
+        avoid=_names(_NOT.value),
+        top=_TOP.value,
+        gamma=_GAMMA.value,
+        out=out,
+        data_dir=_DATA_DIR.value,
+        explained=_EXPLAIN.value,
+    )
+    print(search.table(results), end="")
+    print(f"written: {out}/results.json and {out}/grid.jpg")
+
+
+def _names(values):
+    return [name for value in values for name in value.split(",") if name]
+
+
+if __name__ == "__main__":
+    shell.run(main)

@@ -1,0 +1,41 @@
+"""Pictures side by side with captions, as one JPEG."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = (112, 224)  # width and height of a picture's place, pixels
+MARGIN, LINE, FRAME = 8, 14, 3
+COLUMNS = 10
+BLUE = (10, 88, 202)
+
+
+def write(out: Path, pictures: Sequence[np.ndarray], captions: Sequence[Sequence[str]], *, marked: int = 0) -> None:
+    """Writes pictures (each uint8 [h, w, 3]) with lines of text below each; the first `marked` ones framed in blue."""
+    lines = max(map(len, captions))
+    width, height = TILE[0] + MARGIN, TILE[1] + MARGIN + LINE * lines + FRAME
+    columns = min(COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    for place, (pixels, text) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
+        image = Image.fromarray(pixels)
+        factor = min(TILE[0] / image.width, TILE[1] / image.height)
+        image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
+        corner = (left + (TILE[0] - image.width) // 2, top + (TILE[1] - image.height) // 2)
+        page.paste(image, corner)
+        if place < marked:
+            ends = (corner[0] + image.width - 1, corner[1] + image.height - 1)
+            pen.rectangle((*corner, *ends), outline=BLUE, width=FRAME)
+        for number, line in enumerate(text):
+            while line and pen.textlength(line, font=font) > TILE[0] + MARGIN - 2:
+                line = line[:-2].rstrip("…") + "…" if len(line) > 2 else ""
+            pen.text((left, top + TILE[1] + FRAME + LINE * number), line, fill="black", font=font)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_suffix(".tmp")
+    page.save(aside, "jpeg", quality=90)
+    os.replace(aside, out)

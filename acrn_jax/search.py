@@ -1,0 +1,336 @@
+"""What the verb search does: finds the pictures of a folder that look most alike, by image, by attributes, or both.
+
+| given | distance |
+| --- | --- |
+| an image | the run's own: d_f / s_f + gamma d_w / s_a |
+| attributes | sum over the wished ones of (wish - probability)^2, a wish being 1, or 0 for what is not wanted |
+| both | as for an image, which now has the wished attributes instead of its own, each with the largest learned weight |
+
+So gamma slides from the image alone (0) to attributes alone. With an attribute run there is no feature: d_f is 0.
+Nobody is identified: the nearest picture is the one that looks most alike, whoever it shows.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acrn_jax import build, runs
+from acrn_jax.data import source, transforms
+from acrn_jax.evaluation import calibration, explain, fusion
+from acrn_jax.report import sheet, tables
+
+NO_IDENTITY = "The order says which pictures look most alike, not who is on them."
+TOLD = 3  # attributes that an explanation names
+
+
+def search(
+    workdir: Path,
+    gallery: Path,
+    *,
+    query: Path | None = None,
+    want: Sequence[str] = (),
+    avoid: Sequence[str] = (),
+    top: int = 20,
+    gamma: float | None = None,
+    out: Path | None = None,
+    data_dir: str | None = None,
+    explained: bool = False,
+) -> dict[str, Any]:
+    """The pictures below a folder that look most alike; writes results.json and grid.jpg.
+
+    Args:
+      workdir: an ACRN, ReIdCNN or attribute run; what its nets say about the gallery is kept in workdir/search.
+      gallery: a folder of pictures.
+      query: a picture; left out of the gallery where it lies in it.
+      want: attributes that should show.
+      avoid: attributes that should not.
+      top: how many pictures.
+      gamma: influence of attributes beside the image; default: the run's.
+      out: the folder to write to; default: workdir/search.
+      data_dir: where prepared data is, for the calibration; default: where the attribute net was trained.
+      explained: with the share of the feature and of each attribute in each distance.
+
+    Raises:
+      ValueError: nothing to search for, an unknown attribute, or what does not go together.
+      FileNotFoundError: no run, no gallery or no query.
+    """
+    config = runs.read_config(workdir)
+    alone = "mva" in config.phases  # an attribute run
+    net = str(workdir) if alone else config.attributes["from"]
+    wishes = _wishes(want, avoid, net)
+    _check(config, query, wishes, gamma, explained, net)
+    gamma = config.loss.gamma if gamma is None else gamma
+    asked = _open_query(query) if query else None
+    pictures, unreadable = _readable(gallery)
+    ranked = np.array([query is None or (gallery / n).resolve() != query.resolve() for n in pictures.file_name])
+    if not ranked.any():
+        raise ValueError(f"{gallery} holds no picture beside the query; name a folder with more.")
+
+    kept = workdir / "search"
+    batch = config.evaluate.batch
+    feature = None
+    if asked is not None and not alone:
+        feature = [
+            runs.kept_outputs(workdir, split, kept / f"{_name(split)}_feature.npz", batch=batch)["feature"]
+            for split in (asked, pictures)
+        ]
+    attributes, names, probabilities, about = None, (), None, None
+    if alone or wishes or (asked is not None and config.loss.kind == "acrn" and gamma > 0):
+        names = tuple(runs.attribute_names(Path(net)))
+        logits = [
+            runs.kept_outputs(Path(net), split, kept / f"{_name(split)}_attributes.npz", batch=batch)[
+                "attribute_logits"
+            ]
+            for split in (asked, pictures)
+            if split is not None
+        ]
+        if wishes:
+            curve, about = _calibration(Path(net), kept, data_dir)
+            probabilities = curve.probabilities(logits[-1])
+        attributes = [build.REPRESENTATIONS[config.attributes.representation](values) for values in logits]
+    formula, query_row, columns = _formula(config, workdir, names, wishes, gamma, attributes, probabilities, asked)
+    distance = config.loss.distance if asked is not None else explain.ADDITIVE
+    distances = _distances(distance, feature, query_row, columns, formula)
+    order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
+
+    found = [
+        {
+            "rank": place + 1,
+            "file": str(pictures.file_name[i]),
+            "distance": float(distances[i]),
+            "probabilities": {name: float(probabilities[i, names.index(name)]) for name in wishes},
+        }
+        for place, i in enumerate(order)
+    ]
+    if explained:
+        _explain(found, order, ranked, names, feature, query_row, columns, formula)
+    results = {
+        "schema": 1,
+        "workdir": str(workdir),
+        "gallery": str(gallery),
+        "query": str(query) if query else None,
+        "want": [name for name, wish in wishes.items() if wish],
+        "not": [name for name, wish in wishes.items() if not wish],
+        "gamma": gamma if asked is not None and not alone else None,
+        "distance": distance,
+        "probabilities": about,
+        "pictures": int(ranked.sum()),
+        "unreadable": unreadable,
+        "fingerprint": pictures.fingerprint,
+        "note": NO_IDENTITY,
+        "results": found,
+    }
+    out = out or kept
+    runs.write_json(out / "results.json", results)
+    pixels = [transforms.decode(pictures.image_bytes(int(i)), key=str(pictures.key[i])) for i in order]
+    captions = [[f"{entry['rank']}  d {entry['distance']:.3g}", *_percentages(entry)] for entry in found]
+    if asked is not None:
+        pixels = [transforms.decode(asked.image_bytes(0), key=str(query)), *pixels]
+        captions = [["query"], *captions]
+    sheet.write(out / "grid.jpg", pixels, captions, marked=1 if asked is not None else 0)
+    return results
+
+
+def table(results: dict[str, Any]) -> str:
+    """What `search` found, as text."""
+    wished = [*results["want"], *results["not"]]
+    asked = [f"look most alike to {results['query']}"] if results["query"] else []
+    if results["want"]:
+        asked.append(f"seem to show {', '.join(results['want'])}")
+    if results["not"]:
+        asked.append(f"seem not to show {', '.join(results['not'])}")
+    rows = [
+        (
+            str(entry["rank"]),
+            entry["file"],
+            f"{entry['distance']:.4g}",
+            *(f"{100 * entry['probabilities'][n]:.0f} %" for n in wished),
+        )
+        for entry in results["results"]
+    ]
+    notes = [NO_IDENTITY]
+    if results["gamma"] is not None:
+        notes.append(f"gamma {results['gamma']:g}.")
+    if results["probabilities"]:
+        notes.append(f"Probabilities are {results['probabilities']['kind']}: {results['probabilities']['why']}.")
+    caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(asked)}"
+    text = tables.render(tables.Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
+    for entry in results["results"]:
+        if "shares" in entry:
+            text += f"{entry['rank']:>4}  {_reason(entry)}\n"
+    if results["unreadable"]:
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in results["unreadable"].items())
+        count = len(results["unreadable"])
+        text += f"{count} file{'s' * (count > 1)} cannot be read as a picture and skipped:\n{listed}\n"
+    return text
+
+
+def _reason(entry):
+    """Shares in per cent, the largest first, and the rank without each."""
+    whole = max(entry["distance"], 1e-12)
+    largest = sorted(entry["shares"], key=lambda n: -entry["shares"][n])
+    told = [n for n in largest if n == "feature"] + [n for n in largest if n != "feature"][:TOLD]
+    return "; ".join(
+        f"{n} {100 * entry['shares'][n] / whole:.0f} % (rank {entry['rank_without'][n]} without)" for n in told
+    )
+
+
+def _percentages(entry):
+    return [f"{tables.display(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
+
+
+def _wishes(want, avoid, net) -> dict[str, int]:
+    """{attribute: 1 wanted, 0 not wanted}, in the order of the flags."""
+    if not (want or avoid):
+        return {}
+    if not net:
+        raise ValueError(
+            "The run has no attribute net (config.attributes.from is not set), so it cannot search by any."
+        )
+    names = runs.attribute_names(Path(net))
+    for name in (*want, *avoid):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"The attribute net knows no {name!r}; {hint}It knows {', '.join(names)}.")
+    if both := set(want) & set(avoid):
+        raise ValueError(f"{', '.join(sorted(both))} cannot be wanted and not wanted; drop one.")
+    return dict.fromkeys(want, 1) | dict.fromkeys(avoid, 0)
+
+
+def _check(config, query, wishes, gamma, explained, net) -> None:
+    if not query and not wishes:
+        raise ValueError("There is nothing to search for; give --query=IMAGE, --want=ATTRIBUTE, --not=ATTRIBUTE.")
+    if gamma is not None and (not query or "mva" in config.phases):
+        lacks = "an attribute run has no feature" if query else "there is no --query"
+        raise ValueError(f"--gamma weighs attributes against an image, but {lacks}; leave it out.")
+    if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
+        raise ValueError(f"--gamma is {gamma}; give 0 for the image alone, more for more of the attributes.")
+    if gamma and config.loss.kind == "classic" and "mva" not in config.phases and not wishes:
+        raise ValueError("A ReIdCNN has learned no attribute weights, so --gamma wants --want or --not too.")
+    if query and explained:
+        explain.check_additive(config.loss.distance)
+
+
+def _readable(gallery: Path) -> tuple[source.Split, dict[str, str]]:
+    """The pictures of a folder that can be decoded, and the others with the reason."""
+    pictures, good, unreadable = source.open_folder(gallery), [], {}
+    for i, name in enumerate(pictures.file_name):
+        try:
+            transforms.decode(pictures.image_bytes(i), key=str(name))
+            good.append(i)
+        except ValueError as error:
+            unreadable[str(name)] = " ".join(str(error).split())
+    if not good:
+        raise ValueError(f"None of the {len(pictures)} files in {gallery} can be read as a picture.")
+    return (pictures.take(np.array(good)) if unreadable else pictures), unreadable
+
+
+def _open_query(query: Path) -> source.Split:
+    if not query.is_file():
+        raise FileNotFoundError(f"There is no picture {query}; --query takes an image file.")
+    split = source.open_files([query], [query.name], name=str(query))
+    transforms.decode(split.image_bytes(0), key=str(query))
+    return split
+
+
+def _name(split: source.Split) -> str:
+    """Of the file that keeps what a net says about pictures: by content alone, wherever they lie."""
+    return hashlib.sha256(split.fingerprint.encode()).hexdigest()[:16]
+
+
+def _calibration(net: Path, kept: Path, data_dir: str | None) -> tuple[calibration.Platt, dict[str, Any]]:
+    """Platt's correction, fitted on the attribute run's val split once, and what to say about it."""
+    names, _, fingerprint = runs.attribute_net(net)
+    file = kept / "calibration.json"
+    if file.exists() and (stored := json.loads(file.read_text()))["net"] == fingerprint:
+        curve = calibration.Platt(*(np.array(stored[key]) for key in ("slope", "offset", "fitted")))
+        return curve, stored["about"]
+    config = runs.read_config(net)
+    config.data.dir = data_dir or config.data.dir
+    raw = calibration.Platt(np.ones(len(names)), np.zeros(len(names)), np.zeros(len(names), bool))
+    try:
+        held, trained = build.open_split(config, "val"), build.attribute_split(config)
+    except (ValueError, FileNotFoundError) as error:
+        return raw, {"kind": "raw", "why": str(error).rstrip(".")}
+    if shared := len(np.intersect1d(held.key, trained.key)):
+        return raw, {"kind": "raw", "why": f"the net was trained on {shared:,} images of {held.name}"}
+    labels = np.stack([held.attributes[:, held.attribute_names.index(name)] for name in names], axis=1)
+    logits = runs.outputs(net, held, batch=config.evaluate.batch)["attribute_logits"]
+    curve = calibration.platt(logits, labels)
+    why = f"Platt's curve fitted on {len(held):,} images of {held.name}"
+    if left := [name for name, fitted in zip(names, curve.fitted, strict=True) if not fitted]:
+        why += f", but raw for {', '.join(left)}, which it does not settle"
+    about = {"kind": "calibrated", "why": why}
+    runs.write_json(file, {"net": fingerprint, "about": about, **{k: v.tolist() for k, v in curve._asdict().items()}})
+    return curve, about
+
+
+def _formula(config, workdir, names, wishes, gamma, attributes, probabilities, asked):
+    """(formula, query's row [1, A], gallery's columns [G, A]) with the wishes in their places."""
+    if attributes is None:
+        return explain.Formula(np.zeros(0, np.float32), 0.0, *_scales(config, workdir)), None, None
+    columns = attributes[-1].copy()
+    row = attributes[0].copy() if asked is not None else np.zeros((1, len(names)), np.float32)
+    wished = [names.index(name) for name in wishes]
+    if wishes:
+        columns[:, wished], row[:, wished] = probabilities[:, wished], list(wishes.values())
+    weights, scales = np.zeros(len(names), np.float32), (1.0, 1.0)
+    if asked is None:
+        gamma = 1.0
+    elif "mva" in config.phases:
+        weights, gamma = np.ones(len(names), np.float32), 1.0
+    else:
+        scales = _scales(config, workdir)
+        if config.loss.kind == "acrn":
+            weights = np.array(runs.learned_weights(config, workdir, names, _training_attributes(config, workdir)))
+    weights[wished] = np.abs(weights).max() or 1.0
+    return explain.Formula(weights, gamma, *scales), row, columns
+
+
+def _scales(config, workdir):
+    if "mva" in config.phases:
+        return 1.0, 1.0
+    scales = runs.scales_of(workdir)
+    return scales["feature"], scales["attribute"]
+
+
+def _training_attributes(config, workdir):
+    """Attributes of the training images, where the form of the weights asks for them."""
+    if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
+        return None
+    split, _ = build.reid_splits(config)
+    predicted = runs.predict_attributes(config, workdir, config.data.train_split)
+    return predicted.of(split, config.attributes.representation)
+
+
+def _distances(distance, feature, row, columns, formula) -> np.ndarray:
+    """[G]"""
+    terms = []
+    if feature is not None:
+        terms.append((1 / formula.feature_scale, fusion.distance_rows(distance, *feature)))
+    if row is not None:
+        rows = fusion.distance_rows(distance, formula.weights * row, formula.weights * columns)
+        terms.append((formula.gamma / formula.attribute_scale, rows))
+    return fusion.weighted_sum(*terms)(slice(0, 1))[0]
+
+
+def _explain(found, order, ranked, names, feature, row, columns, formula) -> None:
+    """Adds "shares", which sum to the distance, and "rank_without" to each entry."""
+    nothing = np.zeros((len(ranked), 0), np.float32)
+    of_query, of_gallery = feature or (nothing[:1], nothing)
+    parts = explain.shares(
+        of_query, of_gallery, nothing[:1] if row is None else row, nothing if columns is None else columns, formula
+    )
+    ranks = explain.ranks(parts, order, ranked=ranked)
+    shown = [i for i in range(len(names)) if formula.weights[i]]
+    for place, (entry, i) in enumerate(zip(found, order, strict=True)):
+        own = {"feature": float(parts.feature[i])} if feature else {}
+        entry["shares"] = own | {names[a]: float(parts.attributes[i, a]) for a in shown}
+        own = {"feature": int(ranks.without_feature[place])} if feature else {}
+        entry["rank_without"] = own | {names[a]: int(ranks.without[place, a]) for a in shown}

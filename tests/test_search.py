@@ -1,0 +1,214 @@
+"""Search with nets that look at nothing but colours, against loops."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from acrn_jax import build, runs, search
+from acrn_jax.data import source
+from acrn_jax.evaluation import calibration
+from configs import demo
+
+NAMES = ["personalMale", "hairLong", "accessoryHat"]
+WEIGHTS, SCALES = np.array([0.5, -2.0, 1.0], np.float32), {"feature": 0.3, "attribute": 0.6}
+MIXED = np.random.default_rng(0).normal(size=(3, 3))
+CURVE = calibration.Platt(np.array([2.0, 1.0, 0.5]), np.array([0.0, 1.0, -1.0]), np.ones(3, bool))
+
+
+def said(split):
+    """(features [N, 2], logits [N, 3]) of images of one colour each."""
+    colours = [np.asarray(Image.open(split.read.args[0][i]))[0, 0] / 255 for i in split.rows]
+    return np.array(colours)[:, :2].astype(np.float32), (4 * (np.array(colours) - 0.5) @ MIXED).astype(np.float32)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A run and a gallery, and which nets were asked about pictures."""
+    for folder, part in (("run", "acrn"), ("net", "attributes")):
+        config = demo.get_config(part)
+        config.attributes["from"] = str(tmp_path / "net") if part == "acrn" else ""
+        runs.write_json(tmp_path / folder / "config.json", json.loads(config.to_json_best_effort()))
+    rng = np.random.default_rng(1)
+    for i in range(12):
+        file = tmp_path / "gallery" / f"sub{i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16), tuple(map(int, rng.integers(0, 256, 3)))).save(file)
+    ran = []
+
+    def outputs(workdir, split, *, batch):
+        ran.append(workdir.name)
+        feature, logits = said(split)
+        return {"attribute_logits": logits} if workdir.name == "net" else {"feature": feature}
+
+    monkeypatch.setattr(runs, "outputs", outputs)
+    monkeypatch.setattr(runs, "_fingerprint", lambda phase: str(phase))
+    monkeypatch.setattr(runs, "attribute_names", lambda net: NAMES)
+    monkeypatch.setattr(runs, "scales_of", lambda run: SCALES)
+    monkeypatch.setattr(runs, "learned_weights", lambda *arguments: WEIGHTS)
+    monkeypatch.setattr(search, "_calibration", lambda *arguments: (CURVE, {"kind": "calibrated", "why": "so"}))
+    return tmp_path, ran
+
+
+def everything(folder):
+    split = source.open_folder(folder / "gallery")
+    feature, logits = said(split)
+    return [str(n) for n in split.file_name], feature, logits
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.float64(x)))
+
+
+def expected(folder, query, wishes, gamma):
+    """[(distance, file)], by loops."""
+    files, feature, logits = everything(folder)
+    found = []
+    for file, f, z in zip(files, feature, logits, strict=True):
+        if file == query:
+            continue
+        total = 0.0
+        if query:
+            q = files.index(query)
+            total += sum((float(a) - float(b)) ** 2 for a, b in zip(feature[q], f, strict=True)) / 0.3
+        for a, name in enumerate(NAMES):
+            if name in wishes:
+                gap = wishes[name] - sigmoid(CURVE.slope[a] * z[a] + CURVE.offset[a])
+                total += gamma * (4.0 / 0.6 if query else 1.0) * gap**2
+            elif query:
+                total += gamma / 0.6 * (float(WEIGHTS[a]) * (sigmoid(logits[q][a]) - sigmoid(z[a]))) ** 2
+        found.append((total, file))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "want", "avoid", "gamma"),
+    [
+        ("sub0/4.png", [], [], None),
+        ("sub0/4.png", [], [], 0.0),
+        ("sub0/4.png", ["hairLong"], ["accessoryHat"], 3.0),
+        (None, ["personalMale"], ["hairLong"], None),
+    ],
+)
+def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma):
+    folder, _ = place
+    found = search.search(
+        folder / "run",
+        folder / "gallery",
+        query=folder / "gallery" / query if query else None,
+        want=want,
+        avoid=avoid,
+        gamma=gamma,
+        top=5,
+        explained=True,
+    )
+    wishes = dict.fromkeys(want, 1) | dict.fromkeys(avoid, 0)
+    loops = expected(folder, query, wishes, (0.5 if gamma is None else gamma) if query else 1.0)
+    assert [entry["file"] for entry in found["results"]] == [file for _, file in loops[:5]]
+    assert [entry["distance"] for entry in found["results"]] == pytest.approx([d for d, _ in loops[:5]], abs=1e-5)
+    for entry in found["results"]:
+        assert sum(entry["shares"].values()) == pytest.approx(entry["distance"], abs=1e-5)
+        assert ("feature" in entry["shares"]) == (query is not None) and entry["rank_without"].keys() == entry[
+            "shares"
+        ].keys()
+        assert list(entry["probabilities"]) == [*want, *avoid]
+    assert found == json.loads((folder / "run" / "search" / "results.json").read_text())
+    assert found["pictures"] == 12 - (query is not None)
+    with Image.open(folder / "run" / "search" / "grid.jpg") as grid:
+        grid.load()
+    text = search.table(found)
+    assert "not who is on them" in text and found["results"][0]["file"] in text
+    assert ("Probabilities are calibrated: so" in " ".join(text.split())) == bool(wishes)
+
+
+def test_a_second_search_asks_the_nets_about_the_query_alone(place):
+    folder, ran = place
+    query = folder / "gallery" / "sub0" / "4.png"
+    arguments = {"workdir": folder / "run", "gallery": folder / "gallery"}
+    search.search(query=query, **arguments)
+    assert sorted(ran) == ["net", "net", "run", "run"]
+    search.search(query=folder / "gallery" / "sub1" / "3.png", want=["hairLong"], **arguments)
+    assert sorted(ran) == ["net"] * 3 + ["run"] * 3
+    (folder / "gallery" / "sub0" / "4.png").rename(folder / "gallery" / "moved.png")
+    moved = search.search(want=["hairLong"], top=12, **arguments)  # same content in another order
+    assert "moved.png" in [entry["file"] for entry in moved["results"]]
+    Image.new("RGB", (8, 16), (9, 9, 9)).save(folder / "gallery" / "new.png")
+    before = len(ran)
+    assert search.search(want=["hairLong"], **arguments)["pictures"] == 13
+    assert ran[before:] == ["net"]
+
+
+def test_what_cannot_be_read_is_listed_and_skipped(place):
+    folder, _ = place
+    (folder / "gallery" / "aaa.jpg").write_text("no picture")
+    found = search.search(folder / "run", folder / "gallery", want=["hairLong"], top=3)
+    assert list(found["unreadable"]) == ["aaa.jpg"] and found["pictures"] == 12 and len(found["results"]) == 3
+    assert [e["file"] for e in found["results"]] == [f for _, f in expected_without(folder, {"hairLong": 1})[:3]]
+    assert "1 file cannot be read" in search.table(found)
+    (folder / "bad").mkdir()
+    (folder / "bad" / "a.png").touch()
+    with pytest.raises(ValueError, match="None of the 1 files"):
+        search.search(folder / "run", folder / "bad", want=["hairLong"])
+
+
+def expected_without(folder, wishes):
+    (folder / "gallery" / "aaa.jpg").unlink()
+    return expected(folder, None, wishes, 1.0)
+
+
+def test_an_attribute_run_searches_by_attributes(place):
+    folder, ran = place
+    query = folder / "gallery" / "sub0" / "4.png"
+    found = search.search(folder / "net", folder / "gallery", query=query, top=4, explained=True)
+    files, _, logits = everything(folder)
+    p = sigmoid(logits)
+    loops = sorted((np.sum((p[i] - p[files.index("sub0/4.png")]) ** 2), files[i]) for i in range(12))[1:]
+    assert [e["file"] for e in found["results"]] == [file for _, file in loops[:4]] and set(ran) == {"net"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "nothing to search for"),
+        ({"want": ["Male"]}, "no 'Male'; did you mean 'personalMale'"),
+        ({"want": ["hairLong"], "avoid": ["hairLong"]}, "hairLong cannot be wanted and not wanted"),
+        ({"want": ["hairLong"], "gamma": 1.0}, "there is no --query"),
+        ({"query": "gallery/sub0/4.png", "gamma": -1.0}, "--gamma is -1.0"),
+        ({"query": "gone.png"}, "There is no picture"),
+    ],
+)
+def test_wrong_wishes_are_told(place, options, words):
+    folder, ran = place
+    if "query" in options:
+        options = options | {"query": folder / options["query"]}
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        search.search(folder / "run", folder / "gallery", **options)
+    assert ran == []
+
+
+def test_distances_that_do_not_add_up_are_ranked_but_not_explained(place):
+    folder, _ = place
+    config = runs.read_config(folder / "run")
+    config.loss.distance = "euclidean"
+    runs.write_json(folder / "run" / "config.json", json.loads(config.to_json_best_effort()))
+    query = folder / "gallery" / "sub0" / "4.png"
+    assert search.search(folder / "run", folder / "gallery", query=query)["distance"] == "euclidean"
+    with pytest.raises(ValueError, match="no sum over attributes"):
+        search.search(folder / "run", folder / "gallery", query=query, explained=True)
+
+
+def test_calibration_says_which(place, monkeypatch, tmp_path):
+    folder, _ = place
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "attribute_net", lambda net: (NAMES, {}, "f"))
+    curve, about = search._calibration(folder / "net", folder / "kept", str(folder / "gone"))
+    assert about["kind"] == "raw" and "no data folder" in about["why"] and not curve.fitted.any()
+
+    class Part:
+        name, key, attribute_names = "peta/random_0/val", np.array(["a", "b"]), NAMES
+
+    monkeypatch.setattr(build, "open_split", lambda config, name: Part)
+    monkeypatch.setattr(build, "attribute_split", lambda config: Part)
+    about = search._calibration(folder / "net", folder / "kept", None)[1]
+    assert about == {"kind": "raw", "why": "the net was trained on 2 images of peta/random_0/val"}
