@@ -1,5 +1,6 @@
 """The whole chain on a few drawn people with nets as narrow as they come: from data to table and report."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -10,14 +11,15 @@ import pytest
 from acrn_jax import build, runs, schema
 from acrn_jax.cli import shell
 from acrn_jax.data import source
-from acrn_jax.evaluation import protocols, ranking
-from acrn_jax.report import html
+from acrn_jax.evaluation import attributes, protocols, ranking
+from acrn_jax.report import html, tables
 from configs import demo
 from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 
 SIZES = {
     "source_mini": {"train": 60, "val": 4, "test": 20},
     "target_mini": {"train": 24, "test": 16, "distractors": 20, "junk": 8},
+    "target_other": {"train": 2, "test": 9, "distractors": 4, "junk": 2},
 }
 
 
@@ -39,7 +41,7 @@ def config_of(part, data_dir):
     c.mva.epochs, c.mva.batch = 10, 32
     c.identity.epochs, c.identity.batch = 12, 32
     c.reid.update({"epochs": 6, "people": 8, "images": 2})
-    c.evaluate.rank_lists = 2
+    c.evaluate.rank_lists, c.evaluate.batch = 2, 16  # one size of batches for all splits compiles once
     return c
 
 
@@ -101,7 +103,7 @@ def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     """The score of d_f / s_f + gamma d_w / s_a, computed here from the stored predictions and a forward pass."""
     _, run, results, _ = chain
     splits = query_and_gallery(data_dir)
-    f = [runs.outputs(run, s, batch=50)["feature"].astype(np.float64) for s in splits]
+    f = [runs.outputs(run, s, batch=16)["feature"].astype(np.float64) for s in splits]
     stored = [np.load(run / "predictions" / f"{s}.npz") for s in ("query", "gallery")]
     for split, kept in zip(splits, stored, strict=True):
         assert list(kept["key"]) == list(split.key)
@@ -212,6 +214,132 @@ def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
             runs.read_config(run)
     finally:
         (run / "kept").replace(run / "config.json")
+
+
+def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
+    _, run, results, _ = chain
+    other = "synthetic_pedestrians/target_other"
+    found = runs.evaluate(run, baseline=run / "baseline", dataset=other)
+    assert found == json.loads((run / "on_synthetic_pedestrians_target_other" / "results.json").read_text())
+    assert results == json.loads((run / "results.json").read_text())
+    assert (found["dataset"], found["trained_on"]) == (other, results["dataset"])
+    assert tuple(found["methods"]) == schema.METHODS and found["missing"] == {}
+    query, gallery = (source.open_split(data_dir, *other.split("/"), s) for s in ("query", "gallery"))
+    f = [runs.outputs(run / "baseline", s, batch=16)["feature"].astype(np.float64) for s in (query, gallery)]
+    d = ((f[0][:, None] - f[1][None]) ** 2).sum(-1)
+    expected = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501)
+    assert found["methods"]["ReIdCNN"] == pytest.approx(expected.metrics, abs=1e-3)
+    assert "target_other, query/gallery, trained on synthetic_pedestrians/target_mini" in tables.methods_table(found)
+    # The run's own training set need not be there.
+    (tmp_path / "synthetic_pedestrians").mkdir()
+    (tmp_path / other).symlink_to(data_dir / other)
+    alone = runs.evaluate(run, baseline=run / "baseline", dataset=other, data_dir=str(tmp_path))
+    assert set(alone["missing"]) == {"Attributes-KISSME", "ReIdCNN+Attributes-tuned"}
+    assert "target_mini is not prepared" in alone["missing"]["Attributes-KISSME"]
+    assert alone["methods"] == {n: m for n, m in found["methods"].items() if n not in alone["missing"]}
+    with pytest.raises(ValueError, match="has no split 'query'; it has"):
+        runs.evaluate(run, dataset="synthetic_pedestrians/source_mini")
+    with pytest.raises(ValueError, match="write NAME/CONFIG"):
+        runs.evaluate(run, dataset="target_other")
+
+
+def test_protocols_that_draw(chain, monkeypatch):
+    _, run, _, _ = chain
+    settings = {"protocol": "cuhk03_single_shot", "draws": 3, "no_match": "skip"}
+    here = {"dataset": "synthetic_pedestrians/target_mini", "settings": settings}
+    with pytest.raises(ValueError, match=r"4 camera ids .*choose market1501"):
+        runs.evaluate(run, **here)
+    opened = build.open_split
+
+    def two_views(config, name):
+        split = opened(config, name)
+        return dataclasses.replace(split, camera_id=(split.camera_id - 1) % 2 + 1)
+
+    monkeypatch.setattr(build, "open_split", two_views)
+    found = runs.evaluate(run, **here)
+    assert found["protocol_options"] == {"repeats": 3, "seed": 0, "probe_view": "both"}
+    assert tuple(found["deviation"]) == tuple(found["methods"]) and set(found["missing"]) == set(schema.METHODS) - set(
+        found["methods"]
+    )
+    assert set(found["deviation"]["ACRN"]) == set(schema.METRICS)
+    text = tables.methods_table(found)
+    assert "cuhk03_single_shot (repeats 3, seed 0, probe_view both)" in text and "deviation over 3 draws" in text
+    row = f"{100 * found['methods']['ACRN']['rank1']:.1f} ± {100 * found['deviation']['ACRN']['rank1']:.1f}"
+    assert row in text
+
+
+def test_multi_query_averages_features_and_attributes(chain, monkeypatch):
+    _, run, _, _ = chain
+    opened = build.open_split
+
+    def with_boxes(config, name):
+        if name != "multi_query":
+            return opened(config, name)
+        query, gallery = opened(config, "query"), opened(config, "gallery")
+        twice = source.join([query, gallery.take(np.arange(len(query)) % len(gallery))])
+        labels = {key: np.tile(getattr(query, key), 2) for key in ("person_id", "camera_id")}
+        return dataclasses.replace(twice, name=query.name.replace("/query", "/multi_query"), **labels)
+
+    monkeypatch.setattr(build, "open_split", with_boxes)
+    other = "synthetic_pedestrians/target_mini"
+    settings = {"protocol": "market1501_multi_query"}
+    found = runs.evaluate(run, baseline=run / "baseline", dataset=other, settings=settings)
+    query, gallery, boxes = (
+        with_boxes(runs._target(runs.read_config(run), other), s) for s in ("query", "gallery", "multi_query")
+    )
+    values = {
+        "ReIdCNN": [runs.outputs(run / "baseline", s, batch=16)["feature"] for s in (boxes, gallery)],
+        "Attributes": [
+            1 / (1 + np.exp(-runs.outputs(chain[0], s, batch=16)["attribute_logits"])) for s in (boxes, gallery)
+        ],
+    }
+    for name, (asked, known) in values.items():
+        person_camera = list(zip(*boxes.labels, strict=True))
+        asked = np.array(
+            [
+                np.mean([x for x, who in zip(asked, person_camera, strict=True) if who == mine], axis=0)
+                for mine in zip(*query.labels, strict=True)
+            ]
+        )
+        d = ((asked[:, None].astype(np.float64) - known[None]) ** 2).sum(-1)
+        expected = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501)
+        assert found["methods"][name] == pytest.approx(expected.metrics, abs=1e-3), name
+
+
+def test_calibrated_recognition(chain, data_dir, tmp_path, capsys):
+    net = chain[0]
+    first = json.loads((net / "recognition.json").read_text())
+    config = config_of("attributes", data_dir)
+    config.mva.calibrate = "mA"
+    found = runs.recognise(net, config=config, out=tmp_path)
+    assert first == json.loads((net / "recognition.json").read_text())
+    val = build.open_split(config, "val")
+    said = build.REPRESENTATIONS["probabilities"](runs.outputs(net, val, batch=16)["attribute_logits"])
+    np.testing.assert_allclose(found["threshold"], attributes.calibrate(said, val.attributes), atol=1e-6)
+    assert found["calibrated"]["split"] == "synthetic_pedestrians/source_mini/val"
+    assert "A threshold per attribute. Each has the best mA on synthetic_pedestrians/source_mini/val." in " ".join(
+        capsys.readouterr().out.split()
+    )
+    config.data.train_split = "train+val"
+    with pytest.raises(ValueError, match=r"chooses thresholds on .*/val, but the net is trained on"):
+        runs.train(config, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    config.mva.calibrate = "recall"
+    with pytest.raises(ValueError, match=r"mva.calibrate is 'recall'; known: none, mA, f1"):
+        runs.recognise(net, config=config, out=tmp_path)
+
+
+def test_attribute_net_on_another_data_set(chain):
+    net = chain[0]
+    first = json.loads((net / "recognition.json").read_text())
+    found = runs.evaluate(net, dataset="synthetic_pedestrians/source_mini")  # its own will do
+    file = net / "on_synthetic_pedestrians_source_mini" / "recognition.json"
+    assert found == json.loads(file.read_text())
+    assert set(first) - set(found) == {"unseen"}  # person ids there are other people, or so one must think
+    for key in ("mA", "f1", "threshold", "undefined", "attributes", "fingerprint", "dataset", "trained_on"):
+        assert found[key] == first[key], key
+    with pytest.raises(ValueError, match="has no split 'test'"):
+        runs.evaluate(net, dataset="synthetic_pedestrians/target_mini")
 
 
 def test_missing_flags():
