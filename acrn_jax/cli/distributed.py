@@ -6,11 +6,9 @@ import sys
 import traceback
 from collections.abc import Callable
 
-import jax
 from absl import flags
 
 from acrn_jax.cli import shell
-from acrn_jax.train import parallel
 
 _ADDRESS = flags.DEFINE_string(
     "coordinator_address",
@@ -22,25 +20,30 @@ _ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """`shell.run`, after the processes have met; only process 0 then speaks on stdout."""
+    """`shell.run` of what the processes do together."""
+    shell.run(lambda argv: together(lambda: main(argv)))
 
-    def together(argv: list[str]) -> int | None:
-        parallel.start(_ADDRESS.value, num_processes=_COUNT.value, process_id=_ID.value)
-        if not parallel.leads():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            logging.disable(logging.WARNING)
-        if jax.process_count() == 1:
-            return main(argv)
-        try:
-            return main(argv)
-        except Exception as error:
-            # The others wait for this process in a collective operation, and leaving in good order waits for them.
-            who = f"process {jax.process_index()} of {jax.process_count()}"
-            if isinstance(error, ValueError | OSError) and not shell.debugging():
-                shell.complain(f"{who}: {shell.sentence(error)}")
-            else:
-                print(f"acrn_jax: {who}:\n{traceback.format_exc()}", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(shell.WRONG_INPUT if isinstance(error, ValueError | OSError) else 1)
 
-    shell.run(together)
+def together(work: Callable[[], int | None]) -> int | None:
+    """Does the work once all processes have met; only process 0 then speaks on stdout."""
+    import jax  # here, as it takes seconds that not all verbs need
+
+    from acrn_jax.train import parallel
+
+    parallel.start(_ADDRESS.value, num_processes=_COUNT.value, process_id=_ID.value)
+    if jax.process_count() == 1:
+        return work()
+    if not parallel.leads():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        logging.disable(logging.WARNING)
+    try:
+        return work()
+    except Exception as error:
+        # The others wait for this process in a collective operation, and leaving in good order waits for them.
+        wrong = isinstance(error, ValueError | OSError)
+        who = f"process {jax.process_index()} of {jax.process_count()}"
+        if wrong and not shell.debugging():
+            shell.complain(f"{who}: {shell.sentence(error)}")
+        else:
+            print(f"acrn_jax: {who}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        os._exit(shell.WRONG_INPUT if wrong else 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from acrn_jax import scoring
-from acrn_jax.cli import shell
+from acrn_jax.cli import distributed, shell
 from acrn_jax.evaluation import fusion, protocols
 from acrn_jax.report import tables
 
@@ -56,7 +56,7 @@ def main(argv):
     given = [f"--{name}" for name in strays if flags.FLAGS[name].present]
     if given:
         raise ValueError(f"{', '.join(given)} does not go {'with' if _FEATURES.value else 'without'} --features.")
-    (score_files if _FEATURES.value else score_run)()
+    score_files() if _FEATURES.value else distributed.together(score_run)
 
 
 def score_files():
