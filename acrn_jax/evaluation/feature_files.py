@@ -57,14 +57,14 @@ class Features(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What is to be ranked: features of query and gallery, or their distances."""
+    """What is to be ranked: features of query and gallery, or their distances; what a file does not hold is None."""
 
     query_labels: Labels  # [Q]
     gallery_labels: Labels  # [G]
-    query: np.ndarray | None = None  # [Q, D]
-    gallery: np.ndarray | None = None  # [G, D]
-    distances: np.ndarray | None = None  # [Q, G]
-    boxes: Features | None = None  # [M, D] for multi-query
+    query: Any = None  # [Q, D] float
+    gallery: Any = None  # [G, D]
+    distances: Any = None  # [Q, G]
+    boxes: Any = None  # Features [M, D] for multi-query
 
 
 def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLike] = ()) -> Search:
@@ -148,11 +148,10 @@ def _search(found: dict[str, Any], path: Path, shown: Mapping[str, str]) -> Sear
         label_name = shown.get(f"{who}_person_id", f"{who}_person_id")
         values = _features(found[f"{who}_features"], len(labels.person_id), f"{path}: {name}", label_name)
         read_sets[who] = Features(values, labels)
-    query, gallery, boxes = (read_sets.get(who) for who in _SETS)
-    for other, who in ((gallery, "gallery"), (boxes, "mquery")):
-        if other:
-            _check_width(query.values, other.values, f"{path}: query", f"{path}: {who}")
-    return Search(query.labels, gallery.labels, query.values, gallery.values, boxes=boxes)
+    query, gallery = read_sets["query"], read_sets["gallery"]
+    for who, other in read_sets.items():
+        _check_width(query.values, other.values, f"{path}: query", f"{path}: {who}")
+    return Search(query.labels, gallery.labels, query.values, gallery.values, boxes=read_sets.get("mquery"))
 
 
 def _set(found: dict[str, Any], path: Path) -> Features:

@@ -106,6 +106,16 @@ def test_one_npz_or_mat(tmp_path):
         feature_files.read([tmp_path / "a.mat", tmp_path / "a.mat"])
 
 
+def test_checksums_count_even_where_numpy_stops_early(tmp_path):
+    np.savez(tmp_path / "a.npz", **OURS)
+    content = (tmp_path / "a.npz").read_bytes()
+    narrower = content.replace(b"(5, 3)", b"(5, 2)").replace(b"(7, 3)", b"(7, 2)")
+    assert narrower != content
+    (tmp_path / "a.npz").write_bytes(narrower)
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read .*query_features.npy is damaged"):
+        feature_files.read([tmp_path / "a.npz"])
+
+
 def test_distances(tmp_path):
     np.save(tmp_path / "d.npy", DISTANCES)
     labels = [write_csv(tmp_path / f"{i}.csv", part.labels) for i, part in enumerate((QUERY, GALLERY))]
