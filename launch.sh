@@ -20,7 +20,8 @@ usage: ./launch.sh VERB [flags]
   test       runs the tests; its arguments go to pytest
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
   search     finds the pictures of a folder that look most alike, by image, by attributes or both
-  ledger, bench: not there yet; each says which verb serves meanwhile
+  ledger     sets attributes' weights beside all that they might follow, with error bars
+  bench      not there yet; it says which verb serves meanwhile
 
 ./launch.sh VERB --help lists the flags of a verb; with --debug an error shows its traceback.
 Environment variables, all optional:
@@ -32,7 +33,6 @@ USAGE
 
 meanwhile() { # what serves until the verb is there; nothing for a verb that is there
   case $1 in
-    ledger) echo "./launch.sh evaluate writes the attributes' weights beside their reliability into results.json" ;;
     bench) echo "./launch.sh train prints images per second, and ./launch.sh python runs the scripts in benchmarks/" ;;
   esac
 }

@@ -401,7 +401,9 @@ def recognise(
         seen = recognition.seen(trained_on.person_id, split.person_id)
         for name, mask in (("seen", seen), ("unseen", ~seen)):
             if mask.any():
-                result[name] = summary(recognition.evaluate(said[mask], labels[mask], threshold=threshold))
+                part = recognition.evaluate(said[mask], labels[mask], threshold=threshold)
+                each = [{"name": n, "mA": _number(m)} for n, m in zip(common, part.attribute_mA, strict=True)]
+                result[name] = summary(part) | {"attributes": each}
     result |= _provenance(config)
     write_json((out or workdir) / "recognition.json", result)
     print(tables.recognition_table(result), flush=True)

@@ -96,7 +96,7 @@ def test_unknown_verb_names_the_nearest(place, typed, meant):
     assert not place.venv.exists()
 
 
-@pytest.mark.parametrize("verb", ["ledger", "bench"])
+@pytest.mark.parametrize("verb", ["bench"])
 def test_a_verb_that_is_not_there_says_which_serves_meanwhile(place, verb):
     done = place.launch(verb, "--config=x")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

@@ -170,6 +170,65 @@ def recognition_attributes(recognition: Mapping[str, Any]) -> Table:
     return Table(f"Attributes by recognition rate on {recognition['dataset']}", columns, rows)
 
 
+LEDGER = {  # column of a ledger: title, in per cent or not
+    "recognition": ("mA", True),
+    "recognition_seen": ("mA seen", True),
+    "recognition_unseen": ("mA unseen", True),
+    "recognition_disjoint": ("mA disjoint", True),
+    "calibration_error": ("ECE", True),
+    "reliability": ("known", True),
+    "accuracy": ("accuracy", True),
+    "auc": ("AUC", True),
+    "between_within": ("between / within", False),
+    "mAP_change": ("mAP without", True),
+    "rank1_change": ("r1 without", True),
+}
+
+
+def ledger(content: Mapping[str, Any]) -> Table:
+    """The attribute ledger of a ledger.json, the largest weight first; columns that no attribute has are left out."""
+    columns = [c for c in LEDGER if any(entry.get(c) for entry in content["attributes"])]
+    rows = [
+        (
+            display(entry["name"]),
+            _spread(entry["weight"]),
+            *(_spread(entry[c], LEDGER[c][1], sign=c.endswith("_change")) for c in columns),
+        )
+        for entry in content["attributes"]
+    ]
+    count = len(content["runs"])
+    notes = ["Weight: its size." + (" ±: standard deviation over runs." if count > 1 else "")]
+    if "recognition" in columns:
+        notes.append(f"mA: recognition on {', '.join(str(about['dataset']) for about in content['recognition'])}.")
+    if "recognition_disjoint" in columns:
+        notes.append(f"Disjoint: on {content['recognition_disjoint'][0]['dataset']}, people whom training never shows.")
+    if {"calibration_error", "accuracy", "auc"} & set(columns):
+        notes.append("ECE, balanced accuracy and AUC: against the target's labels.")
+    notes.append("Without: change of ACRN's scores when the attribute is left out; below 0, the attribute helps.")
+    caption = f"Attribute ledger on {content['target']}, {count} run{'s' * (count > 1)}"
+    return Table(caption, ("attribute", "weight", *(LEDGER[c][0] for c in columns)), rows, " ".join(notes))
+
+
+def ledger_spearman(content: Mapping[str, Any]) -> Table:
+    """What the weights of a ledger.json follow: Spearman's correlation with each column."""
+    rows = []
+    for column, entry in content["spearman"].items():
+        ends = f"{entry['low']:+.2f} to {entry['high']:+.2f}" if finite(entry["low"]) else "-"
+        value = f"{entry['value']:+.2f}" if finite(entry["value"]) else "-"
+        rows.append((LEDGER[column][0], value, ends, _count(entry["attributes"])))
+    columns = ("weight's size and", "Spearman", "95 % interval", "attributes")
+    return Table("What attribute weights follow", columns, rows, f"{content['interval'].capitalize()}.")
+
+
+def _spread(entry: Mapping[str, Any] | None, per_cent: bool = False, *, sign: bool = False) -> str:
+    """Mean and deviation of a ledger's entry."""
+    if not entry:
+        return "-"
+    factor, digits = (100, 2 if sign else 1) if per_cent else (1, 3)
+    shown = f"{factor * entry['mean']:{'+' if sign else ''}.{digits}f}"
+    return shown if entry["deviation"] is None else f"{shown} ± {factor * entry['deviation']:.{digits}f}"
+
+
 def aggregate(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Results of several seeds as one: metrics and weights become `Estimate`s.
 

@@ -1,0 +1,35 @@
+"""The attribute ledger: weights beside everything that they might follow, with error bars.
+
+./launch.sh ledger --workdir=R[,R2,...] [--disjoint=M2]
+
+writes ledger.json and ledger.csv and prints them. acrn_jax/studies/ledger.py says what the columns are.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from acrn_jax.cli import shell
+from acrn_jax.report import tables
+from acrn_jax.studies import ledger
+
+_WORKDIR = flags.DEFINE_list("workdir", None, "Evaluated ACRN runs, or folders that hold them as seed_N.")
+_DISJOINT = flags.DEFINE_string("disjoint", None, "An attribute run tested on people whom its training never showed.")
+_OUT = flags.DEFINE_string("out", None, "The folder to write to; default: the first workdir.")
+
+
+def main(argv):
+    del argv
+    shell.require(workdir=_WORKDIR.value or None)
+    out = Path(_OUT.value or _WORKDIR.value[0])
+    content = ledger.collect(
+        [Path(folder) for folder in _WORKDIR.value], disjoint=Path(_DISJOINT.value) if _DISJOINT.value else None
+    )
+    ledger.write(out, content)
+    print(tables.render(tables.ledger(content)))
+    print(tables.render(tables.ledger_spearman(content)), end="")
+    print(f"written: {out}/ledger.json and {out}/ledger.csv")
+
+
+if __name__ == "__main__":
+    shell.run(main)

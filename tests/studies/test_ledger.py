@@ -1,0 +1,144 @@
+"""The ledger of two made-up runs, each number against loops."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from acrn_jax import build, runs
+from acrn_jax.data import source
+from acrn_jax.evaluation import methods, protocols, ranking
+from acrn_jax.report import tables
+from acrn_jax.schema import Labels
+from acrn_jax.studies import cached, ledger
+from configs import demo
+
+NAMES = ("hairLong", "personalMale", "accessoryHat", "upperBodyLogo", "footwearShoes")
+Q, G = 12, 40
+
+
+def split(name, person, camera, attributes):
+    key = np.array([f"{name}/{i}" for i in range(len(person))])
+    labels = ("upperBodyLogo", "hairLong", "personalMale")  # another order, and not all
+    rows = np.arange(len(person))
+    return source.Split(f"drawn/x/{name}", key, key, person, camera, attributes, labels, {}, name, rows, lambda i: b"")
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Two runs below tmp_path/W; (folder, their cached.Run, splits, logits)."""
+    rng = np.random.default_rng(0)
+    splits = {
+        name: split(
+            name,
+            rng.integers(-1 if name == "gallery" else 1, 7, n),
+            rng.integers(1, 4, n),
+            rng.integers(-1, 2, (n, 3)).astype(np.int8),
+        )
+        for name, n in (("query", Q), ("gallery", G))
+    }
+    logits = {name: rng.normal(size=(len(s), 5)).astype(np.float32) for name, s in splits.items()}
+    shown = [1 / (1 + np.exp(-logits[name])) for name in ("query", "gallery")]
+    labels = [splits[name].labels for name in ("query", "gallery")]
+    every = {}
+    for seed in range(2):
+        config = demo.get_config("acrn")
+        config.seed, config.attributes["from"] = seed, str(tmp_path / "M")
+        folder = tmp_path / "W" / f"seed_{seed}"
+        results = {"dataset": "drawn/x", "protocol": "market1501", "no_match": "skip", "methods": {"ACRN": {}}}
+        results["methods"]["ACRN"] = {"mAP_precision": 0.5, "rank1": 0.5}
+        keys = ("reliability", "accuracy", "between_within")
+        results["weights"] = [{"name": n} | dict.fromkeys(keys, 0.1 * i + seed) for i, n in enumerate(NAMES)]
+        results["weights"][4]["accuracy"] = None
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "results.json").write_text("{}")
+        own = methods.Features(*(rng.normal(size=(n, 3)).astype(np.float32) for n in (Q, G)), 5.0)
+        weights = np.array([1.0, -2.0, 0.5, 0.1 + seed, 0.0], np.float32)
+        every[folder] = cached.Run(
+            folder, config, results, *labels, NAMES, weights, own, None, methods.Attributes(*shown, 0.3), None
+        )
+    (tmp_path / "M").mkdir()
+    rates = [{"name": n, "mA": v} for n, v in zip(NAMES, (0.9, 0.8, 0.7, None, 0.5), strict=True)]
+    parts = {"seen": {"mA": 0.9}, "unseen": {"mA": 0.6, "attributes": rates[:1]}}
+    (tmp_path / "M" / "recognition.json").write_text(
+        json.dumps({"dataset": "peta/random_0", "split": "test", "mA": 0.75, "attributes": rates, **parts})
+    )
+    monkeypatch.setattr(cached, "load", lambda folder: every[folder])
+    monkeypatch.setattr(build, "open_split", lambda config, name: splits[name])
+    monkeypatch.setattr(
+        runs, "predict_attributes", lambda config, run, name: runs.Predictions(splits[name].key, logits[name], NAMES)
+    )
+    return tmp_path, list(every.values()), splits, shown
+
+
+def score(run, shown, weights):
+    """Mean average precision and rank 1 of d_f / s_f + gamma d_w / s_a, by loops."""
+    d = np.zeros((Q, G))
+    for q in range(Q):
+        for g in range(G):
+            d[q, g] = np.sum((run.own.query[q].astype(float) - run.own.gallery[g]) ** 2) / 5.0
+            d[q, g] += 0.5 / 0.3 * np.sum((weights * (shown[0][q].astype(float) - shown[1][g])) ** 2)
+    labels = [Labels(run.query.person_id, run.query.camera_id), run.gallery]
+    found = ranking.evaluate(d, *labels, protocol=protocols.MARKET1501, no_match="skip").metrics
+    return found["mAP_precision"], found["rank1"]
+
+
+def test_every_column(made, capsys):
+    folder, every, splits, shown = made
+    content = json.loads(json.dumps(ledger.collect([folder / "W"], disjoint=folder / "M")))
+    rows = {entry["name"]: entry for entry in content["attributes"]}
+    assert [e["name"] for e in content["attributes"]] == [
+        "personalMale", "hairLong", "upperBodyLogo", "accessoryHat", "footwearShoes",
+    ]  # fmt: skip
+    assert rows["personalMale"]["weight"] == {"mean": 2.0, "deviation": 0.0, "runs": 2}
+    assert rows["upperBodyLogo"]["weight"]["mean"] == pytest.approx(0.6)
+    assert rows["upperBodyLogo"]["weight"]["deviation"] == pytest.approx(np.sqrt(0.5), abs=1e-6)
+    assert rows["hairLong"]["recognition"] == {"mean": 0.9, "deviation": None, "runs": 1}  # one net, not two
+    assert rows["hairLong"]["recognition_disjoint"]["mean"] == 0.9 and rows["upperBodyLogo"]["recognition"] is None
+    assert rows["hairLong"]["recognition_unseen"]["mean"] == 0.9 and rows["hairLong"]["recognition_seen"] is None
+    assert content["recognition"][0]["mA_seen"] == 0.9 and len(content["runs"]) == 2
+    assert rows["accessoryHat"]["reliability"]["mean"] == pytest.approx(0.7)
+    assert rows["footwearShoes"]["accuracy"] is None and rows["accessoryHat"]["auc"] is None
+    for i, name in enumerate(NAMES):
+        changes = []
+        for run in every:
+            keep = np.arange(5) != i
+            changes.append(np.subtract(score(run, shown, run.weights * keep), score(run, shown, run.weights)))
+        for column, values in zip(("mAP_change", "rank1_change"), np.transpose(changes), strict=True):
+            assert rows[name][column]["mean"] == pytest.approx(values.mean(), abs=1e-6), (name, column)
+            assert rows[name][column]["deviation"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+    assert any(row["mAP_change"]["mean"] != 0 for row in rows.values())
+    assert rows["footwearShoes"]["mAP_change"]["mean"] == 0  # its weight is 0
+    pairs = [
+        (shown[s][i, 0], part.attributes[i, 1])  # hairLong
+        for s, part in enumerate(splits.values())
+        for i in range(len(part))
+        if part.person_id[i] > 0 and part.attributes[i, 1] >= 0
+    ]
+    wins = [x > y for x, is_yes in pairs if is_yes for y, other in pairs if not other]
+    assert rows["hairLong"]["auc"]["mean"] == pytest.approx(np.mean(wins))
+    assert content["spearman"]["recognition"]["attributes"] == 4
+    assert content["spearman"]["between_within"]["attributes"] == 5
+
+    ledger.write(folder, content)
+    assert json.loads((folder / "ledger.json").read_text()) == content
+    lines = list(csv.DictReader((folder / "ledger.csv").open()))
+    assert [line["attribute"] for line in lines] == list(rows) and lines[3]["auc"] == ""
+    assert float(lines[2]["weight_deviation"]) == rows["upperBodyLogo"]["weight"]["deviation"]
+    text = tables.render(tables.ledger(content)) + tables.render(tables.ledger_spearman(content))
+    assert "0.600 ± 0.707" in text and "people whom training never" in text and "mA seen" not in text
+
+
+def test_wrong_runs_are_told(made, tmp_path):
+    folder, every, _, _ = made
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="neither a run"):
+        ledger.collect([tmp_path / "empty"])
+    every[1].config.data.name = "market1501"
+    with pytest.raises(ValueError, match="a run on market1501 with 5 attributes"):
+        ledger.collect([run.folder for run in every])
+    (folder / "M" / "recognition.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no recognition.json; run ./launch.sh evaluate"):
+        ledger.collect([every[0].folder])
