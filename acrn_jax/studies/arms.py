@@ -186,9 +186,7 @@ def work(job: Job, *, attributes: Path | None, shared: Path) -> bool:
             elif attributes is None:
                 raise ValueError("A study of re-id nets wants --attributes=M, the workdir of a trained attribute net.")
             else:
-                if job.config.loss.kind == "acrn":
-                    share_predictions(job, attributes, shared)
-                config, share = with_weights(job, attributes), sharing(job.base, shared)
+                config, share = prepared(job, attributes, shared), sharing(job.base, shared)
                 runs.reproduce(config, attributes=attributes, workdir=job.folder, shared=share)
             note = {"config": wanted(job.config), **_peak_memory(read_json(job.folder / "job.json"))}
             runs.write_json(job.folder / "job.json", note)
@@ -258,10 +256,20 @@ def sharing(base: Any, shared: Path) -> Callable[[str, Any], Path]:
     return train
 
 
-def share_predictions(job: Job, attributes: Path, shared: Path) -> None:
-    """Puts what the attribute net says about the data set into the run's folder, computed once for all arms."""
+def prepared(job: Job, attributes: Path, shared: Path) -> Any:
+    """The config to run, after what the attribute net says has been put into the run's folder, computed once for all.
+
+    Where weights are to be given and no file is named, they are the attribute net's mA of each attribute.
+    """
     config = changed(job.config, {"attributes.from": str(attributes)})
+    if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
+        rates = read_json(attributes / "recognition.json").get("attributes", [])
+        file = beside(job, "weights.json")
+        runs.write_json(file, {entry["name"]: entry["mA"] for entry in rates if entry["mA"] is not None})
+        config = changed(config, {"loss.attribute_weights_file": str(file)})
     build.check(config)
+    if config.loss.kind == "classic":
+        return config
     data = config.data
     tag = hashlib.sha256(f"{Path(attributes).resolve()} {data.dir} {data.name} {data.config}".encode()).hexdigest()[:12]
     folder = shared / f"attributes_{tag}"
@@ -274,17 +282,7 @@ def share_predictions(job: Job, attributes: Path, shared: Path) -> None:
                 aside = file.with_name(f"{split}.tmp.npz")
                 shutil.copyfile(folder / "predictions" / file.name, aside)
                 os.replace(aside, file)
-
-
-def with_weights(job: Job, attributes: Path) -> Any:
-    """The config with a file of attribute weights where it wants one and names none: the net's mA of each attribute."""
-    loss = job.config.loss
-    if loss.attribute_weights != "given" or loss.attribute_weights_file:
-        return job.config
-    table = read_json(attributes / "recognition.json").get("attributes", [])
-    file = beside(job, "weights.json")
-    runs.write_json(file, {entry["name"]: entry["mA"] for entry in table if entry["mA"] is not None})
-    return changed(job.config, {"loss.attribute_weights_file": str(file)})
+    return config
 
 
 def _score_images(job: Job) -> None:

@@ -66,34 +66,33 @@ def train(group: Sequence[arms.Job], *, attributes: Path, shared: Path, together
     and the others go on. `together`: "vmap" or "map"; default: by the device.
     """
     with contextlib.ExitStack() as stack:
-        parts: dict[arms.Job, Part] = {}
+        parts: dict[str, Part] = {}
         for job in group:
             if not stack.enter_context(arms.locked(arms.beside(job, "lock"))):
                 continue
             with contextlib.suppress(Exception), arms.noting_failure(job):
-                arms.share_predictions(job, attributes, shared)
-                config = runs.begin(
-                    arms.with_weights(job, attributes), attributes=attributes, shared=arms.sharing(job.base, shared)
-                )
-                runs.train(config, job.folder, train_phase=_collector(parts, job))
+                config, share = arms.prepared(job, attributes, shared), arms.sharing(job.base, shared)
+                config = runs.begin(config, attributes=attributes, shared=share)
+                runs.train(config, job.folder, train_phase=_collector(parts, job.name))
         shapes: dict[tuple[int, ...], list[arms.Job]] = {}
-        for job, part in parts.items():
+        for job in (job for job in group if job.name in parts):
+            part = parts[job.name]
             per_epoch = len(build.epoch_plan(part.config, part.split, "reid")(0))
             at = max((int(p.name) for p in (part.folder / "checkpoints").glob("*") if p.name.isdigit()), default=0)
             people = int(part.columns["person"].max())
             shapes.setdefault((per_epoch, people, at), []).append(job)
         for alike in shapes.values():
             if len(alike) > 1:
-                _fit(alike, [parts[job] for job in alike], together)
+                _fit(alike, [parts[job.name] for job in alike], together)
 
 
-def _collector(parts, job):
+def _collector(parts, name):
     def collect(
         config, phase, folder, split, *, columns, objective, variables, module, attribute_weights, attribute_names
     ):
         if phase != "reid":
             raise ValueError(f"Phase {phase} is not trained together.")
-        parts[job] = Part(config, folder, split, columns, variables, module, attribute_weights, attribute_names)
+        parts[name] = Part(config, folder, split, columns, variables, module, attribute_weights, attribute_names)
 
     return collect
 

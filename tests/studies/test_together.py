@@ -23,14 +23,14 @@ STUDY = {
 def collected(jobs, attributes, shared):
     parts = {}
     for job in jobs:
-        arms.share_predictions(job, attributes, shared)
-        config = runs.begin(job.config, attributes=attributes, shared=arms.sharing(job.base, shared))
-        runs.train(config, job.folder, train_phase=together._collector(parts, job))
+        config, share = arms.prepared(job, attributes, shared), arms.sharing(job.base, shared)
+        config = runs.begin(config, attributes=attributes, shared=share)
+        runs.train(config, job.folder, train_phase=together._collector(parts, job.name))
     return list(parts.values())
 
 
 @pytest.fixture(scope="module")
-def parts(config_of, data_dir, attribute_net, study, tmp_path_factory):
+def parts(config_of, data_dir, attribute_net, small_nets, tmp_path_factory):
     """Three arms of seed 0 and one of seed 1, from one identity phase a seed; SGD, as Adam blows up rounding of 0."""
     config = config_of("acrn", data_dir)
     config.data.validation_identities, config.evaluate.tune_identities = 0, 0
@@ -39,7 +39,8 @@ def parts(config_of, data_dir, attribute_net, study, tmp_path_factory):
         group.update({"kind": "sgd", "rate": 0.02, "schedule": "constant"})
     folder = tmp_path_factory.mktemp("together")
     jobs = arms.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
-    return collected(jobs[:4], attribute_net, folder / "shared")
+    with small_nets():
+        return collected(jobs[:4], attribute_net, folder / "shared")
 
 
 def one_by_one(part, count):
