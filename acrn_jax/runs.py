@@ -321,7 +321,7 @@ def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.n
     batches = pipeline.eval_batches(mine, batch=min(batch, len(mine)), threads=config.data.threads, **size)
     print(f"{phase} net of {workdir}: {len(split)} images of {split.name}", flush=True)
     found = embed.embed(
-        trained.module.apply, trained.variables, batches, mean=config.data.mean, deviation=config.data.deviation
+        trained.module, trained.variables, batches, mean=config.data.mean, deviation=config.data.deviation
     )
     return parallel.gather(found, len(split))
 

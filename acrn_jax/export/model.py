@@ -69,7 +69,7 @@ def live(model: Model, images: np.ndarray, resized: Callable[[np.ndarray, int, i
     def run(net, output):
         pixels = np.stack([resized(image, net.height, net.width) for image in images])
         batch = {"image": pixels, "valid": np.ones(len(pixels), bool)}
-        return embed.embed(net.module.apply, net.variables, [batch], mean=net.mean, deviation=net.deviation)[output]
+        return embed.embed(net.module, net.variables, [batch], mean=net.mean, deviation=net.deviation)[output]
 
     feature = run(model.reid, "feature") if model.reid else None
     logits = run(model.attributes, "attribute_logits") if model.attributes else None
