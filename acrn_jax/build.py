@@ -243,7 +243,7 @@ def first_variables(
     fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
     if not init_from:
         return fresh, None
-    own = traverse_util.flatten_dict(fresh, sep="/")
+    own: dict[str, Any] = dict(traverse_util.flatten_dict(fresh, sep="/"))
     path, digest = Path(init_from), None
     if path.is_file():
         if config.model.name != "mva":
