@@ -15,7 +15,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -26,7 +26,7 @@ from scipy import stats
 from acrn_jax import build
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
-from acrn_jax.evaluation import embed, methods, protocols, ranking
+from acrn_jax.evaluation import embed, explain, fusion, methods, protocols, ranking
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.report import tables
 from acrn_jax.schema import METHODS
@@ -52,6 +52,7 @@ PACKAGES = (
     "simplejpeg",
 )
 SHOWN = 14  # gallery images of a rank list, as in the paper's figure 3
+TOLD = 3  # attributes that an image of a rank list, or a pair of look-alikes, is explained by
 THUMBNAIL = 128  # pixels high
 
 
@@ -437,7 +438,7 @@ def evaluate(
     dataset: str | None = None,
     settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Scores a run on query and gallery; writes results.json, rank_lists.json, per_query.npz and thumbnails/.
+    """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
 
     Args:
       workdir: an ACRN or ReIdCNN run (an attribute run is scored on its test split instead).
@@ -462,7 +463,7 @@ def evaluate(
         seed=config.evaluate.get("draw_seed", 0),
         probe_view=str(config.evaluate.get("probe_view", "both")),
     )
-    rows, extra = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol)
+    rows, extra, made_of = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol)
     scored = {
         name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
         for name, r in rows.items()
@@ -489,7 +490,10 @@ def evaluate(
         **_provenance(config),
         "fingerprint": hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode()).hexdigest(),
     }
-    _rank_lists(config, out, rows["ACRN" if "ACRN" in rows else "ReIdCNN"], query, gallery, protocol, main)
+    shown = rows["ACRN" if "ACRN" in rows else "ReIdCNN"]
+    _rank_lists(config, out, shown, query, gallery, protocol, main, made_of)
+    if made_of:
+        _look_alikes(config, out, shown, query, gallery, protocol, made_of)
     write_arrays(
         out / "per_query.npz",
         key=query.key,
@@ -519,7 +523,7 @@ def _target(config, dataset):
 
 
 def _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol):
-    """(method -> rows of distances, entries for results.json)."""
+    """(method -> rows of distances, entries for results.json, what ACRN's distances are made of)."""
     batch, distance = config.evaluate.batch, config.loss.distance
     boxes = build.open_split(target, "multi_query") if protocol.name == "market1501_multi_query" else query
 
@@ -534,7 +538,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
     scales = scales_of(workdir)
     own = features(workdir, scales["feature"])
     if config.loss.kind == "classic":
-        return {"ReIdCNN": methods.fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}
+        return {"ReIdCNN": fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}, None
     shown = config.attributes.representation
     predicted = {s: predict_attributes(target, out, s) for s in {"query", "gallery", boxes.name.split("/")[-1]}}
     names = predicted["query"].names
@@ -588,7 +592,22 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
         **_weight_table(names, weights, query, gallery, predicted),
     }
     del extra["attributes_from"]["attribute_names"]
-    return rows, extra
+    formula = explain.Formula(weights, config.loss.gamma, scales["feature"], scales["attribute"])
+    return rows, extra, _MadeOf(own, attributes, names, formula)
+
+
+class _MadeOf(NamedTuple):
+    """What ACRN's distances are made of."""
+
+    own: methods.Features
+    attributes: methods.Attributes
+    names: tuple[str, ...]  # [A]
+    formula: explain.Formula
+
+    def shares(self, query: np.ndarray, gallery: np.ndarray) -> explain.Shares:
+        """Of pairs [n] of places in query and gallery."""
+        (f, g), (a, b) = self.own[:2], self.attributes[:2]
+        return explain.shares(f[query], g[gallery], a[query], b[gallery], self.formula)
 
 
 def scales_of(workdir: Path) -> dict[str, float]:
@@ -681,14 +700,25 @@ def _spearman(entries, key):
     return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
-def _rank_lists(config, workdir, rows, query, gallery, protocol, scored):
-    """rank_lists.json: the hardest queries and a random choice, with thumbnails."""
+def _rank_lists(config, workdir, rows, query, gallery, protocol, scored, made_of):
+    """rank_lists.json: the hardest queries and a random choice, with thumbnails and, where they add up, shares."""
     precision = np.where(scored.counted, scored.per_query["mAP_precision"], np.inf)
     count = min(config.evaluate.rank_lists, len(query))
     choices = {
         "hardest": np.argsort(precision, kind="stable")[:count],
         "random": np.random.default_rng(config.seed).permutation(len(query))[:count],
     }
+
+    def shares(q, found):
+        """Of the feature and of the three attributes with the largest ones, an entry for each image."""
+        if not made_of or config.loss.distance != explain.ADDITIVE:
+            return [{}] * len(found)
+        parts = made_of.shares(np.full(len(found), q), found)
+        return [
+            {"shares": {"feature": float(f)} | {made_of.names[i]: float(a[i]) for i in np.argsort(-a)[:TOLD]}}
+            for f, a in zip(parts.feature, parts.attributes, strict=True)
+        ]
+
     lists = {}
     for name, chosen in choices.items():
         found = ranking.rank_list(rows, query.labels, gallery.labels, protocol=protocol, k=SHOWN, queries=chosen)
@@ -697,14 +727,42 @@ def _rank_lists(config, workdir, rows, query, gallery, protocol, scored):
                 **_thumbnail(workdir, query, int(q)),
                 "average_precision": float(scored.per_query["mAP_precision"][q]),
                 "gallery": [
-                    {**_thumbnail(workdir, gallery, int(g)), "distance": float(d), "right": bool(r)}
-                    for g, d, r in zip(order, distance, right, strict=True)
-                    if g >= 0
+                    {**_thumbnail(workdir, gallery, int(g)), "distance": float(d), "right": bool(r), **more}
+                    for g, d, r, more in zip(*(x[order >= 0] for x in (order, distance, right)), added, strict=True)
                 ],
             }
             for q, order, distance, right in zip(chosen, found.order, found.distance, found.right, strict=True)
+            for added in [shares(q, order[order >= 0])]
         ]
     write_json(workdir / "rank_lists.json", {"query": lists})
+
+
+def _look_alikes(config, workdir, rows, query, gallery, protocol, made_of):
+    """look_alikes.json: people whom the feature takes for one and attributes tell apart, as the paper's figure 1."""
+    near = fusion.distance_rows(config.loss.distance, *made_of.own[:2])
+    found = explain.look_alikes(
+        near, rows, query.labels, gallery.labels, protocol=protocol, count=config.evaluate.rank_lists
+    )
+    asked, known = made_of.attributes[:2]
+    pairs = []
+    for q, wrong, right in zip(*found, strict=True):
+        images, index = np.array([wrong, right]), np.array([q])
+        by_feature, whole = (np.asarray(of(index))[0, images] for of in (near, rows))
+        away, close = (made_of.formula.weights * (known[images] - asked[q])) ** 2
+        told = [int(i) for i in np.argsort(close - away, kind="stable")[:TOLD]]
+        entry = {"query": _thumbnail(workdir, query, int(q))}
+        for place, name in enumerate(("wrong", "right")):
+            distances = {
+                "feature_distance": float(by_feature[place] / made_of.own.scale),
+                "distance": float(whole[place]),
+            }
+            entry[name] = _thumbnail(workdir, gallery, int(images[place])) | distances
+        values = {"query": asked[q], "wrong": known[wrong], "right": known[right]}
+        entry["attributes"] = [
+            {"name": made_of.names[i]} | {who: float(of[i]) for who, of in values.items()} for i in told
+        ]
+        pairs.append(entry)
+    write_json(workdir / "look_alikes.json", {"representation": config.attributes.representation, "pairs": pairs})
 
 
 def _thumbnail(workdir, split, i):

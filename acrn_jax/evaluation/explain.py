@@ -10,7 +10,7 @@ import numpy as np
 
 from acrn_jax.evaluation import protocols
 from acrn_jax.evaluation.ranking import Rows
-from acrn_jax.schema import JUNK, Labels
+from acrn_jax.schema import Labels
 
 ADDITIVE = "squared_euclidean"
 _CELLS = 1 << 22  # distances that are held at once
@@ -113,8 +113,8 @@ def look_alikes(
 ) -> LookAlikes:
     """Different people whom the feature takes for one and the whole distance tells apart, nearest by feature first.
 
-    The nearest wrong image by d_f lies before all right ones by d_f, and behind one by the whole distance. No two
-    people are paired twice.
+    The nearest image of another person by d_f lies before all right ones by d_f, and behind one by the whole distance.
+    No two people are paired twice; distractors and junk are left out.
 
     Args:
       feature, combined: distances of queries [Q] and gallery [G].
@@ -125,7 +125,7 @@ def look_alikes(
     Source: Schumann and Stiefelhagen, CVPRW 2017, figure 1.
     """
     total, width = len(query.person_id), len(gallery.person_id)
-    pairs, nobody, found = protocols.same_person(query, gallery), gallery.person_id == JUNK, []
+    pairs, nobody, found = protocols.same_person(query, gallery), gallery.person_id < 1, []
     step = max(1, _CELLS // width)
     for block in (slice(start, min(start + step, total)) for start in range(0, total, step)):
         near, whole = (np.asarray(rows(block)) for rows in (feature, combined))  # [q, G]
@@ -145,8 +145,7 @@ def look_alikes(
         ]
     chosen, met = [], set()
     for _, i, wrong, best in sorted(found):
-        other = int(gallery.person_id[wrong])
-        people = frozenset((int(query.person_id[i]), other if other > 0 else f"image {wrong}"))
+        people = frozenset((int(query.person_id[i]), int(gallery.person_id[wrong])))
         if people not in met and len(chosen) < count:
             met.add(people)
             chosen.append((i, wrong, best))

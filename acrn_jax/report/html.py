@@ -17,6 +17,7 @@ from acrn_jax.report import figures, tables
 
 SHOWN = 14  # gallery pictures a query, as in the paper's figure 3
 THUMBNAIL = (96, 192)  # largest width and height of an embedded picture, pixels
+PAIR = ("query", "wrong", "right")
 PHASES = ("mva", "identity", "reid")
 
 
@@ -206,6 +207,7 @@ def _section(run: Run) -> dict[str, Any]:
             missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
     methods = tables.methods(results)
     weights = tables.weights(results) if results.get("weights") else None
+    ledger = _ledger(run.folder)
     charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
     return {
         "name": str(run.folder),
@@ -221,6 +223,8 @@ def _section(run: Run) -> dict[str, Any]:
         "weight_charts": [chart for chart in charts if chart],
         "weight_bars": figures.weight_bars(results),
         "cmc": figures.cmc(results),
+        "ledger": ledger,
+        "look_alikes": _look_alikes(run.first),
         "rank_lists": _rank_lists(run.first),
         "training": [entry for name, folder in related.items() for entry in _training(name, folder)],
         "recognition": [
@@ -233,7 +237,7 @@ def _section(run: Run) -> dict[str, Any]:
         "facts": _facts(run),
         "config": json.dumps(results.get("config") or {}, indent=2, sort_keys=True, default=str),
         "copies": [
-            (kind, "\n".join(tables.render(table, kind) for table in (methods, weights) if table))
+            (kind, "\n".join(tables.render(table, kind) for table in (methods, weights, *ledger) if table))
             for kind in ("markdown", "latex")
         ],
     }
@@ -273,7 +277,12 @@ def _rank_lists(folder: pathlib.Path) -> list[dict[str, Any]]:
                         "uri": picture(folder, query["image"]),
                         "average_precision": f"{100 * query['average_precision']:.1f} %",
                         "gallery": [
-                            {**shown, "uri": picture(folder, shown["image"]), "distance": f"{shown['distance']:.3g}"}
+                            {
+                                **shown,
+                                "uri": picture(folder, shown["image"]),
+                                "distance": f"{shown['distance']:.3g}",
+                                "shares": _shares(shown),
+                            }
                             for shown in query["gallery"][:SHOWN]
                         ],
                     }
@@ -285,6 +294,53 @@ def _rank_lists(folder: pathlib.Path) -> list[dict[str, Any]]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not what evaluate writes ({error!r}); run evaluate again.") from error
+
+
+def _shares(shown: Mapping[str, Any]) -> list[str]:
+    """What makes up a distance, in per cent; files from before there were shares have none."""
+    return [
+        f"{tables.display(name)} {100 * share / max(shown['distance'], 1e-12):.0f}\N{NO-BREAK SPACE}%"
+        for name, share in shown.get("shares", {}).items()
+    ]
+
+
+def _look_alikes(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The pairs of look_alikes.json, with their pictures."""
+    path = folder / "look_alikes.json"
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    factor, unit = (100, " %") if content.get("representation") == "probabilities" else (1, "")
+
+    def shown(item: Mapping[str, Any]) -> dict[str, Any]:
+        distances = {key: f"{item[key]:.3g}" for key in ("feature_distance", "distance") if key in item}
+        return {**item, "uri": picture(folder, item["image"]), **distances}
+
+    try:
+        return [
+            {
+                **{who: shown(pair[who]) for who in PAIR},
+                "attributes": [
+                    (tables.display(entry["name"]), *(f"{factor * entry[who]:.0f}{unit}" for who in PAIR))
+                    for entry in pair["attributes"]
+                ],
+            }
+            for pair in content["pairs"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what evaluate writes ({error!r}); run evaluate again.") from error
+
+
+def _ledger(folder: pathlib.Path) -> list[tables.Table]:
+    """The tables of ledger.json, if it is there."""
+    path = folder / "ledger.json"
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    try:
+        return [tables.ledger(content), tables.ledger_spearman(content)]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{path} is not what ledger writes ({error!r}); run ledger again.") from error
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

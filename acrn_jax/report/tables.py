@@ -192,7 +192,7 @@ def ledger(content: Mapping[str, Any]) -> Table:
         (
             display(entry["name"]),
             _spread(entry["weight"]),
-            *(_spread(entry[c], LEDGER[c][1], sign=c.endswith("_change")) for c in columns),
+            *(_spread(entry.get(c), LEDGER[c][1], sign=c.endswith("_change")) for c in columns),
         )
         for entry in content["attributes"]
     ]

@@ -221,3 +221,53 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         report.write([folder], out)
     assert list(out.parent.iterdir()) == []
+
+
+def add_studies(folder):
+    """A ledger, look-alikes and shares of distances, as today's evaluate and ledger write them."""
+    item = {"mean": 0.8125, "deviation": 0.05, "runs": 3}
+    attributes = [
+        {"name": "personalMale", "weight": item, "recognition": item, "mAP_change": {**item, "mean": -0.0123}},
+        {"name": "<i>x</i>", "weight": {"mean": 0.5, "deviation": 0.1, "runs": 3}, "recognition": None},
+    ]
+    ledger = {
+        "target": "peta", "runs": [{}] * 3, "attributes": attributes, "interval": "95 % bootstrap",
+        "recognition": [{"dataset": "peta/random_0"}], "recognition_disjoint": [],
+        "spearman": {"recognition": {"value": 0.375, "low": -0.25, "high": 0.7, "attributes": 35},
+                     "mAP_change": {"value": None, "low": None, "high": None, "attributes": 1}},
+    }  # fmt: skip
+    (folder / "ledger.json").write_text(json.dumps(ledger))
+    lists = json.loads((folder / "rank_lists.json").read_text())
+    query = lists["query"]["hardest"][0]
+    query["gallery"][0] |= {"distance": 2.0, "shares": {"feature": 1.5, "personalMale": 0.24, "<i>x</i>": 0.1}}
+    (folder / "rank_lists.json").write_text(json.dumps(lists))
+    seen = {key: query[key] for key in ("image", "person_id", "camera_id", "file_name")}
+    other = seen | {"feature_distance": 0.123456, "distance": 0.3}
+    told = [{"name": "accessoryHat", "query": 0.9, "wrong": 0.02, "right": 0.88}]
+    pair = {"query": seen, "wrong": other, "right": other | {"distance": 0.2}, "attributes": told}
+    (folder / "look_alikes.json").write_text(json.dumps({"representation": "probabilities", "pairs": [pair]}))
+
+
+def test_ledger_look_alikes_and_shares_are_shown_where_they_are(workdir, written, tmp_path):
+    add_studies(workdir)
+    got = page(workdir, out=tmp_path / "report.html")
+    text = "".join(got.text)
+    assert "0.812 ± 0.050" in got.cells and "-1.23 ± 5.00" in got.cells and "-0.25 to +0.70" in got.cells
+    assert "<i>x</i>" in got.cells and "i" not in {tag for tag, _ in got.tags} and got.open == []
+    assert "feature 75\N{NO-BREAK SPACE}%" in text and "Male 12\N{NO-BREAK SPACE}%" in text
+    assert got.cells[got.cells.index("Hat") + 1 :][:3] == ["90 %", "2 %", "88 %"]
+    assert "d_f 0.123" in text and text.count("Attribute ledger on peta, 3 runs") == 3  # also Markdown and LaTeX
+    assert all(attributes["alt"].strip() for attributes in got.all("img"))
+    assert len(got.all("caption")) == len(got.all("table"))
+    identifiers = [attributes["id"] for _, attributes in got.tags if "id" in attributes]
+    assert len(set(identifiers)) == len(identifiers)
+    assert not {"Attribute ledger", "Look-alikes that attributes tell apart"} & set(written.text)  # of older runs
+
+
+@pytest.mark.parametrize(
+    "name, content", [("ledger.json", '{"attributes": []}'), ("look_alikes.json", '{"pairs": [{"query": {}}]}')]
+)
+def test_broken_studies_are_named(workdir, tmp_path, name, content):
+    (workdir / name).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(name)):
+        report.write([workdir], tmp_path / "report.html")

@@ -1,0 +1,106 @@
+"""What evaluate writes beside the scores: rank lists with shares, look-alikes."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from acrn_jax import runs
+from acrn_jax.data import source
+from acrn_jax.evaluation import explain, fusion, methods, protocols, ranking
+from configs import demo
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def split(name, person, camera):
+    data = io.BytesIO()
+    Image.new("RGB", (8, 16), (9, 80, 200)).save(data, "png")
+    key = np.array([f"{name}/{i}" for i in range(len(person))])
+    rows, nothing = np.arange(len(person)), np.zeros((len(person), 0), np.int8)
+    return source.Split(name, key, key, person, camera, nothing, (), {}, "", rows, lambda i: data.getvalue())
+
+
+@pytest.fixture(scope="module")
+def made():
+    rng = np.random.default_rng(0)
+    query, gallery = (
+        split(n, rng.integers(1, 9, size), rng.integers(1, 4, size)) for n, size in (("q", 20), ("g", 60))
+    )
+    own = methods.Features(*(rng.normal(size=(n, 4)).astype(np.float32) for n in (20, 60)), 7.0)
+    attributes = methods.Attributes(*(rng.random((n, 5)).astype(np.float32) for n in (20, 60)), 0.4)
+    for part, features in ((query, own.query), (gallery, own.gallery)):  # people differ by "a" alone, features hardly
+        features += 0.5 * part.person_id[:, None]
+    for part, values in ((query, attributes.query), (gallery, attributes.gallery)):
+        values[:, 0] = part.person_id / 9
+    weights = np.array([9.0, 1.0, 0.5, 0.0, -0.5], np.float32)
+    made_of = runs._MadeOf(own, attributes, NAMES, explain.Formula(weights, 0.5, 7.0, 0.4))
+    d = [[np.sum((q.astype(float) - g) ** 2) / 7.0 for g in own.gallery] for q in own.query]
+    d = d + np.array(
+        [
+            [0.5 / 0.4 * np.sum((weights * (q.astype(float) - g)) ** 2) for g in attributes.gallery]
+            for q in attributes.query
+        ]
+    )
+    return query, gallery, made_of, d.astype(np.float32)
+
+
+def config(**loss):
+    c = demo.get_config("acrn")
+    c.evaluate.rank_lists = 4
+    c.loss.update(loss)
+    return c
+
+
+def test_rank_lists_tell_the_largest_shares(made, tmp_path):
+    query, gallery, made_of, d = made
+    scored = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501, no_match="skip")
+    arguments = (tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, scored)
+    runs._rank_lists(config(), *arguments, made_of)
+    place = {name: i for i, name in enumerate(gallery.file_name)}
+    lists = json.loads((tmp_path / "rank_lists.json").read_text())["query"]
+    for entry in lists["hardest"] + lists["random"]:
+        q = list(query.file_name).index(entry["file_name"])
+        for shown in entry["gallery"]:
+            g = place[shown["file_name"]]
+            assert shown["distance"] == pytest.approx(d[q, g])
+            shares = shown["shares"]
+            assert shares["feature"] == pytest.approx(
+                np.sum((made_of.own.query[q] - made_of.own.gallery[g]).astype(float) ** 2) / 7.0, rel=1e-5
+            )
+            parts = (
+                0.5
+                / 0.4
+                * (made_of.formula.weights * (made_of.attributes.query[q] - made_of.attributes.gallery[g])) ** 2
+            )
+            assert list(shares)[1:] == [NAMES[i] for i in np.argsort(-parts, kind="stable")[:3]]
+            others = np.sort(parts)[:2].sum()
+            assert sum(shares.values()) + others == pytest.approx(shown["distance"], rel=1e-4)
+    for distance, known in (("euclidean", made_of), ("squared_euclidean", None)):
+        runs._rank_lists(config(distance=distance), *arguments, known)
+        assert "shares" not in (tmp_path / "rank_lists.json").read_text()
+
+
+def test_look_alikes_are_written_with_what_tells_them_apart(made, tmp_path):
+    query, gallery, made_of, d = made
+    runs._look_alikes(config(), tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, made_of)
+    content = json.loads((tmp_path / "look_alikes.json").read_text())
+    near = fusion.distance_rows("squared_euclidean", *made_of.own[:2])(slice(0, 20)) / 7.0
+    assert content["representation"] == "probabilities" and len(content["pairs"]) == 4
+    place = {name: i for i, name in enumerate(gallery.file_name)}
+    for pair in content["pairs"]:
+        q = list(query.file_name).index(pair["query"]["file_name"])
+        wrong, right = (place[pair[who]["file_name"]] for who in ("wrong", "right"))
+        assert pair["wrong"]["person_id"] != pair["query"]["person_id"] == pair["right"]["person_id"]
+        assert pair["right"]["camera_id"] != pair["query"]["camera_id"]
+        for g, who in ((wrong, "wrong"), (right, "right")):
+            assert pair[who]["feature_distance"] == pytest.approx(near[q, g], rel=1e-4)
+            assert pair[who]["distance"] == pytest.approx(d[q, g], rel=1e-4)
+            assert (tmp_path / pair[who]["image"]).exists()
+        assert pair["wrong"]["feature_distance"] < pair["right"]["feature_distance"]
+        assert pair["right"]["distance"] < pair["wrong"]["distance"]
+        assert pair["attributes"][0]["name"] == "a" and len(pair["attributes"]) == 3
+        assert pair["attributes"][0]["query"] == pytest.approx(pair["query"]["person_id"] / 9)
+        assert pair["attributes"][0]["wrong"] == pytest.approx(pair["wrong"]["person_id"] / 9)
