@@ -9,6 +9,7 @@ from one jitted pass. They equal `ranking.evaluate` of each setting by itself (t
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -345,7 +346,7 @@ def study(name: str, workdirs: Sequence[Path], values: Sequence[float] | None = 
     for workdir in workdirs:
         run = load(Path(workdir))
         replicate = run.name if all(run.name not in of for of in scores.values()) else f"{run.name} {run.folder}"
-        sweep = sweep_of(run, values)
+        began, sweep = time.monotonic(), sweep_of(run, values)
         if reference and sweep.reference != reference:
             raise ValueError(
                 f"{run.folder} was trained with {name} {sweep.reference}, the runs before it with {reference}; "
@@ -354,6 +355,8 @@ def study(name: str, workdirs: Sequence[Path], values: Sequence[float] | None = 
         reference = sweep.reference
         for arm, found in score(run, sweep).items():
             scores.setdefault(arm, {})[replicate] = found
+        count = sum(map(len, sweep.settings.values()))
+        print(f"{run.folder}: {count} settings in {time.monotonic() - began:.1f} s", flush=True)
     return table.build_table(name, scores, reference=reference, resamples=2000)
 
 

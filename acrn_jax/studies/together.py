@@ -231,7 +231,7 @@ def _fit(jobs, parts, together):
     )
     scalars = [logs.Scalars(part.folder, first_step=step) for part in parts]
     progress = logs.Progress("reid", made.steps, first=step)
-    alive, window, started = [True] * count, [], time.monotonic()
+    alive, window, run, started = [True] * count, [], None, 0.0
     first = parts[0].config
     source = made.batches(step)
 
@@ -243,7 +243,10 @@ def _fit(jobs, parts, together):
     with loop.stop_flag() as stopped:
         while step < made.steps and not stopped and any(alive):
             host = next(source)
-            state, values = made.run(state, jax.device_put(host))
+            data = jax.device_put(host)
+            if run is None:  # compiled ahead, so that the log's speed is training's
+                run, started = made.run.lower(state, data).compile(), time.monotonic()
+            state, values = run(state, data)
             window.append(values)
             step += 1
             if step % first.log_every == 0 or step == made.steps:
