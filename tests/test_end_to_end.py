@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from acrn_jax import build, runs, schema
+from acrn_jax import build, extraction, runs, schema, scoring
 from acrn_jax.cli import shell
 from acrn_jax.data import source
 from acrn_jax.evaluation import attributes, protocols, ranking
@@ -117,6 +117,13 @@ def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     found = ranking.evaluate(d, splits[0].labels, splits[1].labels, protocol=protocols.MARKET1501).metrics
     for name, value in found.items():
         assert np.isclose(value, results["methods"]["ACRN"][name], atol=1e-3), name
+
+
+def test_features_that_leave_in_a_mat_file_score_the_same(chain, data_dir, tmp_path):
+    _, run, results, _ = chain
+    extraction.extract(run / "baseline", query_and_gallery(data_dir), tmp_path / "f.mat", format="mat")
+    found = scoring.score([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
+    assert found["methods"]["features"] == results["methods"]["ReIdCNN"]
 
 
 def test_the_attribute_net_stays_frozen(chain):
