@@ -13,6 +13,7 @@ Nobody is identified: the nearest picture is the one that looks most alike, whoe
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def _readable(gallery: Path) -> tuple[source.Split, dict[str, str]]:
             transforms.decode(pictures.image_bytes(i), key=str(name))
             good.append(i)
         except ValueError as error:
-            unreadable[str(name)] = " ".join(str(error).split())
+            unreadable[str(name)] = re.sub(r" <_io\.\w+ object at \w+>", "", " ".join(str(error).split()))
     if not good:
         raise ValueError(f"None of the {len(pictures)} files in {gallery} can be read as a picture.")
     return (pictures.take(np.array(good)) if unreadable else pictures), unreadable
