@@ -7,12 +7,9 @@ attribute net says about the data set) and the result files.
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from acrn_jax import build
+from acrn_jax import build, provenance
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
 from acrn_jax.evaluation import embed, explain, fusion, methods, protocols, ranking
@@ -788,25 +785,10 @@ def _provenance(config):
     return {
         "seeds": {"train": config.seed},
         "config": json.loads(config.to_json_best_effort()),
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "commit": provenance.commit(),
+        "versions": provenance.versions(PACKAGES),
         "device": jax.devices()[0].device_kind,
     }
-
-
-def _commit():
-    """Commit of the code, with "+" if files differ from it; "unknown" outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments):
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _number(value):

@@ -23,7 +23,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/export": "numpy jax onnx onnxruntime safetensors acrn_jax.schema acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections {ROOMS}",
-    "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build {ROOMS}",
+    "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance {ROOMS}",
     "acrn_jax/provenance.py": "",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
