@@ -537,7 +537,8 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
     if config.loss.kind == "classic":
         return {"ReIdCNN": fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}, None
     shown = config.attributes.representation
-    predicted = {s: predict_attributes(target, out, s) for s in {"query", "gallery", boxes.name.split("/")[-1]}}
+    names = dict.fromkeys(("query", "gallery", boxes.name.split("/")[-1]))  # no set: all processes keep one order
+    predicted = {name: predict_attributes(target, out, name) for name in names}
     names = predicted["query"].names
     asked, found = (predicted[split.name.split("/")[-1]].of(split, shown) for split in (boxes, gallery))
     attributes = methods.Attributes(averaged(asked), found, scales["attribute"])

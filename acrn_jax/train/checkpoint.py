@@ -83,11 +83,13 @@ def load_any(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder).resolve()
     steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True) if folder.is_dir() else []
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    alone = ocp.Context()
+    if jax.process_count() > 1:  # each process reads for itself, all of it
+        alone.multiprocessing.primary_host = jax.process_index()
+        alone.multiprocessing.active_processes = {jax.process_index()}
     for step in steps:
         try:
-            with ocp.Context(multiprocessing_options=alone):  # as numpy: what devices it was saved on does not matter
+            with alone:  # as numpy: what devices it was saved on does not matter
                 stored = ocp.metadata(folder / str(step)).metadata
                 return ocp.load(folder / str(step), jax.tree.map(_as_numpy, stored))
         except Exception as error:
