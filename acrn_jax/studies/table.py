@@ -246,7 +246,8 @@ def show(
     columns, rows = ["arm", "seeds"], []
     for metric in metrics:
         columns += [tables.TITLES.get(metric, metric), "± sd", f"over {table['reference']}", "95 %"]
-    columns += ["s", "images/s", "MiB"]
+    told = any(row[name] is not None for row in table["rows"] for name in COSTS)  # not of settings of finished runs
+    columns += ["s", "images/s", "MiB"] if told else []
     for arm in dict.fromkeys(row["arm"] for row in table["rows"]):
         first = next((cells[arm, m] for m in metrics if (arm, m) in cells), {})
         line = [arm, str(first.get("seeds", 0))]
@@ -259,12 +260,14 @@ def show(
                 _percent(row.get("difference"), sign=True),
                 "-" if None in ends else f"{_percent(ends[0], sign=True)} to {_percent(ends[1], sign=True)}",
             ]
-        line += [_whole(first.get(name)) for name in COSTS]
+        line += [_whole(first.get(name)) for name in COSTS if told]
         rows.append(tuple(line))
     notes = [f"failed: {name}: {why}" for name, why in table["failed"].items()]
     if table["missing"]:
         notes.append(f"not there yet: {', '.join(table['missing'])}.")
-    caption = f"{table['study']}, {method} on {', '.join(table['datasets'])}, protocol {table['protocol']}"
+    first, *others = table["datasets"] or ["nothing"]
+    on = f"{first} and {len(others)} more" if others else first
+    caption = f"{table['study']}, {method} on {on}, protocol {table['protocol']}"
     return tables.render(tables.Table(caption, tuple(columns), rows, " ".join(notes)), format)
 
 

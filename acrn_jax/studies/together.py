@@ -5,9 +5,9 @@ statistics, optimiser state, scales, loss constants and, where seeds differ, bat
 counter does not. Each arm keeps a folder, log and checkpoints of its own, as if it had been trained alone, so that a
 stopped study goes on either way.
 
-Batched parameters turn convolutions into grouped ones, which accelerators run well and CPUs badly: there the arms of a
-step follow one another (lax.map), and what is saved is the compilation and, with equal seeds, the input pipeline.
-benchmarks/vectorised.py measures both.
+Batched parameters turn convolutions into grouped ones, which accelerators run well and CPUs badly: there it pays for
+short runs of narrow nets alone, by the compilations that are saved. The other way, lax.map, takes arm after arm in one
+program; benchmarks/vectorised.py measures both.
 """
 
 import contextlib
@@ -59,11 +59,11 @@ def groups(jobs: Sequence[arms.Job], *, most: int = 8) -> list[list[arms.Job]]:
     return [group for group in cut if len(group) > 1]
 
 
-def train(group: Sequence[arms.Job], *, attributes: Path, shared: Path, together: str | None = None) -> None:
+def train(group: Sequence[arms.Job], *, attributes: Path, shared: Path, together: str = "vmap") -> None:
     """Trains phase reid of a group's runs as far as it goes; `arms.work` then finds it done.
 
     Jobs at which another process is, or that cannot begin, are left out; one whose loss is not finite is written off
-    and the others go on. `together`: "vmap" or "map"; default: by the device.
+    and the others go on. `together`: "vmap" or "map".
     """
     with contextlib.ExitStack() as stack:
         parts: dict[str, Part] = {}
@@ -107,7 +107,7 @@ class Program(NamedTuple):
     rate: Callable[[int], Any]
 
 
-def program(parts: Sequence[Part], together: str | None = None) -> Program:
+def program(parts: Sequence[Part], together: str = "vmap") -> Program:
     """The step of several arms; `together` as in `train`."""
     first = parts[0].config
     per_epoch = len(build.epoch_plan(first, parts[0].split, "reid")(0))
@@ -128,7 +128,7 @@ def program(parts: Sequence[Part], together: str | None = None) -> Program:
         constants,
         jnp.asarray([part.config.seed for part in parts]),
         [seeds.index(part.config.seed) for part in parts],
-        together or ("map" if jax.default_backend() == "cpu" else "vmap"),
+        together,
     )
 
     def batches(start):
