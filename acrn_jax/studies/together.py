@@ -101,7 +101,7 @@ class Program(NamedTuple):
     """A compiled step of V arms."""
 
     state: State  # [V] before the first step
-    run: Callable[[State, Any], tuple[State, dict[str, Any]]]
+    run: Any  # jitted, (state, batch) -> (state, scalars [V])
     batches: Callable[[int], Any]  # first step -> iterator of batches, [seeds, B, ...] each
     steps: int
     rate: Callable[[int], Any]

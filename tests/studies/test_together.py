@@ -62,9 +62,10 @@ def one_by_one(part, count):
 
 
 @pytest.fixture(scope="module")
-def alone(parts):
+def alone(parts, small_nets):
     """What two of the parts give by themselves: other margins, another seed."""
-    return {i: one_by_one(parts[i], 10) for i in (2, 3)}
+    with small_nets():
+        return {i: one_by_one(parts[i], 10) for i in (2, 3)}
 
 
 @pytest.mark.parametrize("how", ["map", "vmap"])
