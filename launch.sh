@@ -2,26 +2,26 @@
 # The front door of acrn_jax: ./launch.sh VERB [flags]. Makes its own environment on first use; holds no numbers.
 set -euo pipefail
 
-VERBS="demo prepare reproduce train extract evaluate report test python export ablate ledger search bench"
+VERBS="demo prepare reproduce train extract evaluate ablate ledger report search export bench test python"
 
 usage() {
   cat <<'USAGE'
 usage: ./launch.sh VERB [flags]
 
   demo       the whole method on built-in people: prints the table of methods, writes report.html
-  prepare    turns raw images into a prepared data set
+  prepare    turns raw images into a prepared data set, or looks at them with --check
   reproduce  trains all phases of a config, evaluates them and writes the report
   train      trains one phase of a config
   extract    writes the features of a trained run
-  evaluate   ranks gallery against query and writes results.json
-  report     writes report.html from the result files of a run
-  export     writes a trained run as a bundle for other programs
+  evaluate   ranks gallery against query and writes results.json; or scores anyone's features
   ablate     trains the arms of a study, or scores settings of finished runs, and compares them
+  ledger     sets attributes' weights beside all that they might follow, with error bars
+  report     writes report.html from the result files of a run
+  search     finds the pictures of a folder that look most alike, by image, by attributes or both
+  export     writes a trained run as a bundle for other programs
+  bench      measures speed and memory as ratios; --list names the benchmarks
   test       runs the tests; its arguments go to pytest
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
-  search     finds the pictures of a folder that look most alike, by image, by attributes or both
-  ledger     sets attributes' weights beside all that they might follow, with error bars
-  bench      not there yet; it says which verb serves meanwhile
 
 ./launch.sh VERB --help lists the flags of a verb; with --debug an error shows its traceback.
 Environment variables, all optional:
@@ -29,12 +29,6 @@ Environment variables, all optional:
   ACRN_PYTHON       Python 3.11 or newer to make the environment with; default: the newest found up to 3.13
   ACRN_VENV         folder of the environment; default: .venv beside launch.sh
 USAGE
-}
-
-meanwhile() { # what serves until the verb is there; nothing for a verb that is there
-  case $1 in
-    bench) echo "./launch.sh train prints images per second, and ./launch.sh python runs the scripts in benchmarks/" ;;
-  esac
 }
 
 say() { printf 'acrn_jax: %s\n' "$*" >&2; }
@@ -189,8 +183,6 @@ case " $VERBS " in
   *" ${verb// /?} "*) ;;
   *) die "there is no verb '$verb'; did you mean '$(nearest "$verb")'? ./launch.sh --help lists them all." ;;
 esac
-instead=$(meanwhile "$verb")
-[[ ! $instead ]] || die "'$verb' is not there yet; meanwhile, $instead."
 
 VENV=${ACRN_VENV:-$ROOT/.venv}
 [[ $VENV == /* ]] || VENV=$PWD/$VENV
@@ -204,6 +196,9 @@ cache=${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/acrn_jax/jax
 if [[ ! ${JAX_COMPILATION_CACHE_DIR:-} ]] && mkdir -p "$cache" 2>/dev/null && [[ -w $cache ]]; then
   export JAX_COMPILATION_CACHE_DIR=$cache # programs compiled once serve the next run
 fi
+# On CPUs a net compiles in three quarters of the time at this level, and runs as fast.
+read -r _ had_accelerator _ <"$VENV/acrn_stamp"
+[[ $had_accelerator != cpu || ${XLA_FLAGS:-} ]] || export XLA_FLAGS=--xla_backend_optimization_level=1
 # glibc gives large buffers back to the system after each step and takes them anew, a fifth of a training step on CPUs.
 export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-1}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592} MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-268435456}
@@ -211,6 +206,7 @@ export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592} MALLOC_TOP_P
 case $verb in
   python) exec "$VENV/bin/python" -P "$@" ;;
   prepare) exec "$VENV/bin/python" -P -m data_prep.prepare "$@" ;;
+  bench) exec "$VENV/bin/python" -P -m benchmarks "$@" ;;
   test)
     arguments=()
     for argument in "$@"; do # a path counts from the caller's folder, or else from the repository

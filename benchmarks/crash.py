@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 
 ROOT = pathlib.Path(__file__).parents[1]
 _KILLS = flags.DEFINE_integer("kills", 100, "How many.", lower_bound=4)
@@ -113,7 +113,9 @@ def saved(workdir: pathlib.Path) -> int:
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
+    logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")  # of semaphores that killed children leave
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     sys.path.insert(0, str(ROOT))
     from tests.fixtures import small_net
