@@ -49,8 +49,9 @@ def export(
     split = _training_split(config)
     model, about = describe(config, workdir, outputs)
     phase = config.phases[-1]
-    if split is not None:
-        _check_finished(config, split, phase, about["nets"]["reid" if model.reid else "attributes"]["step"], workdir)
+    net = about["nets"].get("attributes" if phase == "mva" else "reid")
+    if split is not None and net:
+        _check_finished(config, split, phase, net["step"], workdir)
     own = _pictures(split, sample) if split is not None and sample else np.empty((0, *SIZE, 3), np.uint8)
     about["commit"] = provenance.commit()
     packages = ["jax", "jaxlib", "flax", "numpy", "pillow", *(["onnx", "onnxruntime"] if "onnx" in formats else [])]
@@ -71,64 +72,47 @@ def export(
 def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model, dict[str, Any]]:
     """(what to export of a run, entries for the manifest)."""
     phase = config.phases[-1]
-    reid: Any = None
-    attributes: Any = None
-    weights, theirs, names = None, config, ()
-    folder = workdir if phase == "mva" else config.attributes["from"] if _weighted(config) else None
-    if folder:
-        names = tuple(runs.attribute_names(folder))
-        theirs = runs.read_config(Path(folder))
-        attributes = build.trained(theirs, Path(folder) / "mva", attributes=len(names))
-    if phase != "mva":
-        reid = build.trained(config, workdir / phase)
-    scales = {name: float(value) for name, value in (reid or attributes).state["scales"].items()}
-    if _weighted(config):
-        weights = runs.learned_weights(config, workdir, names, _training_attributes(config, workdir))
-    reason = _no_embedding(config)
-    present = {"feature": reid, "attributes": attributes, "embedding": not reason}
-    refused = {"embedding": reason} if reason else {}
-    refused |= {name: f"the run has no {name} net" for name in ("feature", "attributes") if not present[name]}
+    net_folder = workdir if phase == "mva" else config.attributes["from"] if _weighted(config) else None
+    names = tuple(runs.attribute_names(net_folder)) if net_folder else ()
+    refused = {"embedding": _no_embedding(config)}
+    refused["feature"] = "the run has no re-id net" if phase == "mva" else ""
+    refused["attributes"] = "" if net_folder else "the run has no attribute net"
     for name in outputs:
         if name not in OUTPUTS:
             raise ValueError(f"There is no output {name!r}; known: {', '.join(OUTPUTS)}.")
-        if name in refused:
+        if refused[name]:
             raise ValueError(f"{workdir} cannot give --output={name}: {refused[name]}.")
-    outputs = tuple(name for name in OUTPUTS if name in (outputs or present) and name not in refused)
-    reid = reid if {"feature", "embedding"} & set(outputs) else None
-    attributes = attributes if {"attributes", "embedding"} & set(outputs) else None
-    gamma = config.loss.gamma
-    model = Model(
-        outputs,
-        reid and _net(reid),
-        attributes and _net(attributes),
-        config.attributes.representation,
-        1 / math.sqrt(scales["feature"]),
-        None if "embedding" in refused else np.float32(math.sqrt(gamma / scales["attribute"])) * weights,
-    )
-    about: dict[str, Any] = {
-        "refused": refused,
-        "nets": {
-            name: {
-                "preprocessing": {**net.preprocessing, "resize": "bilinear, antialiased, columns first, 8 bits"},
-                "step": int(net.state["step"]),
-            }
-            for name, net in (("reid", reid), ("attributes", attributes))
-            if net
-        },
-        "config": json.loads(config.to_json_best_effort()),
-    }
-    if attributes:
-        about["attribute_names"] = names
-    if weights is not None:
-        about |= {
-            "gamma": gamma,
-            "weights": dict(zip(names, map(float, weights), strict=True)),
-            "scales": scales,
-            "distance": config.loss.distance,
-            "representation": config.attributes.representation,
-            "attribute_config": json.loads(theirs.to_json_best_effort()),
-        }
-    return model, about
+    outputs = tuple(name for name in OUTPUTS if name in (outputs or OUTPUTS) and not refused[name])
+    about: dict[str, Any] = {"refused": {name: reason for name, reason in refused.items() if reason}, "nets": {}}
+    about["config"] = json.loads(config.to_json_best_effort())
+    nets: dict[str, Net] = {}
+
+    def load(name, config, folder, count=0):
+        found = build.trained(config, folder, attributes=count)
+        nets[name] = Net(found.module, found.variables, **found.preprocessing)
+        preprocessing = {**found.preprocessing, "resize": "bilinear, antialiased, columns first, 8 bits"}
+        about["nets"][name] = {"step": int(found.state["step"]), "preprocessing": preprocessing}
+        return found.state["scales"]
+
+    if {"attributes", "embedding"} & set(outputs):
+        theirs = runs.read_config(Path(net_folder))
+        load("attributes", theirs, Path(net_folder) / "mva", len(names))
+        about |= {"attribute_names": list(names), "attribute_config": json.loads(theirs.to_json_best_effort())}
+    factors: tuple[float, Any] = (1.0, None)
+    if {"feature", "embedding"} & set(outputs):
+        scales = {name: float(value) for name, value in load("reid", config, workdir / phase).items()}
+        if _weighted(config):
+            weights, gamma = (
+                runs.learned_weights(config, workdir, names, _training_attributes(config, workdir)),
+                config.loss.gamma,
+            )
+            about |= {"gamma": gamma, "scales": scales, "distance": config.loss.distance}
+            about["representation"] = config.attributes.representation
+            about["weights"] = dict(zip(names, map(float, weights), strict=True))
+            if "embedding" in outputs:
+                factors = 1 / math.sqrt(scales["feature"]), np.float32(math.sqrt(gamma / scales["attribute"])) * weights
+    representation = config.attributes.representation
+    return Model(outputs, nets.get("reid"), nets.get("attributes"), representation, *factors), about
 
 
 def draw(height: int, width: int) -> np.ndarray:
@@ -153,10 +137,6 @@ def _no_embedding(config):
             "attributes add up to one of their concatenation"
         )
     return f"gamma is {config.loss.gamma}, whose root z needs" if config.loss.gamma < 0 else ""
-
-
-def _net(trained):
-    return Net(trained.module, trained.variables, **trained.preprocessing)
 
 
 def _training_split(config) -> source.Split | None:

@@ -1,0 +1,52 @@
+"""The ONNX graph against the nets, one variant of each part."""
+
+import numpy as np
+import pytest
+
+from acrn_jax import build
+from acrn_jax.data import transforms
+from acrn_jax.export import bundle
+from acrn_jax.export.model import Model, Net, live
+from tests.export.conftest import config_of, drawn_variables
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from acrn_jax.export import onnx_graph
+
+
+def test_fold_is_layer_then_normalisation():
+    rng = np.random.default_rng(0)
+    kernel, bias, x = rng.normal(size=(3, 3, 2, 4)), rng.normal(size=4), rng.normal(size=(5, 6, 2))
+    norm = {name: rng.uniform(0.5, 2, 4) for name in ("scale", "bias", "mean", "var")}
+
+    def layer(kernel, bias):
+        out = np.zeros((3, 4, 4))
+        for i in range(3):
+            for j in range(4):
+                for c in range(4):
+                    out[i, j, c] = np.sum(x[i : i + 3, j : j + 3] * kernel[..., c]) + bias[c]
+        return out
+
+    wanted = (layer(kernel, bias) - norm["mean"]) / np.sqrt(norm["var"] + 0.1) * norm["scale"] + norm["bias"]
+    np.testing.assert_allclose(layer(*onnx_graph.fold(kernel, bias, norm, 0.1)), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("phase", "changes"),
+    [
+        ("reid", {"model.feature_norm": "l2", "model.head_pooling": "average", "data.height": 37}),
+        ("mva", {"model.layout": "torchvision", "model.branch_kernel": 3, "model.views": ("top", "bottom")}),
+        ("mva", {"model.layout": "slim", "data.height": 48, "data.width": 24}),
+    ],
+)
+def test_graph_is_the_net(phase, changes, tmp_path):
+    config = config_of(phase, tmp_path, **changes)
+    module, size = build.net(config, attributes=5), (config.data.height, config.data.width)
+    net = Net(module, drawn_variables(module, *size), **build.preprocessing(config))
+    model = Model(("attributes",), attributes=net) if phase == "mva" else Model(("feature",), reid=net)
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    onnx_graph.write(model, tmp_path / "model.onnx")
+    found = onnx_graph.load(tmp_path / "model.onnx", threads=1)(images)
+    for values in bundle.compare(live(model, images, transforms.resize), found).values():
+        assert values["relative"] < 2e-5
