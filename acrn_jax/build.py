@@ -284,7 +284,7 @@ def describe_start(report: dict[str, Any]) -> str:
     return f"start from {report['from']} ({report['source']}): {', '.join(counts)}."
 
 
-def _saved(path):
+def _saved(path: Path) -> dict[str, Any]:
     """Variables of the newest checkpoint of a phase, by name."""
     if not (path / "checkpoints").is_dir():
         phases = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
@@ -292,7 +292,7 @@ def _saved(path):
         raise FileNotFoundError(f"config.init_from is {path}, neither a file of weights nor a phase; {known}.")
     saved = checkpoint.load_any(path / "checkpoints")
     params = optimizer.final_params(saved)["net"]
-    return traverse_util.flatten_dict({"params": params, "batch_stats": saved["batch_stats"]}, sep="/")
+    return dict(traverse_util.flatten_dict({"params": params, "batch_stats": saved["batch_stats"]}, sep="/"))
 
 
 def _part(name):

@@ -103,7 +103,7 @@ def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model,
         scales = {name: float(value) for name, value in load("reid", config, workdir / phase).items()}
         if _weighted(config):
             weights, gamma = (
-                runs.learned_weights(config, workdir, names, _training_attributes(config, workdir)),
+                runs.learned_weights(config, workdir, names, runs.training_attributes(config, workdir)),
                 config.loss.gamma,
             )
             about |= {"gamma": gamma, "scales": scales, "distance": config.loss.distance}
@@ -145,15 +145,6 @@ def _training_split(config) -> source.Split | None:
         return build.attribute_split(config) if "mva" in config.phases else build.reid_splits(config)[0]
     except FileNotFoundError:
         return None
-
-
-def _training_attributes(config, workdir):
-    """Attributes of the training images, where the form of the weights asks for them."""
-    if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
-        return None
-    split, _ = build.reid_splits(config)
-    predicted = runs.predict_attributes(config, workdir, config.data.train_split)
-    return predicted.of(split, config.attributes.representation)
 
 
 def _check_finished(config, split, phase, step, workdir):

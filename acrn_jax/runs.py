@@ -283,6 +283,14 @@ def _stamp(file):
         return str(kept["stamp"])
 
 
+def training_attributes(config: Any, workdir: Path) -> np.ndarray | None:
+    """Attributes [N, A] of the training images, where the form of the weights asks for them; else None."""
+    if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
+        return None
+    split, _ = build.reid_splits(config)
+    return predict_attributes(config, workdir, config.data.train_split).of(split, config.attributes.representation)
+
+
 def _about(folder: str | Path) -> dict[str, Any]:
     """attributes.json of a finished attribute run."""
     file = Path(folder) / "attributes.json"

@@ -289,7 +289,7 @@ def _formula(config, workdir, names, wishes, gamma, attributes, probabilities, a
     else:
         scales = _scales(config, workdir)
         if config.loss.kind == "acrn":
-            weights = np.array(runs.learned_weights(config, workdir, names, _training_attributes(config, workdir)))
+            weights = np.array(runs.learned_weights(config, workdir, names, runs.training_attributes(config, workdir)))
     weights[wished] = np.abs(weights).max() or 1.0
     return explain.Formula(weights, gamma, *scales), row, columns
 
@@ -299,15 +299,6 @@ def _scales(config, workdir):
         return 1.0, 1.0
     scales = runs.scales_of(workdir)
     return scales["feature"], scales["attribute"]
-
-
-def _training_attributes(config, workdir):
-    """Attributes of the training images, where the form of the weights asks for them."""
-    if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
-        return None
-    split, _ = build.reid_splits(config)
-    predicted = runs.predict_attributes(config, workdir, config.data.train_split)
-    return predicted.of(split, config.attributes.representation)
 
 
 def _distances(distance, feature, row, columns, formula) -> np.ndarray:

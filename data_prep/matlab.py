@@ -52,9 +52,7 @@ def read_all(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> dict[st
 
 
 @contextlib.contextmanager
-def _variables(
-    path: str | os.PathLike, wanted: str, max_bytes: int
-) -> Iterator[Iterator[tuple[str, memoryview, str]]]:
+def _variables(path: str | os.PathLike, wanted: str, max_bytes: int) -> Iterator[Iterator[tuple[str, memoryview, str]]]:
     """Names, contents and byte order of a file's variables; what is raised over them becomes a named error."""
     path = pathlib.Path(path)
     if not path.is_file():

@@ -39,7 +39,7 @@ def load(file: Path) -> Callable[[np.ndarray], dict[str, Any]]:
             f"{file} cannot be read by jax {jax.__version__} ({(str(error).splitlines() or ['damaged'])[0]}); "
             "use the jax that its manifest names, or a newer one."
         ) from error
-    return lambda images: {name: np.asarray(value) for name, value in program.call(images).items()}
+    return lambda images: jax.tree.map(np.asarray, program.call(images))
 
 
 def _check(what, version, newest):
