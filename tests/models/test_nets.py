@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -194,3 +195,24 @@ def test_initial_values_depend_on_seed_and_path_alone():
     wide = initialize.variables(acrn.ACRN(4), height=160, width=64, seed=0)["params"]
     assert np.isclose(wide["layer5"]["branch33"]["conv1"]["conv"]["kernel"].std(), np.sqrt(2 / (9 * 96)), rtol=0.02)
     assert (wide["stem0"]["norm"]["scale"] == 1).all() and (wide["stem0"]["norm"]["bias"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "net", [mva.MVA(3, axis_name="data"), acrn.ACRN(5, feature_norm="bnneck", axis_name="data")], ids=["mva", "acrn"]
+)
+def test_every_batch_norm_sees_all_devices(net):
+    """Under pmap a layer without the axis would silently take statistics of its own share."""
+    seen = {}
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            seen[context.module.path] = context.module.axis_name
+        return call(*args, **kwargs)
+
+    _, variables = shapes(net, 160, 64)
+    share = jax.ShapeDtypeStruct((4, 2, 160, 64, 3), np.float32)
+    forward = lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"])
+    with nn.intercept_methods(note):
+        jax.eval_shape(jax.vmap(forward, (None, 0), axis_name="data"), {**variables, "intermediates": {}}, share)
+    assert len(seen) == sum(path[-1].key == "mean" for path, _ in jax.tree.leaves_with_path(variables["batch_stats"]))
+    assert set(seen.values()) == {"data"}
