@@ -6,6 +6,7 @@ With several processes all of them must save and restore, in the same order: eac
 import functools
 import logging
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class Checkpoints:
         """Writes `state` under its step, unless that step is there already."""
         step = int(state.step)
         if step not in [c.step for c in self._orbax.checkpoints]:
-            self._orbax.save(step, _plain(state))
+            plain = _plain(state)
+            self._orbax.save(step, plain, custom_metadata={"checksum": _checksum(plain)})
 
     def restore(self, like: State) -> State | None:
         """The newest readable state with the shapes of `like`, or None if there is none.
@@ -54,8 +56,9 @@ class Checkpoints:
             found, reason = None, "another process could not"
             try:
                 found = self._orbax.load(step, jax.tree.map(_abstract, wanted))
+                _verify(found, self._orbax.metadata(step))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-                reason = str(error)
+                found, reason = None, str(error)
             if not parallel.everywhere(found is not None):
                 _warn(self.folder, step, reason)
                 continue
@@ -90,8 +93,10 @@ def load_any(folder: Path) -> dict[str, Any]:
     for step in steps:
         try:
             with alone:  # as numpy: what devices it was saved on does not matter
-                stored = ocp.metadata(folder / str(step)).metadata
-                return ocp.load(folder / str(step), jax.tree.map(_as_numpy, stored))
+                about = ocp.metadata(folder / str(step))
+                found = ocp.load(folder / str(step), jax.tree.map(_as_numpy, about.metadata))
+                _verify(found, about)
+                return found
         except Exception as error:
             _warn(folder, step, str(error))
     raise FileNotFoundError(f"There is no readable checkpoint in {folder}; train that run first (./launch.sh train).")
@@ -107,6 +112,25 @@ def _abstract(leaf):
 
 def _as_numpy(leaf):
     return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)  # a shape that says "numpy" and takes no memory
+
+
+def _checksum(plain):
+    """CRC-32 over all values, each behind its name, whatever tree of dicts, lists and tuples holds them."""
+    named = {}
+    for path, leaf in jax.tree.leaves_with_path(plain):
+        keys = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))) for entry in path)
+        named["/".join(map(str, keys))] = leaf
+    total = 0
+    for name in sorted(named):
+        total = zlib.crc32(np.ascontiguousarray(named[name]).tobytes(), zlib.crc32(name.encode(), total))
+    return total
+
+
+def _verify(plain, about):
+    """ValueError if values are not those that were saved: Orbax's files have no checksum of their own."""
+    wanted = (about.custom_metadata or {}).get("checksum")  # runs from before it was there have none
+    if wanted is not None and wanted != _checksum(plain):
+        raise ValueError("its values are not those that were saved")
 
 
 def _remove(folders):

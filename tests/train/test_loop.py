@@ -106,6 +106,24 @@ def test_damaged_newest_checkpoint_is_skipped(tmp_path, caplog, damage):
     assert int(checkpoint.load_any(tmp_path / "checkpoints")["step"]) == 12
 
 
+def test_a_single_flipped_bit_is_seen(tmp_path, caplog):
+    kernel = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    begun = state.create({"params": {"dense": {"kernel": kernel}}}, optax.adam(0.1))
+    saved = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        saved.save(begun.replace(step=jnp.int32(step)))
+    saved.close()
+    largest = max((f for f in (tmp_path / "2").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 16
+    largest.write_bytes(content)
+    assert int(checkpoint.load_any(tmp_path)["step"]) == 1
+    restored = checkpoint.Checkpoints(tmp_path).restore(begun)
+    assert int(restored.step) == 1
+    np.testing.assert_array_equal(restored.params["net"]["dense"]["kernel"], kernel)
+    assert caplog.text.count("Checkpoint 2") == 2 and "not those that were saved" in caplog.text
+
+
 def test_checkpoint_of_another_net_is_refused(tmp_path):
     fit(tmp_path)
     other = state.create({"params": {"dense": {"kernel": np.ones((5, 2), np.float32)}}}, optax.adam(0.1))
@@ -157,8 +175,9 @@ def test_kill_9_loses_at_most_the_steps_since_the_last_save(tmp_path, moment):
     same(fit(tmp_path / "killed"), fit(tmp_path / "straight"))
 
 
-def test_half_a_line_of_scalars_is_dropped_on_resume(tmp_path):
-    (tmp_path / "scalars.jsonl").write_text('{"step": 2, "loss": 1.0}\n{"step": 4, "loss": 2.0}\n{"step": 6, "lo')
+@pytest.mark.parametrize("cut", ['{"step": 6, "lo', '{"step": 2, "loss": 3.0}', "\0\0\0\n"])
+def test_half_a_line_of_scalars_is_dropped_on_resume(tmp_path, cut):
+    (tmp_path / "scalars.jsonl").write_text('{"step": 2, "loss": 1.0}\n{"step": 4, "loss": 2.0}\n' + cut)
     log = logs.Scalars(tmp_path, first_step=2)
     log.write(4, {"loss": 3.0})
     log.close()
