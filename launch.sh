@@ -24,6 +24,7 @@ usage: ./launch.sh VERB [flags]
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
 
 ./launch.sh VERB --help lists the flags of a verb; with --debug an error shows its traceback.
+The same command on several hosts works as one (sbatch, mpirun, gcloud, ssh): docs/clusters.md has examples.
 Environment variables, all optional:
   ACRN_ACCELERATOR  cpu, cuda12, cuda13 or tpu: which jax to install; default: by what the machine has
   ACRN_PYTHON       Python 3.11 or newer to make the environment with; default: the newest found up to 3.13
