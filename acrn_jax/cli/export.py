@@ -13,7 +13,9 @@ from acrn_jax.export import bundle
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
 _OUT = flags.DEFINE_string("out", None, "The folder to make.")
-_FORMAT = flags.DEFINE_list("format", list(bundle.FILES), "What to write; onnx wants the extra 'export'.")
+_FORMAT = flags.DEFINE_list(
+    "format", None, f"Of {', '.join(bundle.FILES)}; default: all, but onnx only where the extra 'export' is installed."
+)
 _OUTPUT = flags.DEFINE_list("output", [], "feature, attributes, embedding; default: all that the run has.")
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference allowed, over the output's root mean square.")
 _SAMPLE = flags.DEFINE_integer("sample", 64, "Training images to compare on, where they are at hand.", lower_bound=0)
@@ -29,7 +31,8 @@ def main(argv):
         shell.require(workdir=_WORKDIR.value, out=_OUT.value)
         settings = {"tolerance": _TOLERANCE.value, "sample": _SAMPLE.value, "data_dir": _DATA_DIR.value}
         paths = (Path(_WORKDIR.value), Path(_OUT.value))
-        manifest = bundles.export(*paths, formats=_FORMAT.value, outputs=_OUTPUT.value, **settings)
+        formats = bundle.installed() if _FORMAT.value is None else _FORMAT.value
+        manifest = bundles.export(*paths, formats=formats, outputs=_OUTPUT.value, **settings)
         parity, place = manifest["parity"], f"{_OUT.value}: {', '.join(manifest['files'])}"
     print(bundle.table(parity))
     print(place)

@@ -86,6 +86,15 @@ def write(
     return manifest
 
 
+def installed() -> list[str]:
+    """The formats whose packages are there."""
+    return [kind for kind in FILES if not _missing(kind)]
+
+
+def _missing(kind: str) -> list[str]:
+    return [name for name in EXTRA.get(kind, ()) if importlib.util.find_spec(name) is None]
+
+
 def check_formats(formats: Sequence[str]) -> None:
     """ValueError for an unknown format, or one whose packages are not installed."""
     if not formats:
@@ -93,8 +102,7 @@ def check_formats(formats: Sequence[str]) -> None:
     for kind in formats:
         if kind not in FILES:
             raise ValueError(f"There is no format {kind!r}; known: {', '.join(FILES)}.")
-        missing = [name for name in EXTRA.get(kind, ()) if importlib.util.find_spec(name) is None]
-        if missing:
+        if missing := _missing(kind):
             raise ValueError(
                 f"{kind} wants {' and '.join(missing)}, the extra 'export': uv pip install --python {sys.executable} "
                 f"-c constraints.txt {' '.join(missing)}; or leave {kind} out of --format."

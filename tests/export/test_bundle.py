@@ -204,3 +204,4 @@ def test_wrong_wishes(run, made, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="onnx wants onnx and onnxruntime, the extra 'export'"):
         bundle.check_formats(["onnx"])
+    assert bundle.installed() == ["stablehlo", "safetensors", "npz"]
