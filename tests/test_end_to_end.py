@@ -223,6 +223,7 @@ def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
         (run / "kept").replace(run / "config.json")
 
 
+@pytest.mark.slow
 def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
     _, run, results, _ = chain
     other = "synthetic_pedestrians/target_other"
@@ -250,6 +251,7 @@ def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
         runs.evaluate(run, dataset="target_other")
 
 
+@pytest.mark.slow
 def test_protocols_that_draw(chain, monkeypatch):
     _, run, _, _ = chain
     settings = {"protocol": "cuhk03_single_shot", "draws": 3, "no_match": "skip"}
@@ -275,6 +277,7 @@ def test_protocols_that_draw(chain, monkeypatch):
     assert row in text
 
 
+@pytest.mark.slow
 def test_multi_query_averages_features_and_attributes(chain, monkeypatch):
     _, run, _, _ = chain
     opened = build.open_split
@@ -313,6 +316,7 @@ def test_multi_query_averages_features_and_attributes(chain, monkeypatch):
         assert found["methods"][name] == pytest.approx(expected.metrics, abs=1e-3), name
 
 
+@pytest.mark.slow
 def test_calibrated_recognition(chain, data_dir, tmp_path, capsys):
     net = chain[0]
     first = json.loads((net / "recognition.json").read_text())

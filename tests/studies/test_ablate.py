@@ -14,6 +14,7 @@ def results(job):
     return json.loads((job.folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_arms_share_the_identity_phase_the_baseline_and_the_predictions(study):
     workdir, jobs, _ = study
     parts = sorted(p.name.rsplit("_", 1)[0] for p in (workdir / "shared").iterdir() if p.is_dir())

@@ -97,6 +97,7 @@ def test_groups_hold_what_differs_in_constants_and_seeds_alone(config_of, data_d
     assert [len(group) for group in together.groups(jobs, most=4)] == [4, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_group_leaves_finished_runs_and_stays_out_of_a_failing_ones_way(
     config_of, data_dir, attribute_net, study, tmp_path, capsys
 ):

@@ -47,6 +47,7 @@ def test_parts_make_the_same_step_as_the_batch_at_once(name):
     steps.same(trained(name, 1), trained(name, 4))
 
 
+@pytest.mark.slow
 def test_devices_and_wrappers_agree_on_parts():
     found = trained("classic batch_hard", 2, net=steps.Net, devices=4)
     steps.same(found, trained("classic batch_hard", 2, net=steps.Net, wrapper="pmap", devices=4))

@@ -103,6 +103,7 @@ def fit(folder, run, put, batches, start, steps=1000):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_end_together_when_one_is_told_to(tmp_path, caplog):
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     script = (
