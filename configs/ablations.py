@@ -39,6 +39,17 @@ STUDIES = {
     "feature_norm": {"reference": {}} | {n: {"model.feature_norm": n} for n in ("none", "l2", "batch_norm", "bnneck")},
     "pooling": {"reference": {}} | {p: {"model.head_pooling": p} for p in ("flatten", "average")},
     "identity_phase": {"reference": {}, "without": {"phases": ("reid",)}},
+    # What the paper leaves open, one reading at a time: docs/evidence.md
+    "readings": {
+        "reference": {},
+        "flow": {"loss.attribute_gradient": "flow"},
+        "euclidean": {"loss.distance": "euclidean"},
+        "cosine": {"loss.distance": "cosine"},
+        "offline": {"reid.miner": "offline", "loss.attribute_miner": "offline"},
+        "batch_hard": {"reid.miner": "batch_hard"},
+        "norm_none": {"model.feature_norm": "none"},
+        "norm_l2": {"model.feature_norm": "l2"},
+    },
     "ingredients": improved.study(),
     # Of the attribute net
     "attribute_loss": {"reference": {}} | {w: {"mva.loss_weights": w} for w in ("wpal", "deepmar", "none")},
