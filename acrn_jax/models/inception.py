@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from acrn_jax.models import convolution
+
 # Szegedy et al., "Going Deeper with Convolutions", 2015, table 1:
 # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 GOOGLENET = {
@@ -104,6 +106,7 @@ class ConvNorm(nn.Module):
             padding=self.padding,
             use_bias=False,
             dtype=self.dtype,
+            conv_general_dilated=convolution.conv_general_dilated,
             name="conv",
         )(x)
         x = nn.BatchNorm(
