@@ -207,7 +207,7 @@ def _section(run: Run) -> dict[str, Any]:
             missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
     methods = tables.methods(results)
     weights = tables.weights(results) if results.get("weights") else None
-    ledger = _ledger(run.folder)
+    ledger, studies = _ledger(run.folder), _studies(run.folder)
     charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
     return {
         "name": str(run.folder),
@@ -224,6 +224,7 @@ def _section(run: Run) -> dict[str, Any]:
         "weight_bars": figures.weight_bars(results),
         "cmc": figures.cmc(results),
         "ledger": ledger,
+        "studies": studies,
         "look_alikes": _look_alikes(run.first),
         "rank_lists": _rank_lists(run.first),
         "training": [entry for name, folder in related.items() for entry in _training(name, folder)],
@@ -237,7 +238,7 @@ def _section(run: Run) -> dict[str, Any]:
         "facts": _facts(run),
         "config": json.dumps(results.get("config") or {}, indent=2, sort_keys=True, default=str),
         "copies": [
-            (kind, "\n".join(tables.render(table, kind) for table in (methods, weights, *ledger) if table))
+            (kind, "\n".join(tables.render(table, kind) for table in (methods, weights, *ledger, *studies) if table))
             for kind in ("markdown", "latex")
         ],
     }
@@ -341,6 +342,20 @@ def _ledger(folder: pathlib.Path) -> list[tables.Table]:
         return [tables.ledger(content), tables.ledger_spearman(content)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{path} is not what ledger writes ({error!r}); run ledger again.") from error
+
+
+def _studies(folder: pathlib.Path) -> list[tables.Table]:
+    """The tables of studies in the workdir (STUDY/table.json), or of that which the run is an arm of."""
+    above = list(folder.absolute().parents)[:3]  # STUDY/ARM/SPLIT/seed_N
+    paths = [*sorted(folder.glob("*/table.json")), *(parent / "table.json" for parent in above)]
+    found = []
+    for path in filter(pathlib.Path.is_file, paths):
+        content = read_json(path)
+        try:
+            found.append(tables.study(content))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not what ablate writes ({error!r}); run ablate again.") from error
+    return found
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

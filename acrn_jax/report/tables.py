@@ -220,6 +220,48 @@ def ledger_spearman(content: Mapping[str, Any]) -> Table:
     return Table("What attribute weights follow", columns, rows, f"{content['interval'].capitalize()}.")
 
 
+COSTS = {"seconds": "s", "images_per_second": "images/s", "peak_memory_mib": "MiB"}
+
+
+def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
+    """One method's arms of a study's table.json: means, and differences to the reference with their intervals.
+
+    Raises:
+      ValueError: the study has no such method.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in content["rows"] if row["method"]))
+    if method and methods and method not in methods:
+        raise ValueError(f"The table has no method {method!r}; it has {', '.join(methods)}.")
+    method = method or ("ACRN" if "ACRN" in methods else next(iter(methods), None))
+    cells = {(row["arm"], row["metric"]): row for row in content["rows"] if row["method"] == method}
+    metrics = [m for m in ("mAP_precision", "rank1", "mA", "f1") if any(metric == m for _, metric in cells)]
+    told = [c for c in COSTS if any(row[c] is not None for row in cells.values())]  # not of settings of finished runs
+
+    def signed(value):
+        return f"{100 * value:+.1f}" if finite(value) else "-"
+
+    columns, rows = ["arm", "seeds"], []
+    for metric in metrics:
+        columns += [{**TITLES, **INSTANCE_METRICS}[metric], "± sd", f"over {content['reference']}", "95 %"]
+    for arm in dict.fromkeys(row["arm"] for row in content["rows"]):
+        found = [cells.get((arm, metric), {}) for metric in metrics]
+        line = [arm, str(next((row["seeds"] for row in found if row), 0))]
+        for row in found:
+            ends = [signed(row.get(end)) for end in ("low", "high")]
+            interval = "-" if "-" in ends else " to ".join(ends)
+            line += [_percent(row.get("mean")), _percent(row.get("deviation")), signed(row.get("difference")), interval]
+        first = next(filter(None, found), {})
+        rows.append((*line, *(_number(first.get(cost), 0) for cost in told)))
+    notes = [f"Interval: {content['interval']}."]
+    notes += [f"failed: {name}: {why}" for name, why in content["failed"].items()]
+    if content["missing"]:
+        notes.append(f"not there yet: {', '.join(content['missing'])}.")
+    first, *others = content["datasets"] or ["nothing"]
+    on = f"{first} and {len(others)} more" if others else first
+    caption = f"{content['study']}, {method or 'no method'} on {on}, protocol {content['protocol']}"
+    return Table(caption, (*columns, *(COSTS[c] for c in told)), rows, " ".join(notes))
+
+
 def _spread(entry: Mapping[str, Any] | None, per_cent: bool = False, *, sign: bool = False) -> str:
     """Mean and deviation of a ledger's entry."""
     if not entry:

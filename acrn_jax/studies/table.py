@@ -228,52 +228,6 @@ def write(folder: Path, table: Mapping[str, Any]) -> None:
     os.replace(aside, folder / "table.csv")
 
 
-def show(
-    table: Mapping[str, Any], *, method: str | None = None, metrics: Sequence[str] = (), format: str = "text"
-) -> str:
+def show(table: Mapping[str, Any], *, method: str | None = None, format: str = "text") -> str:
     """One method of a table for the eye: means, and differences with their intervals, in per cent."""
-    methods = list(dict.fromkeys(row["method"] for row in table["rows"] if row["method"]))
-    if not methods:
-        method, metrics = "no method", ()
-    else:
-        if method is None:
-            method = "ACRN" if "ACRN" in methods else methods[0]
-        elif method not in methods:
-            raise ValueError(f"The table has no method {method!r}; it has {', '.join(methods)}.")
-        found = dict.fromkeys(row["metric"] for row in table["rows"] if row["method"] == method)
-        metrics = metrics or [m for m in ("mAP_precision", "rank1", "mA", "f1") if m in found]
-    cells = {(row["arm"], row["metric"]): row for row in table["rows"] if row["method"] == method}
-    columns, rows = ["arm", "seeds"], []
-    for metric in metrics:
-        columns += [tables.TITLES.get(metric, metric), "± sd", f"over {table['reference']}", "95 %"]
-    told = any(row[name] is not None for row in table["rows"] for name in COSTS)  # not of settings of finished runs
-    columns += ["s", "images/s", "MiB"] if told else []
-    for arm in dict.fromkeys(row["arm"] for row in table["rows"]):
-        first = next((cells[arm, m] for m in metrics if (arm, m) in cells), {})
-        line = [arm, str(first.get("seeds", 0))]
-        for metric in metrics:
-            row = cells.get((arm, metric), {})
-            ends = (row.get("low"), row.get("high"))
-            line += [
-                _percent(row.get("mean")),
-                _percent(row.get("deviation")),
-                _percent(row.get("difference"), sign=True),
-                "-" if None in ends else f"{_percent(ends[0], sign=True)} to {_percent(ends[1], sign=True)}",
-            ]
-        line += [_whole(first.get(name)) for name in COSTS if told]
-        rows.append(tuple(line))
-    notes = [f"failed: {name}: {why}" for name, why in table["failed"].items()]
-    if table["missing"]:
-        notes.append(f"not there yet: {', '.join(table['missing'])}.")
-    first, *others = table["datasets"] or ["nothing"]
-    on = f"{first} and {len(others)} more" if others else first
-    caption = f"{table['study']}, {method} on {on}, protocol {table['protocol']}"
-    return tables.render(tables.Table(caption, tuple(columns), rows, " ".join(notes)), format)
-
-
-def _percent(value, *, sign=False):
-    return "-" if value is None or not np.isfinite(value) else f"{100 * value:{'+' if sign else ''}.1f}"
-
-
-def _whole(value):
-    return "-" if value is None else f"{value:,.0f}"
+    return tables.render(tables.study(table, method=method), format)

@@ -2,6 +2,7 @@ import html.parser
 import json
 import os
 import re
+import shutil
 
 import pytest
 
@@ -195,7 +196,9 @@ def test_broken_results_are_named(tmp_path, content, words):
 def test_other_broken_files_are_named_and_the_old_report_stays(workdir, tmp_path, name, content):
     out = tmp_path / "report.html"
     out.write_text("old")
-    (workdir / name).write_text(content)
+    folder = workdir / "study" if name == "table.json" else workdir
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
     with pytest.raises(ValueError, match=re.escape(name)):
         report.write([workdir], out)
     assert out.read_text() == "old" and not list(tmp_path.glob(".report.html*"))
@@ -264,10 +267,43 @@ def test_ledger_look_alikes_and_shares_are_shown_where_they_are(workdir, written
     assert not {"Attribute ledger", "Look-alikes that attributes tell apart"} & set(written.text)  # of older runs
 
 
+def make_study():
+    """A table.json as ablate writes it: two arms, one metric; one replicate failed."""
+    row = {"study": "gamma", "method": "ACRN", "metric": "mAP_precision", "seeds": 3, "deviation": 0.02,
+           "seconds": 61.4, "images_per_second": 1234.0, "peak_memory_mib": None}  # fmt: skip
+    none = {"difference": None, "low": None, "high": None}
+    arms = [{"arm": "reference", "mean": 0.5, **none}, {"arm": "gamma_1.0", "mean": 0.5333}]
+    arms[1] |= {"difference": 0.0333, "low": -0.0111, "high": 0.0777}
+    return {
+        "study": "gamma", "reference": "reference", "protocol": "market1501", "datasets": ["d/0", "d/1"],
+        "interval": "95 %, paired bootstrap", "failed": {"gamma_1.0/seed_3": "<b>broke</b>"}, "missing": [],
+        "rows": [row | arm for arm in arms],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["gamma/table.json", "../table.json", "../../table.json"])
+def test_studies_are_shown_in_the_workdir_and_around_their_arms(workdir, written, tmp_path, place):
+    arm = tmp_path / "gamma" / "reference" / "seed_0" if place.startswith("..") else workdir
+    if arm != workdir:
+        shutil.copytree(workdir, arm)
+    (arm / place).resolve().parent.mkdir(exist_ok=True)
+    (arm / place).resolve().write_text(json.dumps(make_study()))
+    got = page(arm, out=tmp_path / "report.html")
+    at = got.cells.index("gamma_1.0")
+    assert got.cells[at : at + 8] == ["gamma_1.0", "3", "53.3", "2.0", "+3.3", "-1.1 to +7.8", "61", "1234"]
+    text = "".join(got.text)
+    assert text.count("gamma, ACRN on d/0 and 1 more, protocol market1501") == 3  # also Markdown and LaTeX
+    assert "Interval: 95 %, paired bootstrap. failed: gamma_1.0/seed_3: <b>broke</b>" in text
+    assert "Ablations" in got.text and "Ablations" not in written.text
+
+
 @pytest.mark.parametrize(
-    "name, content", [("ledger.json", '{"attributes": []}'), ("look_alikes.json", '{"pairs": [{"query": {}}]}')]
+    "name, content",
+    [("ledger.json", '{"attributes": []}'), ("look_alikes.json", '{"pairs": [{"query": {}}]}'), ("table.json", "{}")],
 )
 def test_broken_studies_are_named(workdir, tmp_path, name, content):
-    (workdir / name).write_text(content)
+    folder = workdir / "study" if name == "table.json" else workdir
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
     with pytest.raises(ValueError, match=re.escape(name)):
         report.write([workdir], tmp_path / "report.html")
