@@ -161,6 +161,8 @@ make_environment() {
     [[ -x $UV ]] || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" uv 9>&- ||
       die "pip could not install uv into $VENV; see above."
   fi
+  # Where Python may not write bytecode, it would compile all packages at every start: 8 seconds.
+  [[ ! ${PYTHONDONTWRITEBYTECODE:-} ]] || extras+=(--compile-bytecode)
   (cd "$ROOT" && "$UV" pip install $([[ -t 2 ]] || echo --quiet) --python "$VENV/bin/python" --requirements pyproject.toml \
     "${extras[@]}" --constraints constraints.txt 9>&-) || die "could not install the packages into $VENV; see above."
   echo "$HASH $accelerator $python" >"$VENV/acrn_stamp.new"

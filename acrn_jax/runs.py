@@ -18,7 +18,6 @@ import jax
 import ml_collections
 import numpy as np
 from PIL import Image
-from scipy import stats
 
 from acrn_jax import build, provenance
 from acrn_jax.data import pipeline, source, transforms
@@ -703,6 +702,8 @@ def _spearman(entries, key):
     pairs = [(abs(e["weight"]), e[key]) for e in entries if e[key] is not None]
     if len(pairs) < 3 or len({value for _, value in pairs}) < 2 or len({w for w, _ in pairs}) < 2:
         return None
+    from scipy import stats  # here: loading it is a quarter of the start of a run
+
     return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 

@@ -224,6 +224,12 @@ def test_a_name_on_the_path_that_does_not_run_is_passed_over(place):
     assert len(place.uv_calls("pip install")) == 1
 
 
+def test_packages_are_compiled_where_python_may_not_do_it_later(place):
+    place.launch("demo", PYTHONDONTWRITEBYTECODE="1")
+    (install,) = place.uv_calls("pip install")
+    assert "--extra test --compile-bytecode --constraints" in install
+
+
 def test_compiled_programs_are_kept_where_there_is_room(place):
     place.launch("demo")
     write_program(place.venv / "bin" / "python", '#!/usr/bin/env bash\necho "${JAX_COMPILATION_CACHE_DIR:-none}"\n')
