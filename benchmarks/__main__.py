@@ -6,6 +6,7 @@ Each is a script of its own beside this file, prints its claim as a ratio measur
 
 import ast
 import difflib
+import importlib.util
 import os
 import pathlib
 import platform
@@ -13,14 +14,15 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
-SPEED = ("input", "batch_hard", "ranking", "rerank")
+SPEED = ("train", "input", "batch_hard", "ranking", "rerank", "export", "startup")
+NEEDS = {"export": "onnxruntime"}  # left out of a run of all where that is not installed
 
 
 def names() -> dict[str, str]:
     """Name of each benchmark and the first sentence of what it says of itself."""
     scripts = sorted(path for path in HERE.glob("*.py") if not path.name.startswith("_"))
     about = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in scripts}
-    return {name: text.split("\n")[0].split(": python")[0].rstrip(".") for name, text in about.items()}
+    return {name: text.split("\n")[0].split(": ./launch")[0].rstrip(".") for name, text in about.items()}
 
 
 def main(arguments: list[str]) -> int:
@@ -39,6 +41,9 @@ def main(arguments: list[str]) -> int:
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}", flush=True)
     for name in arguments[:1] or SPEED:
         print(f"\n== {name}: {known[name]}", flush=True)
+        if not arguments and name in NEEDS and not importlib.util.find_spec(NEEDS[name]):
+            print(f"left out, as {NEEDS[name]} is not installed")
+            continue
         code = subprocess.run(
             [sys.executable, "-P", "-m", f"benchmarks.{name}", *arguments[1:]], check=False
         ).returncode

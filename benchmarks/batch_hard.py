@@ -5,7 +5,7 @@ for large ones. Prints the medians of alternating runs and their ratios; torch t
 Measured on two cores of a shared machine, 512-d: 0.9 at 64 images (noise is larger), 1.6 at 256, 2.1 at 1,024, 2.6 at
 4,096.
 
-    python -m benchmarks.batch_hard [--sizes=64,256,1024,4096] [--dimensions=512] [--rounds=11]
+    ./launch.sh bench batch_hard [--sizes=64,256,1024,4096] [--dimensions=512] [--rounds=11]
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""One feature file, scored by the rules of different evaluators: python benchmarks/comparability.py [--out=FOLDER].
+"""One feature file, scored by the rules of different evaluators: ./launch.sh bench comparability [--out=FOLDER].
 
 Draws two files of features, one of Market-1501's make-up and one of CUHK03's test people (seed 0), and prints what each
 rule makes of them. With --out the files stay, for ./launch.sh evaluate --features=FOLDER/market.npz. The features are

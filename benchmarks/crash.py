@@ -1,6 +1,6 @@
 """kill -9 at random moments, of prepare and of training, and what is lost by it.
 
-python benchmarks/crash.py [--kills=100] [--seed=0]
+./launch.sh bench crash [--kills=100] [--seed=0]
 
 Claims: a killed prepare leaves nothing or all of a data set; a killed training run loses at most the steps since its
 last checkpoint; both end, after any number of kills, with the same bits as undisturbed ones: data, parameters,

@@ -1,6 +1,6 @@
 """Exported nets in onnxruntime against the live net, and against torch's export of the same net where torch is.
 
-python benchmarks/export.py [--threads=2 --batch=32 --rounds=5 --net=inception|mva|acrn]
+./launch.sh bench export [--threads=2 --batch=32 --rounds=5 --net=inception|mva|acrn]
 
 `inception` is Inception-v1 with its dense layers, MVA without local views: 160 x 64, full width. Ours takes uint8
 images of 128 x 64 and resizes and normalises them; `without resizing` is the rest of the same graph, which is what
@@ -22,7 +22,7 @@ import onnxruntime
 
 from acrn_jax.export import bundle, onnx_graph
 from acrn_jax.export import model as models
-from acrn_jax.models import acrn, inception, initialize, mva
+from acrn_jax.models import acrn, initialize, mva
 
 HEIGHT, WIDTH, ATTRIBUTES = 160, 64, 35
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,39 +39,10 @@ def ours(name: str) -> models.Model:
 def write_torch(file: pathlib.Path) -> None:
     """Writes torch's export of Inception-v1 with the dense layers of MVA; normalisations folded by torch."""
     import torch
-    from torch import nn
 
-    def conv(before, after, kernel, stride=1):
-        layer = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
-        return nn.Sequential(layer, nn.BatchNorm2d(after, eps=1e-3), nn.ReLU())
+    from benchmarks import _torch_nets
 
-    class Block(nn.Module):
-        def __init__(self, before, channels):
-            super().__init__()
-            one, reduce3, three, reduce5, five, pool = channels
-            self.branches = nn.ModuleList(
-                [
-                    conv(before, one, 1),
-                    nn.Sequential(conv(before, reduce3, 1), conv(reduce3, three, 3)),
-                    nn.Sequential(conv(before, reduce5, 1), conv(reduce5, five, 5)),
-                    nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(before, pool, 1)),
-                ]
-            )
-
-        def forward(self, x):
-            return torch.cat([branch(x) for branch in self.branches], 1)
-
-    layers = [conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1), conv(64, 64, 1), conv(64, 192, 3)]
-    before = 192
-    for name, channels in inception.GOOGLENET.items():
-        if name in inception.POOL_BEFORE:
-            layers.append(nn.MaxPool2d(3, 2, 1))
-        layers.append(Block(before, channels))
-        before = channels[0] + channels[2] + channels[4] + channels[5]
-    head = [nn.Linear(1024, 600), nn.BatchNorm1d(600), nn.ReLU(), nn.Linear(600, 2048), nn.BatchNorm1d(2048), nn.ReLU()]
-    net = nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head, nn.Linear(2048, ATTRIBUTES), nn.Sigmoid()
-    )
+    net = torch.nn.Sequential(_torch_nets.inception_v1(ATTRIBUTES), torch.nn.Sigmoid())
     image = torch.zeros(2, 3, HEIGHT, WIDTH)
     torch.onnx.export(
         net.eval(), (image,), str(file), input_names=["images"], dynamo=False, dynamic_axes={"images": {0: "batch"}}

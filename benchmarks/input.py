@@ -1,6 +1,6 @@
 """Input pipeline: 128x64 JPEG -> uint8 batches of 160x64, as ratio to decoding alone.
 
-python benchmarks/input.py [--images=2048] [--rounds=5]
+./launch.sh bench input [--images=2048] [--rounds=5]
 
 Claim: 8,000 images/s on two cores. Each round runs every case once, so that a shared machine slows all of them alike;
 the median counts. `CPU us` is processor time an image over all threads, `on 2 cores` the images/s that it allows on two

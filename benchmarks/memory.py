@@ -1,6 +1,6 @@
 """Memory of a full-width training step, as XLA plans it: at once, rematerialised, in parts, with short floats.
 
-python -m benchmarks.memory [--config acrn_market1501] [--batch 64]
+./launch.sh bench memory [--config acrn_market1501] [--batch 64]
 
 Compiles each step for this machine's device without running it. Ratios are to the first row.
 """

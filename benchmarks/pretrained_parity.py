@@ -4,7 +4,7 @@ Claim: for each layout (torchvision's, TF-slim's, ours) the maps after the first
 1e-4, whether the weights come as .pth of either kind, .safetensors or .npz. Exits 1 if not.
 Weights are random, at full width. Wants torch (2.13 was used).
 
-    python -m benchmarks.pretrained_parity [--sizes=224x224,160x64,75x43]
+    ./launch.sh bench pretrained_parity [--sizes=224x224,160x64,75x43]
 """
 
 import sys

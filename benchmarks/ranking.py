@@ -1,4 +1,4 @@
-"""Ranking at the size of Market-1501 beside the bare matrix product: python benchmarks/ranking.py [--queries=N ...].
+"""Ranking at the size of Market-1501 beside the bare matrix product: ./launch.sh bench ranking [--queries=N ...].
 
 Prints, for each size of the gallery, seconds of numpy's product of the two feature matrices, of torch's where it is
 installed, and of the ranking, distances included; its ratio to numpy's; seconds of the ranking per 10^9 distances; and
@@ -7,7 +7,7 @@ the peak of the memory that the ranking holds beyond the features (Linux). All t
 Features are random around a centre for each person; the noise sets how hard the ranking is. A gallery of more than
 19,732 images has distractors for the rest; its features lie in a temporary file that is mapped to memory:
 
-  python benchmarks/ranking.py --gallery 19732 100000 500000 --queries 256 --noise 2 --repeats 3
+  ./launch.sh bench ranking --gallery 19732 100000 500000 --queries 256 --noise 2 --repeats 3
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking at the size of Market-1501: python benchmarks/rerank.py [--queries=N ...].
+"""k-reciprocal re-ranking at the size of Market-1501: ./launch.sh bench rerank [--queries=N ...].
 
 Prints seconds (and CPU seconds, which count on a busy machine) beside those of numpy's product of all features with
 themselves in the same run, their ratio, and the peak of the memory that re-ranking holds beyond the features (Linux).
@@ -10,9 +10,9 @@ import statistics
 import time
 
 import numpy as np
-import ranking as market  # the benchmark beside this one
 
 from acrn_jax.evaluation import rerank
+from benchmarks import ranking as market
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Several arms in one compiled step: from what width of net it pays.
 
-python -m benchmarks.vectorised [--width 0.0625 0.125] [--arms 4] [--steps 5] [--how vmap map]
+./launch.sh bench vectorised [--width 0.0625 0.125] [--arms 4] [--steps 5] [--how vmap map]
 
 For each width: seconds a step of an arm trained alone, and seconds a step and arm of several together; the seconds that
 XLA takes to compile either. "Pays from" is the number of steps from which one program for all is the quicker way,
