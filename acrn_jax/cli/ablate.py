@@ -3,9 +3,10 @@
 ./launch.sh ablate --study=gamma --config=configs/acrn_peta.py:grid --attributes=M --data_dir=D --workdir=W --seeds=5
 
 trains what is missing of the study in configs/ablations.py and writes W/gamma/table.csv and table.json. What needs no
-training of nets is had from finished runs in seconds:
+training of nets is had from finished runs in seconds, and so is what one row of their tables has over another:
 
 ./launch.sh ablate --study=gamma --on=W/seed_0,W/seed_1 [--values=0,0.1,0.5]
+./launch.sh ablate --study=methods --on=W/seed_0,W/seed_1 --method=ReIdCNN+Attributes
 """
 
 import os
@@ -88,10 +89,13 @@ def on_finished_runs():
         values = [float(value) for value in _VALUES.value] or None
     except ValueError as error:
         raise ValueError(f"--values={','.join(_VALUES.value)} are not all numbers.") from error
-    found = cached.study(_STUDY.value, [Path(folder) for folder in _ON.value], values)
+    if of_rows := _STUDY.value == "methods":  # of the results themselves, compared with the row --method
+        found = table.of_methods([Path(folder) for folder in _ON.value], _METHOD.value)
+    else:
+        found = cached.study(_STUDY.value, [Path(folder) for folder in _ON.value], values)
     if _WORKDIR.value:
         table.write(Path(_WORKDIR.value) / f"{_STUDY.value}_on_features", found)
-    print(table.show(found, method=_METHOD.value))
+    print(table.show(found, method=None if of_rows else _METHOD.value))
     if _WORKDIR.value:
         print(f"written: {_WORKDIR.value}/{_STUDY.value}_on_features/table.csv, table.json")
 

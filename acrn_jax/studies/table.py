@@ -41,10 +41,16 @@ class Scores(NamedTuple):
 
 def read(job: arms.Job) -> Scores:
     """The scores of a finished job."""
-    attribute_net = "mva" in job.config.phases
-    about = json.loads((job.folder / ("recognition.json" if attribute_net else "results.json")).read_text())
-    with np.load(job.folder / ("per_image.npz" if attribute_net else "per_query.npz"), allow_pickle=False) as kept:
+    return read_run(job.folder, attribute_net="mva" in job.config.phases)._replace(cost=cost(job))
+
+
+def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
+    """The scores of an evaluated run, without its cost."""
+    about = json.loads((folder / ("recognition.json" if attribute_net else "results.json")).read_text())
+    with np.load(folder / ("per_image.npz" if attribute_net else "per_query.npz"), allow_pickle=False) as kept:
         arrays = dict(kept)
+    if "person_id" not in arrays:
+        raise ValueError(f"{folder} was evaluated by an older version, whose files lack people; evaluate it again.")
     groups = arrays.pop("person_id")
     if attribute_net:
         each = {("attribute net", name): values for name, values in arrays.items()}
@@ -56,7 +62,35 @@ def read(job: arms.Job) -> Scores:
         groups = groups[counted]
         each = {tuple(name.rsplit("/", 1)): values[counted] for name, values in arrays.items()}
         metrics = {(method, name): value for method, of in about["methods"].items() for name, value in of.items()}
-    return Scores(about, metrics, each, groups, cost(job))
+    return Scores(about, metrics, each, groups, {})
+
+
+def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[str, Any]:
+    """The methods of evaluated runs (the rows of their tables) as arms, paired within each run.
+
+    Args:
+      workdirs: runs, which are the replicates.
+      reference: the method that others are compared with; default: the first row.
+
+    Raises:
+      FileNotFoundError: a run is not evaluated.
+      ValueError: a run lacks the reference, or the runs were scored by different protocols.
+    """
+    scores: dict[str, dict[str, Scores]] = {}
+    for folder in map(Path, workdirs):
+        if not (folder / "results.json").is_file():
+            raise FileNotFoundError(f"{folder} has no results.json; run ./launch.sh evaluate --workdir={folder} first.")
+        one = read_run(folder)
+        for method in tables.method_names(one.about):
+            metrics, each = (
+                {("each method", metric): value for (name, metric), value in of.items() if name == method}
+                for of in (one.metrics, one.each)
+            )
+            scores.setdefault(method, {})[str(folder)] = one._replace(metrics=metrics, each=each)
+        reference = reference or next(iter(scores))
+        if reference not in one.about["methods"]:
+            raise ValueError(f"{folder} has no method {reference!r}; it has {', '.join(one.about['methods'])}.")
+    return build_table("methods", scores, reference=str(reference))
 
 
 def cost(job: arms.Job) -> dict[str, float | None]:

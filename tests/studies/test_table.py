@@ -69,3 +69,40 @@ def test_arms_without_results_are_told():
     assert [row["arm"] for row in found["rows"]] == ["reference", "up", "none"]
     assert "not there yet: none/seed_0." in table.show(found)
     assert "no method" in table.show(table.build_table("s", {"a": {}}, reference="a"))
+
+
+def finished_run(folder, gains, *, seed, about=ABOUT):
+    """results.json and per_query.npz with methods that lie `gains` above one another's queries."""
+    each = {name: np.random.default_rng(seed).random(40) + gain for name, gain in gains.items()}
+    folder.mkdir()
+    methods = {name: {"rank1": values.mean()} for name, values in each.items()}
+    (folder / "results.json").write_text(json.dumps(about | {"methods": methods}))
+    arrays = {f"{name}/rank1": values for name, values in each.items()}
+    kept = {"counted": np.ones(40, bool), "key": np.arange(40).astype(str), "person_id": np.arange(40) // 2}
+    np.savez(folder / "per_query.npz", **arrays, **kept)
+    return folder
+
+
+def test_rows_of_finished_runs_are_compared_within_each(tmp_path):
+    gains = [{"ReIdCNN": 0.0, "ACRN": 0.1}, {"ReIdCNN": 0.0, "ACRN": 0.3}, {"ReIdCNN": 0.0, "ACRN": 0.2, "mine": 0.5}]
+    folders = [finished_run(tmp_path / str(i), each, seed=i) for i, each in enumerate(gains)]
+    found = table.of_methods(folders)
+    rows = {row["arm"]: row for row in found["rows"]}
+    assert list(rows) == ["ReIdCNN", "ACRN", "mine"] and found["reference"] == "ReIdCNN"
+    # Exact gains: queries and people cancel, so the interval is that of the runs' 0.1, 0.3 and 0.2 alone.
+    assert rows["ACRN"]["difference"] == pytest.approx(0.2)
+    assert (rows["ACRN"]["low"], rows["ACRN"]["high"]) == pytest.approx((0.1, 0.3), abs=1e-9)
+    assert (rows["mine"]["seeds"], rows["mine"]["difference"]) == (1, pytest.approx(0.5))
+    against = {row["arm"]: row for row in table.of_methods(folders, "ACRN")["rows"]}
+    assert against["ReIdCNN"]["difference"] == pytest.approx(-0.2) and against["ACRN"]["difference"] is None
+    with pytest.raises(ValueError, match="0 has no method 'mine'; it has ReIdCNN, ACRN"):
+        table.of_methods(folders, "mine")
+    with pytest.raises(FileNotFoundError, match="has no results.json; run"):
+        table.of_methods([tmp_path])
+    old = finished_run(tmp_path / "old", gains[0], seed=8)
+    np.savez(old / "per_query.npz", counted=np.ones(40, bool))
+    with pytest.raises(ValueError, match="old was evaluated by an older version"):
+        table.of_methods([old])
+    odd = finished_run(tmp_path / "odd", gains[0], seed=9, about=ABOUT | {"protocol": "single_shot"})
+    with pytest.raises(ValueError, match="different protocol"):
+        table.of_methods([*folders, odd])
