@@ -97,7 +97,7 @@ def test_rows_of_finished_runs_are_compared_within_each(tmp_path):
     assert against["ReIdCNN"]["difference"] == pytest.approx(-0.2) and against["ACRN"]["difference"] is None
     with pytest.raises(ValueError, match="0 has no method 'mine'; it has ReIdCNN, ACRN"):
         table.of_methods(folders, "mine")
-    with pytest.raises(FileNotFoundError, match="has no results.json; run"):
+    with pytest.raises(FileNotFoundError, match=r"has no results.json; run"):
         table.of_methods([tmp_path])
     old = finished_run(tmp_path / "old", gains[0], seed=8)
     np.savez(old / "per_query.npz", counted=np.ones(40, bool))
