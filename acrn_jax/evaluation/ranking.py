@@ -323,11 +323,12 @@ def _before(
 
     The others are gallery images `right` [n] of distances `wanted` [n], themselves among the columns (`own` 1) or not.
     """
-    near = np.flatnonzero((row <= wanted.max()) & kept)  # only these can stand before one of them
+    near = (row <= wanted.max()).nonzero()[0]  # only these can stand before one of them
+    near = near[kept[near]]
     values = row[near]
     ordered = np.sort(values)  # sorting few bare values is quicker than a count for each
-    before = np.searchsorted(ordered, wanted)
-    for i in np.flatnonzero(np.searchsorted(ordered, wanted, side="right") > before + own):  # ties: the index decides
+    before = ordered.searchsorted(wanted)
+    for i in (ordered.searchsorted(wanted, side="right") > before + own).nonzero()[0]:  # ties: the index decides
         before[i] += np.count_nonzero(values[: np.searchsorted(columns[near], right[i])] == wanted[i])
     return before
 
