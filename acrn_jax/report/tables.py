@@ -242,7 +242,7 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
 
     columns, rows = ["arm", "seeds"], []
     for metric in metrics:
-        columns += [{**TITLES, **INSTANCE_METRICS}[metric], "± sd", f"over {content['reference']}", "95 %"]
+        columns += [{**TITLES, **INSTANCE_METRICS}[metric], "± sd", "change", "95 %"]
     for arm in dict.fromkeys(row["arm"] for row in content["rows"]):
         found = [cells.get((arm, metric), {}) for metric in metrics]
         line = [arm, str(next((row["seeds"] for row in found if row), 0))]
@@ -259,6 +259,7 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
     first, *others = content["datasets"] or ["nothing"]
     on = f"{first} and {len(others)} more" if others else first
     caption = f"{content['study']}, {method or 'no method'} on {on}, protocol {content['protocol']}"
+    caption += f", change over {content['reference']}"
     return Table(caption, (*columns, *(COSTS[c] for c in told)), rows, " ".join(notes))
 
 
