@@ -46,7 +46,7 @@ STUDIES = {
         "euclidean": {"loss.distance": "euclidean"},
         "cosine": {"loss.distance": "cosine"},
         "offline": {"reid.miner": "offline", "loss.attribute_miner": "offline"},
-        "batch_hard": {"reid.miner": "batch_hard"},
+        "batch_hard": {"reid.miner": "batch_hard", "loss.attribute_miner": "batch_all"},
         "norm_none": {"model.feature_norm": "none"},
         "norm_l2": {"model.feature_norm": "l2"},
     },
