@@ -2,7 +2,7 @@
 
 The maps and gradients are those of `lax.conv_general_dilated`, up to the order of sums. XLA's CPU backend takes the
 gradient of a kernel as a convolution with a window as large as the map, which is slow for all but narrow layers;
-./launch.sh bench train and `TRIES` in docs/speed.md have the measurements.
+./launch.sh bench train measures them, docs/speed.md has the figures and what else was tried.
 """
 
 import functools
@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 NAMES = ("NHWC", "HWIO", "NHWC")
-POINTWISE = True  # whether 1x1 convolutions are matrix products
-MANY = 2048  # channels in times channels out from which a 3x3 kernel's gradient pays as matrix products
+MANY = 2048  # channels in times channels out from which it pays; narrow nets are left as they are
 
 
 def conv_general_dilated(x, kernel, window_strides, padding, *, dimension_numbers=NAMES, **options):
@@ -21,11 +20,12 @@ def conv_general_dilated(x, kernel, window_strides, padding, *, dimension_number
     del dimension_numbers  # flax's are NAMES
     shape, strides = kernel.shape[:2], tuple(window_strides)
     plain = all(value in (None, 1, (1, 1)) for value in options.values())  # no dilation, groups or precision
-    if plain and POINTWISE and shape == strides == (1, 1):
-        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-    if plain and shape == (3, 3) and kernel.shape[2] * kernel.shape[3] >= MANY:
-        pads = lax.padtype_to_pads(x.shape[1:3], shape, strides, padding) if isinstance(padding, str) else padding
-        return _wide(x, kernel, strides, tuple(map(tuple, pads)))
+    if plain and kernel.shape[2] * kernel.shape[3] >= MANY:
+        if shape == strides == (1, 1):
+            return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+        if shape == (3, 3):
+            pads = lax.padtype_to_pads(x.shape[1:3], shape, strides, padding) if isinstance(padding, str) else padding
+            return _wide(x, kernel, strides, tuple(map(tuple, pads)))
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NAMES, **options)
 
 
