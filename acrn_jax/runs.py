@@ -22,7 +22,7 @@ from PIL import Image
 from acrn_jax import build, provenance
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
-from acrn_jax.evaluation import embed, explain, fusion, methods, protocols, ranking
+from acrn_jax.evaluation import embed, explain, fusion, ledger, methods, protocols, ranking
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.report import tables
 from acrn_jax.schema import METHODS
@@ -699,12 +699,8 @@ def _weight_table(names, weights, query, gallery, predicted):
 
 
 def _spearman(entries, key):
-    pairs = [(abs(e["weight"]), e[key]) for e in entries if e[key] is not None]
-    if len(pairs) < 3 or len({value for _, value in pairs}) < 2 or len({w for w, _ in pairs}) < 2:
-        return None
-    from scipy import stats  # here: loading it is a quarter of the start of a run
-
-    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+    pairs = np.array([(abs(e["weight"]), e[key]) for e in entries if e[key] is not None]).reshape(-1, 2)
+    return _number(ledger.spearman(*pairs.T))
 
 
 def _rank_lists(config, workdir, rows, query, gallery, protocol, scored, made_of):

@@ -1,6 +1,6 @@
 """From the command to the first training step: a machine that has compiled nothing, then one that has.
 
-./launch.sh bench startup [--config configs/demo.py] [more flags of train, e.g. --config.model.width=1]
+./launch.sh bench startup [--config=configs/demo.py] [more flags of train, e.g. --config.model.width=1]
 
 Claim: 15 s when warm, on two cores. Trains the identity phase on built-in people until the first step is logged, twice
 with one compilation cache of its own; `import` is the share in which Python loads the packages.

@@ -71,5 +71,4 @@ def test_torchs_nets_have_our_sizes():
             jax.ShapeDtypeStruct((2, 160, 64, 3), jnp.float32),
         )
         ours = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-        # torch's normalisations have a bias before them nowhere but in the dense layers, as ours
         assert ours == sum(parameter.numel() for parameter in net.parameters()), name

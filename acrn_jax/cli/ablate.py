@@ -89,15 +89,17 @@ def on_finished_runs():
         values = [float(value) for value in _VALUES.value] or None
     except ValueError as error:
         raise ValueError(f"--values={','.join(_VALUES.value)} are not all numbers.") from error
-    if of_rows := _STUDY.value == "methods":  # of the results themselves, compared with the row --method
-        found = table.of_methods([Path(folder) for folder in _ON.value], _METHOD.value)
+    study, method, folders = _STUDY.value, _METHOD.value, [Path(folder) for folder in _ON.value]
+    arms.find(dict.fromkeys(("methods", *cached.SWEEPS)), study, "study on finished runs")
+    if study == "methods":  # the rows of their results, compared with the row --method
+        found, name, method = table.of_methods(folders, method), study, None
     else:
-        found = cached.study(_STUDY.value, [Path(folder) for folder in _ON.value], values)
+        found, name = cached.study(study, folders, values), f"{study}_on_features"
     if _WORKDIR.value:
-        table.write(Path(_WORKDIR.value) / f"{_STUDY.value}_on_features", found)
-    print(table.show(found, method=None if of_rows else _METHOD.value))
+        table.write(Path(_WORKDIR.value) / name, found)
+    print(table.show(found, method=method))
     if _WORKDIR.value:
-        print(f"written: {_WORKDIR.value}/{_STUDY.value}_on_features/table.csv, table.json")
+        print(f"written: {_WORKDIR.value}/{name}/table.csv, table.json")
 
 
 if __name__ == "__main__":

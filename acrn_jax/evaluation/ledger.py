@@ -34,6 +34,13 @@ def auc(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return found
 
 
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rho of x [A] and y [A]; NaN for fewer than three values or where either is constant."""
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(_rho(x[None], y[None])[0])
+
+
 def rank_correlation(
     x: np.ndarray, y: np.ndarray, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
 ) -> Correlation:
@@ -44,10 +51,8 @@ def rank_correlation(
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     both = np.isfinite(x) & np.isfinite(y)
     x, y, count = x[both], y[both], int(both.sum())
-    if count < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Correlation(np.nan, np.nan, np.nan, count)
-    value = float(_rho(x[None], y[None])[0])
-    if count < 4:
+    value = spearman(x, y)
+    if count < 4 or np.isnan(value):
         return Correlation(value, np.nan, np.nan, count)
     drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
     rho = _rho(x[drawn], y[drawn])

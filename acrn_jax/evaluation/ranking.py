@@ -323,8 +323,7 @@ def _before(
 
     The others are gallery images `right` [n] of distances `wanted` [n], themselves among the columns (`own` 1) or not.
     """
-    near = (row <= wanted.max()).nonzero()[0]  # only these can stand before one of them
-    near = near[kept[near]]
+    near = ((row <= wanted.max()) & kept).nonzero()[0]  # only these can stand before one of them
     values = row[near]
     ordered = np.sort(values)  # sorting few bare values is quicker than a count for each
     before = ordered.searchsorted(wanted)

@@ -207,7 +207,7 @@ def _section(run: Run) -> dict[str, Any]:
             missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
     methods = tables.methods(results)
     weights = tables.weights(results) if results.get("weights") else None
-    ledger, studies = _ledger(run.folder), _studies(run.folder)
+    ledger, studies = _ledger(run.folder), _studies(run)
     charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
     return {
         "name": str(run.folder),
@@ -344,10 +344,11 @@ def _ledger(folder: pathlib.Path) -> list[tables.Table]:
         raise ValueError(f"{path} is not what ledger writes ({error!r}); run ledger again.") from error
 
 
-def _studies(folder: pathlib.Path) -> list[tables.Table]:
-    """The tables of studies in the workdir (STUDY/table.json), or of that which the run is an arm of."""
-    above = list(folder.absolute().parents)[:3]  # STUDY/ARM/SPLIT/seed_N
-    paths = [*sorted(folder.glob("*/table.json")), *(parent / "table.json" for parent in above)]
+def _studies(run: Run) -> list[tables.Table]:
+    """The tables of studies in the workdir (STUDY/table.json), and of that which the run is an arm of."""
+    is_arm = (run.first / "job.json").is_file()  # STUDY/ARM/[SPLIT/]seed_N
+    above = run.first.absolute().parents[:3] if is_arm else ()
+    paths = [*sorted(run.folder.glob("*/table.json")), *(parent / "table.json" for parent in above)]
     found = []
     for path in filter(pathlib.Path.is_file, paths):
         content = read_json(path)

@@ -26,7 +26,6 @@ COLUMNS = (
 )  # fmt: skip
 SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
 SAME_REPLICATE = ("dataset", "split", "fingerprint", "queries", "gallery")  # in all arms of one
-COSTS = ("seconds", "images_per_second", "peak_memory_mib")
 
 
 class Scores(NamedTuple):
@@ -36,7 +35,7 @@ class Scores(NamedTuple):
     metrics: Mapping[tuple[str, str], float]  # (method, metric) -> mean
     each: Mapping[tuple[str, str], np.ndarray]  # the same -> [n], over queries (or images) that count
     groups: np.ndarray  # [n] whose query (or image) it is
-    cost: Mapping[str, float | None]  # keys of COSTS
+    cost: Mapping[str, float | None]  # keys of tables.COSTS
 
 
 def read(job: arms.Job) -> Scores:
@@ -159,7 +158,7 @@ def build_table(
     for arm, replicates in scores.items():
         broken = "; ".join(f"{name}: {why}" for name, why in failed.items() if name.startswith(f"{arm}/"))
         blank = dict.fromkeys(COLUMNS) | {"study": study, "arm": arm, "reference": reference, "failed": broken or None}
-        spent = {name: _mean([s.cost.get(name) for s in replicates.values()]) for name in COSTS}
+        spent = {name: _mean([s.cost.get(name) for s in replicates.values()]) for name in tables.COSTS}
         keys = dict.fromkeys(key for one in replicates.values() for key in one.metrics)
         for method, metric in keys:
             values = [one.metrics[method, metric] for one in replicates.values() if (method, metric) in one.metrics]

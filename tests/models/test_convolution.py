@@ -90,6 +90,8 @@ def test_wide_kernels_and_dots_are_in_the_nets_and_accelerators_keep_lax_own():
     text = {p: gradient.trace(variables["params"]).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
     assert text["cpu"].count("stablehlo.dot_general") == 9, "one product for each place of the kernel"
     assert "stablehlo.dot_general" not in text["cuda"] and "stablehlo.convolution" in text["cuda"]
+    text = jax.jit(lambda x: inception.ConvNorm(64).init_with_output(jax.random.key(0), x, train=False)[0]).lower(x)
+    assert "stablehlo.convolution" not in text.as_text() and "stablehlo.dot_general" in text.as_text()
 
 
 def test_what_is_not_plain_is_left_to_lax():

@@ -286,6 +286,9 @@ def test_studies_are_shown_in_the_workdir_and_around_their_arms(workdir, written
     arm = tmp_path / "gamma" / "reference" / "seed_0" if place.startswith("..") else workdir
     if arm != workdir:
         shutil.copytree(workdir, arm)
+        (arm / place).resolve().write_text("{}")  # of someone else, as long as the run is no arm
+        assert "Ablations" not in page(arm, out=tmp_path / "alone.html").text
+        (arm / "job.json").write_text("{}")
     (arm / place).resolve().parent.mkdir(exist_ok=True)
     (arm / place).resolve().write_text(json.dumps(make_study()))
     got = page(arm, out=tmp_path / "report.html")
