@@ -32,7 +32,9 @@ def main(argv):
         config.data.dir, config.data.config = str(data_dir), f"{kind}_{_SEED.value}"
         prepare = [sys.executable, "-m", "data_prep.prepare", f"--dataset={config.data.name}", f"--data_dir={data_dir}"]
         if subprocess.run([*prepare, f"--config_name={config.data.config}"]).returncode:
-            raise ValueError(f"The built-in data could not be prepared in {data_dir} (see above).")
+            raise ValueError(
+                f"The built-in data could not be prepared in {data_dir} (see above); can --out be written?"
+            )
     runs.train(attributes, net)
     results = runs.reproduce(acrn, attributes=net, workdir=out)
     report = html.write([out], out / "report.html")

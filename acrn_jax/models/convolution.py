@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 NAMES = ("NHWC", "HWIO", "NHWC")
-MANY = 2048  # channels in times channels out from which it pays; narrow nets are left as they are
+MANY = 2048  # channels in times channels out from which it pays; narrow layers are left as they are
 
 
 def conv_general_dilated(x, kernel, window_strides, padding, *, dimension_numbers=NAMES, **options):
