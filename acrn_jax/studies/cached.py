@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acrn_jax import build, runs
+from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import fusion, kissme, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import Rows
 from acrn_jax.losses.weights import effective_weights
@@ -43,6 +44,9 @@ class Run(NamedTuple):
     base: methods.Features | None  # of the ReIdCNN beside it
     attributes: methods.Attributes
     split: Any  # its training images
+    truth: tuple[
+        np.ndarray, ...
+    ] = ()  # labels [Q, A], [G, A], [N, A] of query, gallery and training images, -1 unknown
 
     @property
     def name(self) -> str:
@@ -105,7 +109,17 @@ def load(workdir: Path) -> Run:
         base,
         methods.Attributes(asked, found, scales["attribute"], train, people.labels),
         people,
+        tuple(_labels(split, names) for split in (query, gallery, people)),
     )
+
+
+def _labels(split, names) -> np.ndarray:
+    """Labels of those attributes [N, A]; -1 where the data set has none."""
+    labels = np.full((len(split), len(names)), -1, np.int8)
+    for column, name in enumerate(names):
+        if name in split.attribute_names:
+            labels[:, column] = split.attributes[:, split.attribute_names.index(name)]
+    return labels
 
 
 def _features(workdir, query, gallery, scale) -> methods.Features:
@@ -224,6 +238,57 @@ def attribute_margin(run: Run, values: Sequence[float] | None) -> Sweep:
     return _of_weights(run, {f"{v:.3g}": w for v, w in zip(values, trained, strict=True)}, f"{own:.3g}")
 
 
+def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
+    """An attribute net that knows the target better: shares of its answers are the truth instead.
+
+    Which ones is drawn for each image and attribute, the same and more at a larger share. w is trained anew by L_att on
+    the run's own batches for each. What all are compared with is ReIdCNN alone.
+    """
+    if run.base is None:
+        raise ValueError(f"{run.folder} was evaluated without its ReIdCNN, whose rows this study is about.")
+    if run.config.attributes.representation == "logits":
+        raise ValueError(f"{run.folder} was trained with logits, which truth has none of; use probabilities or binary.")
+    if not run.truth or max(labels.max(initial=-1) for labels in run.truth) < 0:
+        raise ValueError(f"{run.results['dataset']} has no attribute labels to recognise; PETA and built-in data have.")
+    values = np.unique(np.r_[0, np.linspace(0, 1, 11) if values is None else values])
+    if values[0] < 0 or values[-1] > 1:
+        raise ValueError(f"Shares of true answers lie between 0 and 1, got {values.tolist()}.")
+    rng = np.random.default_rng(run.config.seed)
+    draws = [rng.random(labels.shape) for labels in run.truth]
+    kind, margin = run.config.loss.distance, run.config.loss.attribute_margin
+    people = np.r_[run.query.person_id, run.gallery.person_id] > 0
+    terms = [fusion.distance_rows(kind, run.base.query, run.base.gallery)]
+    alone = {0: 1 / run.base.scale}
+    made = {"ReIdCNN": {"ReIdCNN+Attributes": alone, "ReIdCNN+Attributes-weighted": alone}}
+    for share in values:
+        query, gallery, train = (
+            np.where((draw < share) & (labels >= 0), labels, shown).astype(np.float32)
+            for draw, labels, shown in zip(draws, run.truth, (*run.attributes[:2], run.attributes.train), strict=True)
+        )
+        scale = run.attributes.scale
+        if run.config.loss.distance_scale == "unit_mean":
+            scale *= _mean_distance(kind, train) / _mean_distance(kind, run.attributes.train)
+        changed = run._replace(
+            attributes=run.attributes._replace(query=query, gallery=gallery, train=train, scale=scale)
+        )
+        found = attribute_metrics.evaluate(np.r_[query, gallery][people], np.concatenate(run.truth[:2])[people])
+        print(f"{run.name}: {share:.0%} true answers, balanced accuracy {found.mA:.1%}", flush=True)
+        weights = {"ReIdCNN+Attributes": np.ones_like(run.weights)}
+        weights["ReIdCNN+Attributes-weighted"] = train_weights(changed, [margin])[0]
+        factors = {"ReIdCNN+Attributes": methods.FUSION_FACTOR, "ReIdCNN+Attributes-weighted": run.config.loss.gamma}
+        for method, w in weights.items():
+            made.setdefault(f"{share:.3g}", {})[method] = alone | {len(terms): factors[method] / scale}
+            terms.append(_attribute_rows(changed, w))
+    settings = {arm: {method: _factors(len(terms), of) for method, of in rows.items()} for arm, rows in made.items()}
+    return Sweep(terms, settings, "ReIdCNN")
+
+
+def _mean_distance(kind, values) -> float:
+    """Over all pairs of images."""
+    rows, blocks = fusion.distance_rows(kind, values, values), range(0, len(values), 1024)
+    return sum(rows(slice(at, at + 1024)).sum(dtype=np.float64) for at in blocks) / len(values) ** 2
+
+
 SWEEPS: dict[str, Callable[[Run, Sequence[float] | None], Sweep]] = {
     "gamma": gamma,
     "attribute_weights": attribute_weights,
@@ -231,6 +296,7 @@ SWEEPS: dict[str, Callable[[Run, Sequence[float] | None], Sweep]] = {
     "kissme_ridge": kissme_ridge,
     "metric": metric,
     "attribute_margin": attribute_margin,
+    "recognition": recognition,
 }
 
 

@@ -43,7 +43,7 @@ def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_e
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(cached.SWEEPS) - {"attribute_margin"}))
+@pytest.mark.parametrize("name", sorted(set(cached.SWEEPS) - {"attribute_margin", "recognition"}))
 @pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
 def test_all_at_once_equals_one_by_one(name, distance, monkeypatch):
     monkeypatch.setattr(cached, "_BLOCK_BYTES", 4 * G * 50)  # several blocks, the last not full
@@ -90,6 +90,50 @@ def test_settings_are_the_distances_that_their_names_say():
     check("leave_one_out", "without_c", "ReIdCNN+Attributes-weighted", whole)
 
 
+def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
+    rng = np.random.default_rng(7)
+    run = drawn()
+    shown = run.attributes._replace(query=np.abs(run.attributes.query) % 1, gallery=np.abs(run.attributes.gallery) % 1)
+    truth = tuple(rng.integers(0, 2, (n, A)).astype(np.int8) for n in (Q, G, 40))
+    run = run._replace(attributes=shown, truth=truth)
+    run.truth[0][0] = -1  # unknown: the answer stays
+    run.truth[2][:, 4] = -1
+    w = rng.normal(size=A).astype(np.float32)
+    seen = []
+    monkeypatch.setattr(cached, "train_weights", lambda of, margins: seen.append(of.attributes.train) or [w])
+    found = cached.score(run, cached.recognition(run, [0.5, 1.0]))
+    said = capsys.readouterr().out
+    assert set(found) == {"ReIdCNN", "0", "0.5", "1"} and "100% true answers, balanced accuracy 100.0%" in said
+
+    (qa, ga, _, train, _), (tq, tg, tt) = run.attributes, run.truth
+    known = np.where(tt >= 0, tt, train)
+    np.testing.assert_array_equal(seen[0], train)
+    np.testing.assert_array_equal(seen[2], known)
+    true = np.mean((seen[1] == tt)[:, :4])
+    assert 0.4 < true < 0.6 and np.all((seen[1] == train) | (seen[1] == tt))
+    asked = np.where(tq >= 0, tq, qa).astype(np.float32)
+    scale = 1.5 * squared(known, known).mean() / squared(train, train).mean()
+    base = squared(run.base.query, run.base.gallery) / 3
+    for arm, method, matrix in (
+        ("ReIdCNN", "ReIdCNN+Attributes", base),
+        ("0", "ReIdCNN+Attributes", base + 0.5 * squared(qa, ga) / 1.5),
+        ("1", "ReIdCNN+Attributes", base + 0.5 * squared(asked, tg.astype(np.float32)) / scale),
+        ("1", "ReIdCNN+Attributes-weighted", base + 0.5 * squared(w * asked, w * tg.astype(np.float32)) / scale),
+    ):
+        one = ranking.evaluate(matrix, run.query, run.gallery, protocol=protocols.MARKET1501, no_match="skip")
+        assert found[arm].metrics[method, "mAP_precision"] == pytest.approx(one.metrics["mAP_precision"], abs=0.01)
+
+    with pytest.raises(ValueError, match="between 0 and 1, got"):
+        cached.recognition(run, [1.5])
+    with pytest.raises(ValueError, match="d/0 has no attribute labels"):
+        cached.recognition(run._replace(truth=tuple(np.full_like(labels, -1) for labels in run.truth)), None)
+    with pytest.raises(ValueError, match="without its ReIdCNN"):
+        cached.recognition(run._replace(base=None), None)
+    run.config.attributes.representation = "logits"
+    with pytest.raises(ValueError, match="logits, which truth has none of"):
+        cached.recognition(run, None)
+
+
 def test_a_protocol_that_draws_goes_one_by_one():
     run = drawn(protocol="cuhk03_open_reid")
     sweep = cached.gamma(run, [0.3])
@@ -132,8 +176,9 @@ def test_finished_runs_say_the_same(study):
         ("leave_one_out", "all", ("ACRN", "Attributes-weighted")),
         ("kissme_ridge", ridge, ("Attributes-KISSME",)),
         ("metric", "squared_euclidean", ("ReIdCNN", "Attributes")),
+        ("recognition", "0", ("ReIdCNN+Attributes", "ReIdCNN+Attributes-weighted")),
     ):
-        found = cached.score(run, cached.SWEEPS[name](run, [0.5] if name == "gamma" else None))[arm]
+        found = cached.score(run, cached.SWEEPS[name](run, [0.5] if name in ("gamma", "recognition") else None))[arm]
         for method in of:
             for metric, value in results[method].items():
                 assert found.metrics[method, metric] == pytest.approx(value, abs=2e-3), (name, method, metric)
