@@ -257,9 +257,7 @@ def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
     draws = [rng.random(labels.shape) for labels in run.truth]
     kind, margin = run.config.loss.distance, run.config.loss.attribute_margin
     people = np.r_[run.query.person_id, run.gallery.person_id] > 0
-    terms = [fusion.distance_rows(kind, run.base.query, run.base.gallery)]
-    alone = {0: 1 / run.base.scale}
-    made = {"ReIdCNN": {"ReIdCNN+Attributes": alone, "ReIdCNN+Attributes-weighted": alone}}
+    better = []
     for share in values:
         query, gallery, train = (
             np.where((draw < share) & (labels >= 0), labels, shown).astype(np.float32)
@@ -268,17 +266,20 @@ def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
         scale = run.attributes.scale
         if run.config.loss.distance_scale == "unit_mean":
             scale *= _mean_distance(kind, train) / _mean_distance(kind, run.attributes.train)
-        changed = run._replace(
-            attributes=run.attributes._replace(query=query, gallery=gallery, train=train, scale=scale)
-        )
+        better.append(run.attributes._replace(query=query, gallery=gallery, train=train, scale=scale))
         found = attribute_metrics.evaluate(np.r_[query, gallery][people], np.concatenate(run.truth[:2])[people])
         print(f"{run.name}: {share:.0%} true answers, balanced accuracy {found.mA:.1%}", flush=True)
-        weights = {"ReIdCNN+Attributes": np.ones_like(run.weights)}
-        weights["ReIdCNN+Attributes-weighted"] = train_weights(changed, [margin])[0]
-        factors = {"ReIdCNN+Attributes": methods.FUSION_FACTOR, "ReIdCNN+Attributes-weighted": run.config.loss.gamma}
-        for method, w in weights.items():
-            made.setdefault(f"{share:.3g}", {})[method] = alone | {len(terms): factors[method] / scale}
-            terms.append(_attribute_rows(changed, w))
+    learned = train_weights(run, [margin] * len(values), attributes=[of.train for of in better])
+    terms = [fusion.distance_rows(kind, run.base.query, run.base.gallery)]
+    alone = {0: 1 / run.base.scale}
+    made = {"ReIdCNN": {"ReIdCNN+Attributes": alone, "ReIdCNN+Attributes-weighted": alone}}
+    for share, of, w in zip(values, better, learned, strict=True):
+        for method, weights, factor in (
+            ("ReIdCNN+Attributes", np.ones_like(w), methods.FUSION_FACTOR),
+            ("ReIdCNN+Attributes-weighted", w, run.config.loss.gamma),
+        ):
+            made.setdefault(f"{share:.3g}", {})[method] = alone | {len(terms): factor / of.scale}
+            terms.append(_attribute_rows(run._replace(attributes=of), weights))
     settings = {arm: {method: _factors(len(terms), of) for method, of in rows.items()} for arm, rows in made.items()}
     return Sweep(terms, settings, "ReIdCNN")
 
@@ -355,13 +356,22 @@ def _factors(count, values):
 # Attribute weights alone
 
 
-def train_weights(run: Run, margins: Sequence[float], *, seeds: Sequence[int] | None = None) -> np.ndarray:
+def train_weights(
+    run: Run,
+    margins: Sequence[float],
+    *,
+    seeds: Sequence[int] | None = None,
+    attributes: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:
     """Trains w by L_att alone, for all margins (and seeds of the batches) at once: [margins, A] or [seeds, margins, A].
+
+    `attributes`: of each margin, what the attribute net says about the training images [N, A]; default the run's.
 
     The objective, batches and optimiser are those of the run's phase reid, so that its own margin gives its own w, as
     long as L_acrn sends no gradient into w. Features do not matter then and are left out.
     """
-    config, a = arms.changed(run.config, {"loss.identity_weight": 0.0}), jnp.asarray(run.attributes.train)
+    config = arms.changed(run.config, {"loss.identity_weight": 0.0})
+    a = jnp.asarray(run.attributes.train if attributes is None else np.stack(attributes))
     if config.loss.attribute_weights != "learned" or config.loss.soft:
         raise ValueError(
             f"{run.folder} has attribute_weights {config.loss.attribute_weights!r} and soft {config.loss.soft}; a "
@@ -376,7 +386,7 @@ def train_weights(run: Run, margins: Sequence[float], *, seeds: Sequence[int] | 
         plans.append(np.concatenate([plan(epoch) for epoch in range(-(-steps // per_epoch))])[:steps])
     _, start = build.reid_objective(config, run.names)
 
-    def one(rows_of_steps, margin):
+    def one(rows_of_steps, margin, a):
         objective, _ = build.reid_objective(config, run.names, attribute_margin=margin)
 
         def step(carry, rows):
@@ -398,8 +408,8 @@ def train_weights(run: Run, margins: Sequence[float], *, seeds: Sequence[int] | 
         raw = params["attribute_weights"]["raw"]
         return effective_weights(raw, form=config.loss.weight_form, attributes=a[:2000], distance=config.loss.distance)
 
-    every = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
-    found = np.asarray(every(jnp.asarray(np.stack(plans)), jnp.asarray(np.asarray(margins, np.float32))))
+    every = jax.jit(jax.vmap(jax.vmap(one, (None, 0, None if attributes is None else 0)), (0, None, None)))
+    found = np.asarray(every(jnp.asarray(np.stack(plans)), jnp.asarray(np.asarray(margins, np.float32)), a))
     return found if seeds is not None else found[0]
 
 

@@ -100,7 +100,7 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     run.truth[2][:, 4] = -1
     w = rng.normal(size=A).astype(np.float32)
     seen = []
-    monkeypatch.setattr(cached, "train_weights", lambda of, margins: seen.append(of.attributes.train) or [w])
+    monkeypatch.setattr(cached, "train_weights", lambda run, margins, attributes: seen.extend(attributes) or [w] * 3)
     found = cached.score(run, cached.recognition(run, [0.5, 1.0]))
     said = capsys.readouterr().out
     assert set(found) == {"ReIdCNN", "0", "0.5", "1"} and "100% true answers, balanced accuracy 100.0%" in said
