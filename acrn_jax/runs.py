@@ -809,6 +809,8 @@ def begin(config: Any, *, attributes: Path, shared: Callable[[str, Any], Path] |
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.attributes["from"] = str(attributes)
+        if config.loss.kind == "acrn":
+            _check_overlap(config, build.reid_splits(config)[0])  # before an identity phase is trained for it
         if shared and "identity" in config.phases:
             first = config.copy_and_resolve_references()
             first.phases = ("identity",)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from acrn_jax import runs
 from acrn_jax.evaluation import attributes
 from acrn_jax.studies import arms
 from configs import demo
@@ -193,3 +195,25 @@ def test_recognition_scores_average_to_the_metrics_and_follow_resamples():
         resampled.append([(values[rows].mean(), getattr(again, name)) for name, values in scores.items()])
     for approximate, exact in np.moveaxis(resampled, 0, 2):
         assert np.abs(approximate - exact).max() < 0.15 * np.ptp(exact) + 1e-9
+
+
+def test_an_attribute_net_that_saw_the_target_is_refused_before_training(config_of, data_dir, attribute_net, tmp_path):
+    begun = []
+
+    def shared(name, _):
+        begun.append(name)
+        return tmp_path / name
+
+    target = config_of("acrn", data_dir)
+    assert runs.begin(target, attributes=attribute_net, shared=shared).init_from and begun == ["identity"]
+    target.data.config = "source_mini"
+    with pytest.raises(ValueError, match=r"was trained on \d+ images of synthetic_pedestrians/source_mini/train"):
+        runs.begin(target, attributes=attribute_net, shared=shared)
+    target.attributes.allow_overlap = True
+    runs.begin(target, attributes=attribute_net, shared=shared)
+    target.attributes.allow_overlap = False
+    shutil.copytree(data_dir / "synthetic_pedestrians" / "target_mini", tmp_path / "synthetic_pedestrians/target_mini")
+    target.data.config, target.data.dir = "target_mini", str(tmp_path)
+    with pytest.raises(FileNotFoundError, match="source_mini is not prepared in"):
+        runs.begin(target, attributes=attribute_net, shared=shared)
+    assert begun == ["identity", "identity"]
