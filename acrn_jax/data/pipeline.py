@@ -137,12 +137,11 @@ class _Maker:
         key = self.split.key[row]
         if self.cache is None:
             window = (left / stored_width, top / stored_height, right / stored_width, bottom / stored_height)
-            window = window if self.augment else None
-            data = self.split.image_bytes(row)
-            out[...] = transforms.prepare(data, self.height, self.width, key=key, window=window, flip=flip)
+            window = {"window": window, "flip": flip} if self.augment else {}
+            transforms.prepare(self.split.image_bytes(row), self.height, self.width, key=key, out=out, **window)
         else:
             if not self.cached[row]:
-                self.cache[row] = transforms.prepare(self.split.image_bytes(row), *self.stored_size, key=key)
+                transforms.prepare(self.split.image_bytes(row), *self.stored_size, key=key, out=self.cache[row])
                 self.cached[row] = True  # last, so that no other thread reads a half-written image
             image = self.cache[row, top:bottom, left:right]
             for colour in range(3):  # one by one: numpy mirrors planes five times as fast as pixels

@@ -11,6 +11,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from acrn_jax.data import pixels
+
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 _ERASE_TRIES = 10  # rectangles drawn until one fits
 
@@ -43,17 +45,27 @@ class Augment:
 
 
 def decode(data: bytes, *, key: str = "") -> np.ndarray:
-    """Pixels of an encoded image, uint8 [h, w, 3].
+    """Pixels of an encoded image, uint8 [h, w, 3]; JPEG by libjpeg-turbo, in half of Pillow's time.
 
     Raises:
       ValueError: broken or unknown image; the sentence names `key`.
     """
-    return _pixels(_open(data, key))
+    try:
+        if data[:2] == b"\xff\xd8":
+            try:
+                return simplejpeg.decode_jpeg(data)
+            except ValueError:
+                pass  # Pillow also reads CMYK and forgives stray bytes, but not missing ones
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"Image {key!r} ({len(data)} bytes) cannot be decoded: {error}; replace it.") from error
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear with antialiasing, uint8 [h, w, 3] -> [height, width, 3]."""
-    return _pixels(_resized(Image.fromarray(image), height, width, None))
+    out = np.empty((height, width, 3), np.uint8)
+    pixels.resample(image, (0, 0, image.shape[1], image.shape[0]), out=out)
+    return out
 
 
 def prepare(
@@ -62,8 +74,9 @@ def prepare(
     width: int,
     *,
     key: str = "",
-    window: tuple[float, float, float, float] | None = None,
+    window: tuple[float, float, float, float] = (0, 0, 1, 1),
     flip: bool = False,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The preprocessing of every net: encoded image -> uint8 [height, width, 3].
 
@@ -75,12 +88,17 @@ def prepare(
       window: left, top, right, bottom as fractions of the image, for training: the part that fills the result. Equal
         to enlarging the whole image and cutting the part out, at half the cost.
       flip: mirrors left-right, for training.
+      out: where to write the result, uint8 [height, width, 3]; default: a new array.
 
     Raises:
       ValueError: broken or unknown image.
     """
-    image = _resized(_open(data, key), height, width, window)
-    return _pixels(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image)
+    image = decode(data, key=key)
+    left, top, right, bottom = window
+    box = (left * image.shape[1], top * image.shape[0], right * image.shape[1], bottom * image.shape[0])
+    out = np.empty((height, width, 3), np.uint8) if out is None else out
+    pixels.resample(image, box, out=out, flip=flip)
+    return out
 
 
 def draw(augment: Augment, rows: int, height: int, width: int, *, seed: int, step: int) -> dict[str, np.ndarray]:
@@ -121,42 +139,11 @@ def finish(image: np.ndarray, drawn: dict[str, Any]) -> None:
         matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * _GREY)
         mean = image.reshape(len(image), -1).mean(0).reshape(-1, 3).mean(0)  # [3], rows first: far quicker
         shift = (1 - contrast) * brightness * (mean @ _GREY)
-        affine = np.column_stack([matrix, np.full(3, shift)])  # [3, 4]
-        image[...] = _pixels(Image.fromarray(image).convert("RGB", tuple(affine.ravel())))
+        pixels.recolour(image, np.column_stack([matrix, np.full(3, shift)]).astype(np.float32))
     top, left, height, width = drawn["erase"]
     if height:
         noise = np.random.default_rng(drawn["noise"]).integers(256, size=(height, width, 3), dtype=np.uint8)
         image[top : top + height, left : left + width] = noise
-
-
-def _open(data: bytes, key: str) -> Image.Image:
-    """RGB image; JPEG by libjpeg-turbo through simplejpeg, which takes half of Pillow's time."""
-    try:
-        if data[:2] == b"\xff\xd8":
-            try:
-                pixels = simplejpeg.decode_jpeg(data, "RGBX")  # four bytes a pixel, as Pillow stores RGB
-                return Image.frombytes("RGB", pixels.shape[1::-1], pixels, "raw", "RGBX")
-            except ValueError:
-                pass  # Pillow also reads CMYK and forgives stray bytes, but not missing ones
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Image {key!r} ({len(data)} bytes) cannot be decoded: {error}; replace it.") from error
-
-
-def _resized(image: Image.Image, height: int, width: int, window: tuple[float, ...] | None) -> Image.Image:
-    bilinear = Image.Resampling.BILINEAR
-    if window is None:
-        # Columns first and rounded, whatever the size: left to itself, Pillow 13 chooses the order by cost, and older
-        # ones do not, which moves single pixels by a level. Exported nets do as we do here, bit for bit.
-        return image.resize((width, image.height), bilinear).resize((width, height), bilinear)
-    left, top, right, bottom = window
-    window = (left * image.width, top * image.height, right * image.width, bottom * image.height)
-    return image.resize((width, height), bilinear, box=window)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    """uint8 [h, w, 3] of an RGB image, read-only."""
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
 def _rectangles(rows: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:

@@ -250,15 +250,15 @@ def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
         raise ValueError(f"{run.folder} was trained with logits, which truth has none of; use probabilities or binary.")
     if not run.truth or max(labels.max(initial=-1) for labels in run.truth) < 0:
         raise ValueError(f"{run.results['dataset']} has no attribute labels to recognise; PETA and built-in data have.")
-    values = np.unique(np.r_[0, np.linspace(0, 1, 11) if values is None else values])
-    if values[0] < 0 or values[-1] > 1:
-        raise ValueError(f"Shares of true answers lie between 0 and 1, got {values.tolist()}.")
+    shares = np.unique(np.r_[0, np.linspace(0, 1, 11) if values is None else values])
+    if shares[0] < 0 or shares[-1] > 1:
+        raise ValueError(f"Shares of true answers lie between 0 and 1, got {shares.tolist()}.")
     rng = np.random.default_rng(run.config.seed)
     draws = [rng.random(labels.shape) for labels in run.truth]
     kind, margin = run.config.loss.distance, run.config.loss.attribute_margin
     people = np.r_[run.query.person_id, run.gallery.person_id] > 0
     better = []
-    for share in values:
+    for share in shares:
         query, gallery, train = (
             np.where((draw < share) & (labels >= 0), labels, shown).astype(np.float32)
             for draw, labels, shown in zip(draws, run.truth, (*run.attributes[:2], run.attributes.train), strict=True)
@@ -269,11 +269,11 @@ def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
         better.append(run.attributes._replace(query=query, gallery=gallery, train=train, scale=scale))
         found = attribute_metrics.evaluate(np.r_[query, gallery][people], np.concatenate(run.truth[:2])[people])
         print(f"{run.name}: {share:.0%} true answers, balanced accuracy {found.mA:.1%}", flush=True)
-    learned = train_weights(run, [margin] * len(values), attributes=[of.train for of in better])
+    learned = train_weights(run, [margin] * len(shares), attributes=[of.train for of in better])
     terms = [fusion.distance_rows(kind, run.base.query, run.base.gallery)]
     alone = {0: 1 / run.base.scale}
     made = {"ReIdCNN": {"ReIdCNN+Attributes": alone, "ReIdCNN+Attributes-weighted": alone}}
-    for share, of, w in zip(values, better, learned, strict=True):
+    for share, of, w in zip(shares, better, learned, strict=True):
         for method, weights, factor in (
             ("ReIdCNN+Attributes", np.ones_like(w), methods.FUSION_FACTOR),
             ("ReIdCNN+Attributes-weighted", w, run.config.loss.gamma),
