@@ -38,7 +38,7 @@ def test_same_width_takes_the_short_way_and_constant_or_strided_images_are_read(
     image.setflags(write=False)
     out = np.empty((160, 64, 3), np.uint8)
     for given in (image, image[::-1], image[:, ::-1]):
-        for box in ((0, 0, 64, 128), (0, 3.5, 64, 120)):
+        for box in ((0, 0, 64, 128), (0, 3.5, 64, 120), (9, 0, 64, 128), (0, 0, 50, 128)):
             pixels.resample(given, box, out=out)
             np.testing.assert_array_equal(out, pillow(np.ascontiguousarray(given), box, 160, 64))
 

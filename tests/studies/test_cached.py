@@ -101,7 +101,8 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     w = rng.normal(size=A).astype(np.float32)
     seen = []
     monkeypatch.setattr(cached, "train_weights", lambda run, margins, attributes: seen.extend(attributes) or [w] * 3)
-    found = cached.score(run, cached.recognition(run, [0.5, 1.0]))
+    sweep = cached.recognition(run, [0.5, 1.0])
+    found = cached.score(run, sweep)
     said = capsys.readouterr().out
     assert set(found) == {"ReIdCNN", "0", "0.5", "1"} and "100% true answers, balanced accuracy 100.0%" in said
 
@@ -113,6 +114,9 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     assert 0.4 < true < 0.6 and np.all((seen[1] == train) | (seen[1] == tt))
     asked = np.where(tq >= 0, tq, qa).astype(np.float32)
     scale = 1.5 * squared(known, known).mean() / squared(train, train).mean()
+    for arm, of in (("0", 1.5), ("1", scale)):
+        factors = sweep.settings[arm]["ReIdCNN+Attributes"]
+        np.testing.assert_allclose(factors[factors > 0], [1 / 3, 0.5 / of], rtol=1e-4)
     base = squared(run.base.query, run.base.gallery) / 3
     for arm, method, matrix in (
         ("ReIdCNN", "ReIdCNN+Attributes", base),
