@@ -1,6 +1,7 @@
 """Prepared data sets as random-access records: label columns read once, images as the bytes they were published in."""
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
@@ -126,9 +127,11 @@ def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.P
     found = [file.parent for file in data_dir.glob("*/*/*/dataset_info.json") if _VERSION.fullmatch(file.parent.name)]
     wanted = [folder for folder in found if folder.parent == data_dir / dataset / config_name]
     if not wanted:
-        there = sorted({"/".join(folder.parts[-3:-1]) for folder in found})
+        there = {"/".join(folder.parts[-3:-1]) for folder in found}
+        near = difflib.get_close_matches(f"{dataset}/{config_name}", there, n=6, cutoff=0)
+        more = f" and {len(there) - len(near)} more" if len(there) > len(near) else ""
         raise FileNotFoundError(
-            f"{dataset}/{config_name} is not prepared in {data_dir} (there: {', '.join(there) or 'nothing'}); "
+            f"{dataset}/{config_name} is not prepared in {data_dir} (there: {', '.join(near) or 'nothing'}{more}); "
             f"prepare it with: {prepare}"
         )
     return max(wanted, key=lambda folder: [int(part) for part in folder.name.split(".")])

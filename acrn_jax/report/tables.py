@@ -260,7 +260,7 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
     on = f"{first} and {len(others)} more" if others else first
     caption = f"{content['study']}, {method or 'no method'} on {on}, protocol {content['protocol']}"
     caption += f", change over {content['reference']}"
-    return Table(caption, (*columns, *(COSTS[c] for c in told)), rows, " ".join(notes))
+    return Table(caption, (*columns, *(COSTS[c] for c in told)), rows, "\n".join(notes))
 
 
 def _spread(entry: Mapping[str, Any] | None, per_cent: bool = False, *, sign: bool = False) -> str:
@@ -414,7 +414,8 @@ def _text(table: Table) -> str:
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [table.caption, rule, line(table.columns), rule, *map(line, table.rows), rule]
-    return "\n".join(lines + textwrap.wrap(table.note, 110)) + "\n"
+    notes = [line for note in table.note.splitlines() for line in textwrap.wrap(note, 110)]
+    return "\n".join(lines + notes) + "\n"
 
 
 def _markdown(table: Table) -> str:

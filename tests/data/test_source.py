@@ -70,3 +70,12 @@ def test_what_is_not_there_is_said(data_dir, change, error, sentence):
     wanted = {"data_dir": data_dir, "dataset": "tiny", "config_name": "plain", "split": "train"} | change
     with pytest.raises(error, match=sentence):
         source.open_split(**wanted)
+
+
+def test_of_many_sets_the_nearest_are_named(tmp_path):
+    for number in range(20):
+        folder = tmp_path / "drawn" / f"target_{number}" / "1.0.0"
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"there: drawn/\w+(, drawn/target_\d+){5} and 14 more\); prep"):
+        source.open_split(tmp_path, "drawn", "target_x", "train")

@@ -296,7 +296,7 @@ def test_studies_are_shown_in_the_workdir_and_around_their_arms(workdir, written
     assert got.cells[at : at + 8] == ["gamma_1.0", "3", "53.3", "2.0", "+3.3", "-1.1 to +7.8", "61", "1234"]
     text = "".join(got.text)
     assert text.count("gamma, ACRN on d/0 and 1 more, protocol market1501") == 3  # also Markdown and LaTeX
-    assert "Interval: 95 %, paired bootstrap. failed: gamma_1.0/seed_3: <b>broke</b>" in text
+    assert "Interval: 95 %, paired bootstrap. failed: gamma_1.0/seed_3: <b>broke</b>" in " ".join(text.split())
     assert "Ablations" in got.text and "Ablations" not in written.text
 
 

@@ -26,7 +26,8 @@ def study(**others):
 
 
 def test_rows_hold_mean_deviation_and_paired_interval(tmp_path):
-    found = table.build_table("gamma", study(), reference="reference", failed={"up/seed_3": "broke"}, resamples=500)
+    failed = {"up/seed_3": "broke", "down/seed_1": "too"}
+    found = table.build_table("gamma", study(), reference="reference", failed=failed, resamples=500)
     reference, up = found["rows"]
     values = [scores(0.1, s).metrics["ACRN", "rank1"] for s in range(3)]
     assert up["mean"] == pytest.approx(np.mean(values)) and up["deviation"] == pytest.approx(np.std(values, ddof=1))
@@ -39,7 +40,11 @@ def test_rows_hold_mean_deviation_and_paired_interval(tmp_path):
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert [row["arm"] for row in rows] == ["reference", "up"] and float(rows[1]["mean"]) == up["mean"]
     text = table.show(found)
-    assert "+10." in text and "failed: up/seed_3: broke" in text and "-" in text.splitlines()[4]
+    assert (
+        "+10." in text
+        and text.endswith("\nfailed: up/seed_3: broke\nfailed: down/seed_1: too\n")
+        and "-" in text.splitlines()[4]
+    )
     assert "| up |" in table.show(found, format="markdown")
     with pytest.raises(ValueError, match="no method 'ReIdCNN'; it has ACRN"):
         table.show(found, method="ReIdCNN")
