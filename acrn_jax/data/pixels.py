@@ -25,6 +25,7 @@ def _taps(size, low, high, out):
     low, high = np.float32(low), np.float32(high)  # Pillow's corners are of single precision
     scale = np.float64(high - low) / out
     support = max(scale, 1.0)
+    steepness = 1.0 / support
     most = 2 * int(np.ceil(support)) + 1
     first, number = np.empty(out, np.int64), np.empty(out, np.int64)
     weights, exact = np.zeros((out, most), np.int32), np.empty(most)
@@ -34,7 +35,7 @@ def _taps(size, low, high, out):
         count = min(int(centre + support + 0.5), size) - start
         total = 0.0
         for tap in range(count):
-            exact[tap] = max(1.0 - abs((tap + start - centre + 0.5) / support), 0.0)
+            exact[tap] = max(1.0 - abs((tap + start - centre + 0.5) * steepness), 0.0)
             total += exact[tap]
         for tap in range(count):
             weights[x, tap] = int(0.5 + exact[tap] / total * (1 << _BITS))
