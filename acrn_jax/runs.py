@@ -43,6 +43,7 @@ PACKAGES = (
     "orbax-checkpoint",
     "grain",
     "tensorflow-datasets",
+    "numba",
     "numpy",
     "pillow",
     "simplejpeg",

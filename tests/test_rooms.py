@@ -16,7 +16,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/ops": "numpy jax",
     "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
     "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops",
-    "acrn_jax/data": "numpy grain tensorflow_datasets PIL simplejpeg acrn_jax.schema",  # workers never touch jax
+    "acrn_jax/data": "numpy grain tensorflow_datasets PIL simplejpeg numba acrn_jax.schema",  # workers never touch jax
     "acrn_jax/train": "numpy jax optax flax.struct orbax grain tensorboardX absl acrn_jax.schema acrn_jax.ops",
     "acrn_jax/evaluation": "numpy jax scipy h5py PIL simplejpeg acrn_jax.schema acrn_jax.ops data_prep.matlab",
     "acrn_jax/report": "numpy matplotlib PIL jinja2 acrn_jax.schema",  # reads result files, never a model
