@@ -137,8 +137,8 @@ class _Maker:
         key = self.split.key[row]
         if self.cache is None:
             window = (left / stored_width, top / stored_height, right / stored_width, bottom / stored_height)
-            window = {"window": window, "flip": flip} if self.augment else {}
-            transforms.prepare(self.split.image_bytes(row), self.height, self.width, key=key, out=out, **window)
+            data = self.split.image_bytes(row)
+            transforms.prepare(data, self.height, self.width, key=key, window=window, flip=flip, out=out)
         else:
             if not self.cached[row]:
                 transforms.prepare(self.split.image_bytes(row), *self.stored_size, key=key, out=self.cache[row])

@@ -44,9 +44,7 @@ class Run(NamedTuple):
     base: methods.Features | None  # of the ReIdCNN beside it
     attributes: methods.Attributes
     split: Any  # its training images
-    truth: tuple[
-        np.ndarray, ...
-    ] = ()  # labels [Q, A], [G, A], [N, A] of query, gallery and training images, -1 unknown
+    truth: tuple[np.ndarray, ...] = ()  # [Q, A], [G, A], [N, A] labels of query, gallery, training images, -1 unknown
 
     @property
     def name(self) -> str:

@@ -201,6 +201,11 @@ def test_weights_trained_alone_are_those_of_the_run(study):
     np.testing.assert_allclose(found[1], raw, atol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 1e-3 and np.abs(found[2] - found[1]).max() > 1e-3
     assert np.abs(other[1] - raw).max() > 1e-4
+    a, margin = run.attributes.train, margins[1]
+    each = cached.train_weights(run, [margin] * 2, attributes=[a, 1 - a**2])
+    alone = cached.train_weights(run._replace(attributes=run.attributes._replace(train=1 - a**2)), [margin])
+    np.testing.assert_allclose(each, [raw, alone[0]], atol=1e-4)
+    assert np.abs(alone[0] - raw).max() > 1e-3
 
 
 def test_a_workdir_without_results_is_named(study, attribute_net, tmp_path):
