@@ -366,8 +366,7 @@ def recognise(
             f"{split.name} labels none of the net's {len(names)} attributes ({', '.join(names[:5])} ...), but "
             f"{', '.join(split.attribute_names[:5]) or 'none at all'}; name a data set that shares some."
         )
-    known, labelled = [names.index(n) for n in common], [split.attribute_names.index(n) for n in common]
-    labels = split.attributes[:, labelled]
+    known, labels = [names.index(n) for n in common], split.attributes_of(common)
 
     def probabilities(of):
         return build.REPRESENTATIONS["probabilities"](
@@ -680,8 +679,7 @@ def _weight_table(names, weights, query, gallery, predicted):
     common = [n for n in names if n in query.attribute_names]
     if common:
         people = person > 0
-        own = [query.attribute_names.index(n) for n in common]
-        labels = np.concatenate([query.attributes, gallery.attributes])[people][:, own]
+        labels = np.concatenate([split.attributes_of(common) for split in (query, gallery)])[people]
         scored = recognition.evaluate(probabilities[people][:, [names.index(n) for n in common]], labels)
         accuracy |= {n: _number(v) for n, v in zip(common, scored.attribute_mA, strict=True)}
     entries = [

@@ -261,7 +261,7 @@ def _calibration(net: Path, kept: Path, data_dir: str | None) -> tuple[calibrati
         return raw, {"kind": "raw", "why": str(error).rstrip(".")}
     if shared := len(np.intersect1d(held.key, trained.key)):
         return raw, {"kind": "raw", "why": f"the net was trained on {shared:,} images of {held.name}"}
-    labels = np.stack([held.attributes[:, held.attribute_names.index(name)] for name in names], axis=1)
+    labels = held.attributes_of(names)
     logits = runs.outputs(net, held, batch=config.evaluate.batch)["attribute_logits"]
     curve = calibration.platt(logits, labels)
     why = f"Platt's curve fitted on {len(held):,} images of {held.name}"

@@ -50,6 +50,12 @@ class Split:
         """Who is on the images, and seen by which camera."""
         return schema.Labels(self.person_id, self.camera_id)
 
+    def attributes_of(self, names: Sequence[str]) -> np.ndarray:
+        """Labels of those attributes, [N, len(names)] int8; -1 (unknown) for one that the data set does not have."""
+        columns = np.pad(self.attributes, ((0, 0), (0, 1)), constant_values=-1)
+        place = {name: column for column, name in enumerate(self.attribute_names)}
+        return columns[:, [place.get(name, -1) for name in names]]
+
     def image_bytes(self, i: int) -> bytes:
         """Encoded image of record i, as published."""
         return self.read(int(self.rows[i]))

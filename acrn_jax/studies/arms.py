@@ -291,10 +291,9 @@ def _score_images(job: Job) -> None:
     names = runs.attribute_names(job.folder)
     logits = runs.outputs(job.folder, split, batch=job.config.evaluate.batch)["attribute_logits"]
     known = [name for name in names if name in split.attribute_names]
-    labels = split.attributes[:, [split.attribute_names.index(name) for name in known]]
     said = build.REPRESENTATIONS["probabilities"](logits)[:, [names.index(name) for name in known]]
     threshold = read_json(job.folder / "recognition.json")["threshold"]
-    scores = recognition_scores(said > np.asarray(threshold), labels)
+    scores = recognition_scores(said > np.asarray(threshold), split.attributes_of(known))
     runs.write_arrays(job.folder / "per_image.npz", person_id=split.person_id, **scores)
 
 

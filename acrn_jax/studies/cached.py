@@ -107,17 +107,8 @@ def load(workdir: Path) -> Run:
         base,
         methods.Attributes(asked, found, scales["attribute"], train, people.labels),
         people,
-        tuple(_labels(split, names) for split in (query, gallery, people)),
+        tuple(split.attributes_of(names) for split in (query, gallery, people)),
     )
-
-
-def _labels(split, names) -> np.ndarray:
-    """Labels of those attributes [N, A]; -1 where the data set has none."""
-    labels = np.full((len(split), len(names)), -1, np.int8)
-    for column, name in enumerate(names):
-        if name in split.attribute_names:
-            labels[:, column] = split.attributes[:, split.attribute_names.index(name)]
-    return labels
 
 
 def _features(workdir, query, gallery, scale) -> methods.Features:

@@ -169,7 +169,7 @@ def _against_labels(run: cached.Run) -> Values:
     for split in (split.take(split.person_id > 0) for split in splits):
         predicted = runs.predict_attributes(run.config, run.folder, split.name.split("/")[-1])
         said.append(predicted.of(split, "probabilities")[:, [run.names.index(name) for name in common]])
-        labels.append(split.attributes[:, [split.attribute_names.index(name) for name in common]])
+        labels.append(split.attributes_of(common))
     probabilities, truth = np.concatenate(said), np.concatenate(labels)
     scores = {
         "calibration_error": calibration.expected_error(probabilities, truth),

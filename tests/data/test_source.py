@@ -43,6 +43,14 @@ def test_take_is_a_view(train):
         train.take(np.ones(3, bool))
 
 
+def test_attributes_by_name(train):
+    expected = [[skirt, -1, hat] for hat, _, skirt in train.attributes]
+    assert np.unique(train.attributes[:, [0, 2]]).size > 1
+    found = train.attributes_of(["skirt", "umbrella", "hat"])
+    assert found.dtype == np.int8 and found.tolist() == expected
+    assert train.attributes_of([]).shape == (20, 0)
+
+
 def test_fingerprint_is_the_one_that_prepare_writes(train, marks, builder, tmp_path):
     assert train.fingerprint == marks["train"]["sha256"]  # computed: no file there
     folder = shutil.copytree(builder.data_path, tmp_path / "tiny/plain/1.0.0")
