@@ -230,9 +230,8 @@ def _fit(jobs, parts, together):
         f"reid: {count} runs in one step, {made.steps - step} steps: {', '.join(job.name for job in jobs)}", flush=True
     )
     scalars = [logs.Scalars(part.folder, first_step=step) for part in parts]
-    progress = logs.Progress("reid", made.steps, first=step)
-    alive, window, run, started = [True] * count, [], None, 0.0
-    first = parts[0].config
+    first, alive, window, run = parts[0].config, [True] * count, [], None
+    started, progress = 0.0, logs.Progress("reid", made.steps, first=step)
     source = made.batches(step)
 
     def save():
@@ -244,8 +243,9 @@ def _fit(jobs, parts, together):
         while step < made.steps and not stopped and any(alive):
             host = next(source)
             data = jax.device_put(host)
-            if run is None:  # compiled ahead, so that the log's speed is training's
-                run, started = made.run.lower(state, data).compile(), time.monotonic()
+            if run is None:  # compiled ahead, so that the log's speed and time left are training's
+                run = made.run.lower(state, data).compile()
+                started, progress = time.monotonic(), logs.Progress("reid", made.steps, first=step)
             state, values = run(state, data)
             window.append(values)
             step += 1

@@ -53,15 +53,14 @@ def fit(
     """
     saved = checkpoint.Checkpoints(folder / "checkpoints")
     state = saved.restore(state) or state
-    first = step = int(state.step)
+    step = int(state.step)
     if step >= steps:
         print(f"{name}: nothing to do, step {step} of {steps} is reached ({folder}).", flush=True)
         saved.close()
         return state
     scalars = logs.Scalars(folder, first_step=step) if parallel.leads() else None
-    progress = logs.Progress(name, steps, first=first)
     window: list[dict[str, Any]] = []
-    waited, started = 0.0, time.monotonic()
+    waited = started = 0.0
     source = batches(step)
     cost = None
     with (
@@ -80,6 +79,7 @@ def fit(
             data = put(host)
             if cost is None:
                 run, cost = measure.compiled(run, state, data, name=name, parts=parts)
+                progress = logs.Progress(name, steps, first=step)  # of what is left compiling says nothing
                 waited, started = 0.0, time.monotonic()
             mark(state)
             state, values = run(state, data)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from acrn_jax.train import checkpoint, logs, loop, state
+from acrn_jax.train import checkpoint, logs, loop, measure, state
 
 STEPS = 12
 
@@ -90,6 +91,27 @@ def test_finished_run_says_so(tmp_path, capsys):
     done = fit(tmp_path)
     same(fit(tmp_path), done)
     assert "nothing to do, step 12 of 12" in capsys.readouterr().out
+
+
+def test_time_left_is_without_compiling(tmp_path, capsys, monkeypatch):
+    now, compiled = [0.0], measure.compiled
+
+    def slowly(*arguments, **options):
+        now[0] += 900
+        return compiled(*arguments, **options)
+
+    def second_by_second(first):
+        for batch in batches(first):
+            now[0] += 1
+            yield batch
+
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(logs, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(measure, "compiled", slowly)
+    fit(tmp_path, batches=second_by_second, steps=STEPS, log_every=11)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("test 11/12")]
+    assert len(shown) == 1 and shown[0].endswith("0:00 left")  # ten seconds for eleven steps, so one for the last
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncate", "flip"])
