@@ -22,6 +22,7 @@ INGREDIENTS = {
         "loss.margin": 0.3,
         "loss.attribute_margin": 0.1,
     },
+    "euclidean": {"loss.distance": "euclidean"},  # Hermans et al. also find the squared one harder to train with
     # unit_mean, since the feature that is ranked has another size than the one that is trained
     "bnneck": {"model.feature_norm": "bnneck", "loss.distance_scale": "unit_mean"},
     "identity_loss": {"loss.identity_weight": 1.0, "loss.smoothing": 0.1, "identity.smoothing": 0.1},
