@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from acrn_jax import phases
 from acrn_jax.data import pipeline, sampler, source, transforms
 from acrn_jax.losses import objectives
 from acrn_jax.losses.attribute import class_weights
@@ -21,7 +22,7 @@ from acrn_jax.losses.mining import MINERS
 from acrn_jax.losses.weights import initial_weights
 from acrn_jax.models import acrn, inception, initialize, mva, pretrained
 from acrn_jax.ops.distance import DISTANCES
-from acrn_jax.train import checkpoint, loop, optimizer, parallel, step
+from acrn_jax.train import loop, optimizer, parallel, step
 from acrn_jax.train import state as states
 
 PHASES = ("mva", "identity", "reid")
@@ -129,6 +130,22 @@ def open_split(config: Any, name: str) -> source.Split:
     """Split `name` of the config's data set, or several joined: "train+val"."""
     data = config.data
     return source.join([source.open_split(data.dir, data.name, data.config, part) for part in name.split("+")])
+
+
+def data_input(config: Any) -> dict[str, str]:
+    """The prepared training split as an input of a phase (see phases.py), as it lies there now."""
+    data, splits = config.data, config.data.train_split.split("+")
+    found = source.fingerprint(data.dir, data.name, data.config, splits)
+    return phases.entry(f"{data.name}/{data.config}/{data.train_split}", found, path=data.dir)
+
+
+def start_input(init_from: str | Path) -> dict[str, str]:
+    """What a phase starts from as an input of it: a phase's trained values, or a file's bytes."""
+    path = Path(init_from)
+    if path.is_file():
+        with open(path, "rb") as file:
+            return phases.entry(path, hashlib.file_digest(file, "sha256").hexdigest(), path=path)
+    return phases.entry(path, phases.fingerprint(_phase(path)), path=path)
 
 
 def reid_splits(config: Any) -> tuple[source.Split, source.Split | None]:
@@ -244,7 +261,7 @@ def first_variables(
     if not init_from:
         return fresh, None
     own: dict[str, Any] = dict(traverse_util.flatten_dict(fresh, sep="/"))
-    path, digest = Path(init_from), None
+    path = Path(init_from)
     if path.is_file():
         if config.model.name != "mva":
             raise ValueError(
@@ -253,11 +270,10 @@ def first_variables(
             )
         trunk = {name: leaf.shape for name, leaf in own.items() if _part(name) == "trunk"}
         source, found, dropped = pretrained.load(path, trunk, layout=config.model.get("layout", "ours"))
-        new = own.keys() - found.keys()
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        new, digest = own.keys() - found.keys(), start_input(path)["fingerprint"]
     else:
-        source, found = "run", _saved(path)
+        saved = phases.load(_phase(path))
+        source, found, digest = "run", _variables(saved), phases.fingerprint_of(saved)
         resized = {n for n, leaf in own.items() if n in found and found[n].shape != leaf.shape}
         new = {n for n in own if _part(n) == "classifier" or (_part(n) == "attributes" and n in resized)}
         for name in sorted(own.keys() - new):
@@ -284,13 +300,17 @@ def describe_start(report: dict[str, Any]) -> str:
     return f"start from {report['from']} ({report['source']}): {', '.join(counts)}."
 
 
-def _saved(path: Path) -> dict[str, Any]:
-    """Variables of the newest checkpoint of a phase, by name."""
+def _phase(path: Path) -> Path:
+    """The folder, if it is a phase's."""
     if not (path / "checkpoints").is_dir():
-        phases = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
-        known = f"name one of its phases: {', '.join(phases)}" if phases else "it wants a phase's folder (R/identity)"
+        found = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
+        known = f"name one of its phases: {', '.join(found)}" if found else "it wants a phase's folder (R/identity)"
         raise FileNotFoundError(f"config.init_from is {path}, neither a file of weights nor a phase; {known}.")
-    saved = checkpoint.load_any(path / "checkpoints")
+    return path
+
+
+def _variables(saved: dict[str, Any]) -> dict[str, Any]:
+    """Variables of a stored state, by name."""
     params = optimizer.final_params(saved)["net"]
     return dict(traverse_util.flatten_dict({"params": params, "batch_stats": saved["batch_stats"]}, sep="/"))
 
@@ -358,7 +378,7 @@ def optimisation(
 ) -> tuple[int, Any, dict[str, Callable[[int], Any]]]:
     """(steps of a phase, optimiser of those `groups` that it has, group -> learning rate as a function of the step)."""
     settings = config[phase]
-    steps = settings.get("steps", 0) or math.ceil(settings.epochs * per_epoch)
+    steps = _steps(settings, per_epoch)
     rates = {group: _rate(settings[group], steps, per_epoch) for group in groups if group in settings}
     made = {
         group: {name: settings[group][name] for name in ("kind", "momentum", "decay")} | {"rate": rate}
@@ -368,6 +388,15 @@ def optimisation(
         made["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
     tx = optimizer.make(made)
     return steps, optimizer.averaged(tx, config.ema) if config.ema else tx, rates
+
+
+def planned_steps(config: Any, phase: str, split: source.Split) -> int:
+    """How many steps a phase takes on the images that it trains on."""
+    return _steps(config[phase], len(epoch_plan(config, split, phase)(0)))
+
+
+def _steps(settings, per_epoch):
+    return settings.get("steps", 0) or math.ceil(settings.epochs * per_epoch)
 
 
 def _named_weights(names, state):
@@ -455,9 +484,9 @@ class Trained:
     state: dict[str, Any]  # everything that its checkpoint holds
 
 
-def trained(config: Any, folder: Path, *, attributes: int = 0) -> Trained:
-    """The net of a finished phase."""
-    state = checkpoint.load_any(folder / "checkpoints")
+def trained(config: Any, folder: Path, *, attributes: int = 0, unfinished: bool = False) -> Trained:
+    """The net of a finished phase, or with `unfinished` of one that may not be; see `phases.load`."""
+    state = phases.load(folder, unfinished=unfinished)
     variables = {"params": optimizer.final_params(state)["net"], "batch_stats": state["batch_stats"]}
     people = variables["params"]["classifier"]["bias"].size if "classifier" in variables["params"] else None
     return Trained(net(config, attributes=attributes, people=people), variables, preprocessing(config), state)

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from acrn_jax import build, provenance
+from acrn_jax import build, phases, provenance
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
 from acrn_jax.evaluation import embed, explain, fusion, ledger, methods, protocols, ranking
@@ -157,9 +157,11 @@ def _train_attributes(config, workdir):
         return build.net(config, attributes=len(split.attribute_names), axis_name=axis_name)
 
     variables, report = build.first_variables(config, module(None), config.init_from)
+    inputs = _inputs(config, "mva", split, config.init_from)
     # Not before data and weights are there, so that a wrong path leaves nothing behind.
+    parallel.first(lambda: phases.check(workdir / "mva", inputs))
     parallel.first(lambda: claim(workdir, config))
-    _note_start(workdir / "mva", report)
+    _begin(workdir / "mva", inputs, report)
     build.train_phase(
         config,
         "mva",
@@ -179,6 +181,11 @@ def _train_reid(config, workdir, train_phase):
     split, _ = build.reid_splits(config)
     if "reid" in config.phases and config.loss.kind == "acrn":
         _check_overlap(config, split)
+    # What has begun is of these inputs, or nothing is touched; the phase before is looked at when it has ended.
+    inputs = {phase: _inputs(config, phase, split) for phase in config.phases}
+    if config.init_from:
+        inputs[config.phases[0]]["start"] = build.start_input(config.init_from)
+    parallel.first(lambda: [phases.check(workdir / phase, known) for phase, known in inputs.items()])
     parallel.first(lambda: claim(workdir, config))
     people, person = np.unique(split.person_id, return_inverse=True)
     start = config.init_from
@@ -199,7 +206,7 @@ def _train_reid(config, workdir, train_phase):
             return build.net(config, people=len(people) if classify else None, axis_name=axis_name)
 
         variables, report = build.first_variables(config, module(None), start)
-        _note_start(workdir / phase, report)
+        _begin(workdir / phase, inputs[phase] | ({"start": build.start_input(start)} if start else {}), report)
         train_phase(
             config,
             phase,
@@ -215,9 +222,23 @@ def _train_reid(config, workdir, train_phase):
         start = workdir / phase
 
 
-def _note_start(folder, report):
-    """Prints and stores (init.json) what a phase starts from, unless it has already begun."""
-    begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+def _inputs(config, phase, split, init_from=None):
+    """What a phase is made of, as far as it is known before the phase in front of it has ended; see phases.py."""
+    inputs: dict[str, Any] = {"steps": build.planned_steps(config, phase, split), "data": build.data_input(config)}
+    inputs["records"] = phases.entry(split.name, split.fingerprint)
+    if phase == "reid" and config.loss.kind == "acrn":
+        net = config.attributes["from"]
+        inputs["attributes"] = phases.entry(net, attribute_net(Path(net))[2], path=net)
+    return inputs | ({"start": build.start_input(init_from)} if init_from else {})
+
+
+def _begin(folder, inputs, report):
+    """Stores what a phase is made of (inputs.json, init.json) and prints what it starts from, or checks what is stored.
+
+    `report` is of build.first_variables.
+    """
+    begun = phases.begun(folder)
+    parallel.first(lambda: phases.begin(folder, inputs))
     if report and not begun:
         print(build.describe_start(report), flush=True)
         write_json(folder / "init.json", report)
@@ -305,15 +326,7 @@ def _about(folder: str | Path) -> dict[str, Any]:
 def attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
     """(attribute names, attributes.json, fingerprint of the trained values) of an attribute run."""
     about = _about(folder)
-    return tuple(about["attribute_names"]), about, _fingerprint(Path(folder) / "mva")
-
-
-def _fingerprint(phase: Path) -> str:
-    """Of a phase's trained values."""
-    state, digest = build.checkpoint.load_any(phase / "checkpoints"), hashlib.sha256()
-    for leaf in jax.tree.leaves((build.optimizer.final_params(state), state["batch_stats"])):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+    return tuple(about["attribute_names"]), about, phases.fingerprint(Path(folder) / "mva")
 
 
 def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.ndarray]:
@@ -334,7 +347,7 @@ def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.n
 
 def kept_outputs(workdir: Path, split: source.Split, file: Path, *, batch: int) -> dict[str, np.ndarray]:
     """`outputs`, computed once for a net and a split and kept in `file`."""
-    stamp = f"{_fingerprint(Path(workdir) / read_config(workdir).phases[-1])} {split.fingerprint}"
+    stamp = f"{phases.fingerprint(Path(workdir) / read_config(workdir).phases[-1])} {split.fingerprint}"
     if not (file.exists() and _stamp(file) == stamp):
         write_arrays(file, stamp=stamp, **outputs(workdir, split, batch=batch))
     with np.load(file, allow_pickle=False) as kept:
@@ -617,7 +630,7 @@ class _MadeOf(NamedTuple):
 
 def scales_of(workdir: Path) -> dict[str, float]:
     """s_f and s_a, which a run's distances are divided by, as {"feature": s_f, "attribute": s_a}."""
-    saved = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")["scales"]
+    saved = phases.load(Path(workdir) / "reid")["scales"]
     return {name: float(value) for name, value in saved.items()}
 
 
@@ -626,7 +639,7 @@ def learned_weights(config: Any, workdir: Path, names: tuple[str, ...], train: n
     kind = config.loss.attribute_weights
     if kind != "learned":
         return np.ones(len(names), np.float32) if kind == "uniform" else build.given_weights(config, names)
-    saved = build.checkpoint.load_any(Path(workdir) / "reid" / "checkpoints")
+    saved = phases.load(Path(workdir) / "reid")
     raw = build.optimizer.final_params(saved)["attribute_weights"]["raw"]
     return np.asarray(
         effective_weights(

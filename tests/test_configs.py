@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from acrn_jax import build, runs
-from acrn_jax.train import optimizer, state
+from acrn_jax.train import checkpoint, optimizer, state
 from configs import ablations, common
 from tests.fixtures import googlenet
 
@@ -173,7 +173,7 @@ def test_starting_from_another_run(tmp_path):
     with_classifier = build.net(config, people=3)
     first, nothing = build.first_variables(config, with_classifier, None)
     assert nothing is None
-    saved = build.checkpoint.Checkpoints(tmp_path / "identity" / "checkpoints")
+    saved = checkpoint.Checkpoints(tmp_path / "identity" / "checkpoints")
     saved.save(state.create(jax.tree.map(lambda x: x + 1, first), tx))
     saved.close()
     found, report = build.first_variables(config, build.net(config, people=9), tmp_path / "identity")
@@ -222,11 +222,11 @@ def test_starting_from_imagenet_weights(tmp_path, capsys):
     assert report["new"].keys() == {*drawn["params"], *drawn["batch_stats"]} - {"trunk"}
     assert sorted(report["dropped"]["fc"]) == ["fc.bias", "fc.weight"]
     for _ in range(2):  # the second time as when a killed run goes on before its first checkpoint
-        runs._note_start(tmp_path / "mva", report)
+        runs._begin(tmp_path / "mva", {"steps": 500}, report)
         assert "(torchvision): 285 taken (trunk), " in capsys.readouterr().out
         assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
     (tmp_path / "mva" / "checkpoints" / "500").mkdir(parents=True)
-    runs._note_start(tmp_path / "mva", report | {"from": "another"})
+    runs._begin(tmp_path / "mva", {"steps": 500}, report | {"from": "another"})
     assert not capsys.readouterr().out
     assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
     with pytest.raises(ValueError, match="fit the trunk of model mva alone; acrn starts from scratch"):
@@ -239,7 +239,7 @@ def test_starting_from_imagenet_weights(tmp_path, capsys):
 def test_attributes_of_another_number_start_anew(tmp_path):
     config = narrow_mva(views=())
     first, _ = build.first_variables(config, build.net(config, attributes=3), None)
-    saved = build.checkpoint.Checkpoints(tmp_path / "mva" / "checkpoints")
+    saved = checkpoint.Checkpoints(tmp_path / "mva" / "checkpoints")
     saved.save(state.create(first, optimizer.make({g: {"kind": "sgd", "rate": 0.0} for g in ("trunk", "scratch")})))
     saved.close()
     for count, new in ((3, []), (4, ["attributes"])):
@@ -269,7 +269,7 @@ def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path):
         _, tx, _ = build.optimisation(config, "identity", 5, ("scratch",))
         found = state.create(variables, tx)
         found = found.replace(params=jax.tree.map(lambda x: x + 1, found.params))  # the average stays at the start
-        saved = build.checkpoint.Checkpoints(tmp_path / str(ema) / "checkpoints")
+        saved = checkpoint.Checkpoints(tmp_path / str(ema) / "checkpoints")
         saved.save(found)
         saved.close()
         used = build.trained(config, tmp_path / str(ema)).variables["params"]

@@ -13,6 +13,7 @@ from acrn_jax.cli import shell
 from acrn_jax.data import source
 from acrn_jax.evaluation import attributes, protocols, ranking
 from acrn_jax.report import html, tables
+from acrn_jax.train import checkpoint
 from configs import demo
 from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 
@@ -161,7 +162,7 @@ def test_same_seed_same_bits(chain, data_dir, tmp_path):
     config.phases, config.init_from = ("reid",), str(run / "identity")
     config.attributes["from"] = str(net)
     runs.train(config, tmp_path / "again")
-    first, second = (build.checkpoint.load_any(f / "reid" / "checkpoints") for f in (run, tmp_path / "again"))
+    first, second = (checkpoint.load_any(f / "reid" / "checkpoints") for f in (run, tmp_path / "again"))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 

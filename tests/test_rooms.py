@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-ROOMS = " ".join(f"acrn_jax.{n}" for n in "schema ops losses models data train evaluation report".split())
+ROOMS = " ".join(f"acrn_jax.{n}" for n in "schema ops losses models data train evaluation report phases".split())
 
 MAY = {  # an entry allows what begins with it: "flax.struct" does not allow flax.linen
     "acrn_jax/schema.py": "numpy",
@@ -22,6 +22,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/report": "numpy matplotlib PIL jinja2 acrn_jax.schema",  # reads result files, never a model
     "acrn_jax/export": "numpy jax onnx onnxruntime safetensors acrn_jax.schema acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
+    "acrn_jax/phases.py": "numpy jax acrn_jax.train",
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections {ROOMS}",
     "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance {ROOMS}",
     "acrn_jax/provenance.py": "",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acrn_jax import build, runs, search
+from acrn_jax import build, phases, runs, search
 from acrn_jax.data import source
 from acrn_jax.evaluation import calibration
 from configs import demo
@@ -43,7 +43,7 @@ def place(tmp_path, monkeypatch):
         return {"attribute_logits": logits} if workdir.name == "net" else {"feature": feature}
 
     monkeypatch.setattr(runs, "outputs", outputs)
-    monkeypatch.setattr(runs, "_fingerprint", lambda phase: str(phase))
+    monkeypatch.setattr(phases, "fingerprint", lambda phase: str(phase))
     monkeypatch.setattr(runs, "attribute_names", lambda net: NAMES)
     monkeypatch.setattr(runs, "scales_of", lambda run: SCALES)
     monkeypatch.setattr(runs, "learned_weights", lambda *arguments: WEIGHTS)

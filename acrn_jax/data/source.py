@@ -125,6 +125,23 @@ def open_split(
     )
 
 
+def fingerprint(data_dir: str | pathlib.Path, dataset: str, config_name: str, splits: Sequence[str]) -> str:
+    """What `open_split` would say of one split, `join` of several: of what lies prepared there, without reading it all.
+
+    Raises as `open_split`.
+    """
+    folder = _folder(pathlib.Path(data_dir), dataset, config_name)
+    found = [
+        _stored_fingerprint(folder, split) or open_split(data_dir, dataset, config_name, split).fingerprint
+        for split in splits
+    ]
+    return _joined_fingerprint(found)
+
+
+def _joined_fingerprint(found: Sequence[str]) -> str:
+    return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+
 def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.Path:
     """Folder of the newest prepared version."""
     prepare = f"./launch.sh prepare --dataset={dataset} --config_name={config_name} --data_dir={data_dir}"
@@ -145,7 +162,7 @@ def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.P
 
 def _stored_fingerprint(folder: pathlib.Path, split: str) -> str | None:
     file = folder / "fingerprint.json"
-    return json.loads(file.read_text())[split]["sha256"] if file.exists() else None
+    return json.loads(file.read_text()).get(split, {}).get("sha256") if file.exists() else None
 
 
 def _update(digest: Any, image: bytes, key: str, file_name: str, person_id: int, camera_id: int, attributes) -> None:
@@ -214,7 +231,7 @@ def join(splits: Sequence[Split]) -> Split:
     return dataclasses.replace(
         first,
         name="+".join([first.name, *(split.name.rsplit("/", 1)[-1] for split in splits[1:])]),
-        fingerprint=hashlib.sha256(" ".join(split.fingerprint for split in splits).encode()).hexdigest(),
+        fingerprint=_joined_fingerprint([split.fingerprint for split in splits]),
         rows=np.arange(sum(lengths), dtype=np.int64),
         read=functools.partial(_read_joined, tuple(splits), np.cumsum([0, *lengths])),
         **{name: np.concatenate([getattr(split, name) for split in splits]) for name in columns},

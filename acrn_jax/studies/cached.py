@@ -6,7 +6,6 @@ factor of 0. So S settings over T terms are factors [S, T] times terms [T, q, G]
 from one jitted pass. They equal `ranking.evaluate` of each setting by itself (tests/studies/test_cached.py).
 """
 
-import hashlib
 import json
 import os
 import time
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acrn_jax import build, runs
+from acrn_jax import build, phases, runs
 from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import fusion, kissme, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import Rows
@@ -93,8 +92,7 @@ def load(workdir: Path) -> Run:
     base = None
     if "baseline" in results["runs"]:
         folder = Path(os.path.normpath(workdir / results["runs"]["baseline"]))
-        saved = build.checkpoint.load_any(folder / "reid" / "checkpoints")["scales"]
-        base = _features(folder, query, gallery, float(saved["feature"]))
+        base = _features(folder, query, gallery, runs.scales_of(folder)["feature"])
     return Run(
         workdir,
         config,
@@ -113,11 +111,8 @@ def load(workdir: Path) -> Run:
 
 def _features(workdir, query, gallery, scale) -> methods.Features:
     """Features of query and gallery, from features.npz where that is of this net and these images."""
-    state = build.checkpoint.load_any(workdir / "reid" / "checkpoints")
-    digest = hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode())
-    for leaf in jax.tree.leaves((state["params"]["net"], state["batch_stats"])):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    file, stamp = workdir / "features.npz", digest.hexdigest()
+    file = workdir / "features.npz"
+    stamp = f"{phases.fingerprint(workdir / 'reid')} {query.fingerprint} {gallery.fingerprint}"
     if file.exists():
         with np.load(file, allow_pickle=False) as kept:
             if str(kept["stamp"]) == stamp:

@@ -58,6 +58,8 @@ def fit(
         print(f"{name}: nothing to do, step {step} of {steps} is reached ({folder}).", flush=True)
         saved.close()
         return state
+    if step:
+        print(f"{name}: goes on from step {step} of {steps} ({folder}).", flush=True)
     scalars = logs.Scalars(folder, first_step=step) if parallel.leads() else None
     window: list[dict[str, Any]] = []
     waited = started = 0.0

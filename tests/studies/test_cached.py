@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from acrn_jax import build
 from acrn_jax.evaluation import fusion, methods, protocols, ranking
 from acrn_jax.schema import Labels
 from acrn_jax.studies import cached
+from acrn_jax.train import checkpoint
 from configs import demo
 
 Q, G, D, A = 23, 60, 5, 6
@@ -196,7 +196,7 @@ def test_weights_trained_alone_are_those_of_the_run(study):
     run = cached.load(jobs[0].folder)
     margins = [0.02, run.config.loss.attribute_margin, 0.5]
     found, other = cached.train_weights(run, margins, seeds=[run.config.seed, 5])
-    raw = build.checkpoint.load_any(run.folder / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
+    raw = checkpoint.load_any(run.folder / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
     assert np.ptp(raw) > 0.01
     np.testing.assert_allclose(found[1], raw, atol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 1e-3 and np.abs(found[2] - found[1]).max() > 1e-3
