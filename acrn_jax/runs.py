@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from acrn_jax import build, phases, provenance
+from acrn_jax import build, files, phases, provenance
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
 from acrn_jax.evaluation import embed, explain, fusion, ledger, methods, protocols, ranking
@@ -57,23 +57,15 @@ THUMBNAIL = 128  # pixels high
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON aside and moves it into place; of several processes one does."""
-    if not parallel.leads():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(aside, path)
+    """`files.write_json`; of several processes one does."""
+    if parallel.leads():
+        files.write_json(path, value)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Writes an .npz aside and moves it into place; of several processes one does."""
-    if not parallel.leads():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.stem}.tmp.npz")
-    np.savez(aside, **arrays)
-    os.replace(aside, path)
+    """`files.write_arrays`; of several processes one does."""
+    if parallel.leads():
+        files.write_arrays(path, **arrays)
 
 
 def claim(workdir: Path, config: Any) -> None:
@@ -95,7 +87,7 @@ def claim(workdir: Path, config: Any) -> None:
             )
     elif (
         workdir.exists()
-        and any(p.name != "config.tmp" for p in workdir.iterdir())  # that is of a run killed in its first moment
+        and not all(p.name.startswith(".config.") for p in workdir.iterdir())  # of a run killed in its first moment
         and not any((workdir / p).exists() for p in ("data", "attribute_net", "predictions"))
     ):
         raise ValueError(
@@ -788,9 +780,7 @@ def _thumbnail(workdir, split, i):
         image = image.resize((max(1, round(image.width * THUMBNAIL / image.height)), THUMBNAIL))
         data = io.BytesIO()
         image.save(data, "jpeg", quality=90)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.with_suffix(".tmp").write_bytes(data.getvalue())
-        os.replace(file.with_suffix(".tmp"), file)
+        files.write_bytes(file, data.getvalue())
     return {
         "image": f"thumbnails/{file.name}",
         "person_id": int(split.person_id[i]),

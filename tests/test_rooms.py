@@ -9,18 +9,20 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-ROOMS = " ".join(f"acrn_jax.{n}" for n in "schema ops losses models data train evaluation report phases".split())
+PLAIN = "acrn_jax.schema acrn_jax.files"  # of the standard library and numpy
+ROOMS = " ".join(f"acrn_jax.{n}" for n in "schema files ops losses models data train evaluation report phases".split())
 
 MAY = {  # an entry allows what begins with it: "flax.struct" does not allow flax.linen
     "acrn_jax/schema.py": "numpy",
+    "acrn_jax/files.py": "numpy",
     "acrn_jax/ops": "numpy jax",
     "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
     "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops",
     "acrn_jax/data": "numpy grain tensorflow_datasets PIL simplejpeg numba acrn_jax.schema",  # workers never touch jax
-    "acrn_jax/train": "numpy jax optax flax.struct orbax grain tensorboardX absl acrn_jax.schema acrn_jax.ops",
-    "acrn_jax/evaluation": "numpy jax scipy h5py PIL simplejpeg acrn_jax.schema acrn_jax.ops data_prep.matlab",
-    "acrn_jax/report": "numpy matplotlib PIL jinja2 acrn_jax.schema",  # reads result files, never a model
-    "acrn_jax/export": "numpy jax onnx onnxruntime safetensors acrn_jax.schema acrn_jax.ops acrn_jax.losses "
+    "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.ops",
+    "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops data_prep.matlab",
+    "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model
+    "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
     "acrn_jax/phases.py": "numpy jax acrn_jax.train",
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections {ROOMS}",
@@ -28,10 +30,10 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/provenance.py": "",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/scoring.py": "numpy acrn_jax.provenance acrn_jax.evaluation acrn_jax.report acrn_jax.schema",
+    "acrn_jax/scoring.py": f"numpy acrn_jax.provenance acrn_jax.evaluation acrn_jax.report {PLAIN}",
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/cli": "absl ml_collections numpy jax configs data_prep acrn_jax.runs acrn_jax.build acrn_jax.schema "
+    "acrn_jax/cli": f"absl ml_collections numpy jax configs data_prep acrn_jax.runs acrn_jax.build {PLAIN} "
     "acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
     "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",

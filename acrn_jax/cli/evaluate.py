@@ -6,12 +6,11 @@ Or scores anyone's feature files, without a run: ./launch.sh evaluate --features
 acrn_jax/evaluation/feature_files.py lists the files that it reads.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import scoring
+from acrn_jax import files, scoring
 from acrn_jax.cli import distributed, shell
 from acrn_jax.evaluation import fusion, protocols
 from acrn_jax.report import tables
@@ -83,10 +82,8 @@ def score_files():
     )
     print(scoring.summary(results), end="")
     if wanted["json"]:
-        out = Path(wanted["json"])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"written: {out}")
+        files.write_json(wanted["json"], results)
+        print(f"written: {wanted['json']}")
 
 
 def score_run():

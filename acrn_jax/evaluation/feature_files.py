@@ -26,6 +26,7 @@ bytes end in an error that names the file.
 
 import csv
 import importlib
+import io
 import math
 import os
 import zipfile
@@ -37,6 +38,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from acrn_jax import files
 from acrn_jax.schema import UNKNOWN, Labels
 from data_prep import matlab
 
@@ -355,17 +357,16 @@ def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> No
     for who, part in (("query", query), ("gallery", gallery)):
         for name, value in zip(_FIELD, (part.values, *part.labels), strict=True):
             found[f"{who}_{name}"] = value if value.ndim == 2 else value[None].astype(np.int64)  # labels [1, N]
-    _aside(Path(path), lambda aside: scipy.io.savemat(aside, found, appendmat=False))
+    with files.replacing(path) as aside:
+        scipy.io.savemat(aside, found, appendmat=False)
 
 
 def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
     """One set: emb [N, D] of an HDF5 file, and beside it a CSV file of the same name with a line for each row."""
-
-    def write(aside):
-        with h5py.File(aside, "w") as file:
-            file["emb"] = features.values
-
-    _aside(Path(path), write)
+    content = io.BytesIO()  # HDF5 itself would end the process on a full disk
+    with h5py.File(content, "w") as file:
+        file["emb"] = features.values
+    files.write_bytes(path, content.getvalue())
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
 
 
@@ -385,24 +386,12 @@ def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence
     package = faiss()
     index = package.IndexFlatL2(features.values.shape[1])
     index.add(np.ascontiguousarray(features.values, np.float32))
-    _aside(Path(path), lambda aside: package.write_index(index, str(aside)))
+    with files.replacing(path, also=(RuntimeError,)) as aside:
+        package.write_index(index, str(aside))
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
 
 
 def write_csv(path: str | os.PathLike, labels: Labels, file_name: Sequence[str]) -> None:
     """Labels as `read` wants them."""
-
-    def write(aside):
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            lines = csv.writer(file)
-            lines.writerow(("person_id", "camera_id", "file_name"))
-            lines.writerows(zip(*(values.tolist() for values in labels), map(str, file_name), strict=True))
-
-    _aside(Path(path), write)
-
-
-def _aside(path: Path, write: Callable[[Path], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    write(aside)
-    os.replace(aside, path)
+    rows = zip(*(values.tolist() for values in labels), map(str, file_name), strict=True)
+    files.write_csv(path, [("person_id", "camera_id", "file_name"), *rows])

@@ -1,19 +1,18 @@
 """Bundles: a folder of the model in other programs' formats and a manifest that proves it equal. See docs/bundle.md."""
 
-import hashlib
 import importlib
 import importlib.util
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from acrn_jax import files
 from acrn_jax.export import model as models
 from acrn_jax.export import stablehlo
 
@@ -57,9 +56,7 @@ def write(
     check_formats(formats)
     if out.exists():
         raise FileExistsError(f"{out} exists; name another --out, or delete it.")
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
-    try:
+    with files.new_folder(out, also=(SafetensorError,)) as aside:
         expected = models.live(model, images, resized)
         parity = {}
         for kind in formats:
@@ -77,12 +74,9 @@ def write(
             "outputs": {n: {"dtype": "float32", "shape": ["batch", v.shape[1]]} for n, v in expected.items()},
             **about,
             "parity": {"images": len(images), "of_these_drawn": drawn, "tolerance": tolerance, **parity},
-            "files": {p.name: {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in sorted(aside.iterdir())},
+            "files": {p.name: {"sha256": files.sha256(p), "bytes": p.stat().st_size} for p in sorted(aside.iterdir())},
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return manifest
 
 
@@ -181,19 +175,19 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text())
         name, version = manifest["format"].rsplit(" ", 1)
-        version, files = int(version), dict(manifest.get("files", {}))
+        version, listed = int(version), dict(manifest.get("files", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged, or no manifest of a bundle; export the run again.") from error
     if name != NAME or version > VERSION:
         raise ValueError(
             f"{file} is of format {manifest['format']!r}, this program reads up to {f'{NAME} {VERSION}'!r}; update it."
         )
-    for name, entry in files.items():
+    for name, entry in listed.items():
         if Path(name).name != name:
             raise ValueError(f"{file} names {name!r}, which lies outside the bundle.")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing, though the manifest names it; copy the whole folder.")
-        if _sha256(folder / name) != entry["sha256"]:
+        if files.sha256(folder / name) != entry["sha256"]:
             raise ValueError(f"{folder / name} is not what was exported: its sha256 differs; copy the bundle again.")
     return manifest
 
@@ -221,8 +215,3 @@ def table(parity: dict[str, Any]) -> str:
         for kind in ("stablehlo", "onnx")
         for name, v in parity.get(kind, {}).items()
     )
-
-
-def _sha256(file):
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,13 +6,13 @@ import io
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
 from PIL import Image
 
+from acrn_jax import files
 from acrn_jax.report import figures, tables
 
 SHOWN = 14  # gallery pictures a query, as in the paper's figure 3
@@ -52,17 +52,7 @@ def write(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> path
         raise ValueError(f"A workdir is given twice in {', '.join(map(str, folders))}; give each once.")
     if out.is_dir():
         raise ValueError(f"--out={out} is a folder; give the name of the file to write, such as {out / 'report.html'}.")
-    page = render([read(folder) for folder in folders])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(aside, 0o644)  # mkstemp makes it its owner's alone
-        os.replace(aside, out)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    files.write_text(out, render([read(folder) for folder in folders]))
     return out
 
 

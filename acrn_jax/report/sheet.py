@@ -1,11 +1,13 @@
 """Pictures side by side with captions, as one JPEG."""
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from acrn_jax import files
 
 TILE = (112, 224)  # width and height of a picture's place, pixels
 MARGIN, LINE, FRAME = 8, 14, 3
@@ -35,7 +37,6 @@ def write(out: Path, pictures: Sequence[np.ndarray], captions: Sequence[Sequence
             while line and pen.textlength(line, font=font) > TILE[0] + MARGIN - 2:
                 line = line[:-2].rstrip("…") + "…" if len(line) > 2 else ""
             pen.text((left, top + TILE[1] + FRAME + LINE * number), line, fill="black", font=font)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_suffix(".tmp")
-    page.save(aside, "jpeg", quality=90)
-    os.replace(aside, out)
+    content = io.BytesIO()  # Pillow itself would pass over a write that a full disk cuts short
+    page.save(content, "jpeg", quality=90)
+    files.write_bytes(out, content.getvalue())

@@ -33,7 +33,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from acrn_jax import build, runs
+from acrn_jax import build, files, runs
 
 Overrides = Mapping[str, Any]
 
@@ -205,9 +205,7 @@ def noting_failure(job: Job) -> Iterator[None]:
 
 
 def write_failure(job: Job, sentence: str) -> None:
-    file = beside(job, "failed")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{sentence}\n")
+    files.write_text(beside(job, "failed"), f"{sentence}\n")
 
 
 def failure(job: Job) -> str | None:
@@ -277,11 +275,9 @@ def prepared(job: Job, attributes: Path, shared: Path) -> Any:
         for split in (data.train_split, "query", "gallery"):
             runs.predict_attributes(config, folder, split)
             file = job.folder / "predictions" / f"{split}.npz"
-            file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists():
-                aside = file.with_name(f"{split}.tmp.npz")
-                shutil.copyfile(folder / "predictions" / file.name, aside)
-                os.replace(aside, file)
+                with files.replacing(file) as aside:
+                    shutil.copyfile(folder / "predictions" / file.name, aside)
     return config
 
 

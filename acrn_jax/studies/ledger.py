@@ -16,8 +16,6 @@ column is over attributes, and so is its bootstrap interval.
 Source: Schumann and Stiefelhagen, CVPRW 2017, tables 2 and 6.
 """
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, runs
+from acrn_jax import build, files, runs
 from acrn_jax.evaluation import calibration, ledger
 from acrn_jax.studies import arms, cached
 
@@ -105,16 +103,12 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None) -> dict[s
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Writes ledger.json and ledger.csv, the columns' means and deviations."""
     runs.write_json(folder / "ledger.json", content)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = ("weight", *COLUMNS)
-    writer.writerow(["attribute", *(name for column in columns for name in (column, f"{column}_deviation"))])
+    rows = [["attribute", *(name for column in columns for name in (column, f"{column}_deviation"))]]
     for entry in content["attributes"]:
         cells = [(entry[column] or {}).get(key) for column in columns for key in ("mean", "deviation")]
-        writer.writerow([entry["name"], *("" if cell is None else cell for cell in cells)])
-    aside = folder / "ledger.csv.tmp"
-    aside.write_text(text.getvalue())
-    os.replace(aside, folder / "ledger.csv")
+        rows.append([entry["name"], *cells])
+    files.write_csv(folder / "ledger.csv", rows)
 
 
 def _expand(folder: Path) -> list[Path]:

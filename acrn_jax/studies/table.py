@@ -5,17 +5,14 @@ queries. Their 95 % interval is a bootstrap over splits, seeds and people (evalu
 docs/ablations.md says how to read it.
 """
 
-import csv
-import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from acrn_jax import build, runs
+from acrn_jax import build, files, runs
 from acrn_jax.evaluation import bootstrap
 from acrn_jax.report import tables
 from acrn_jax.studies import arms
@@ -252,13 +249,7 @@ def _mean(values):
 def write(folder: Path, table: Mapping[str, Any]) -> None:
     """Writes table.json and table.csv into the study's folder."""
     runs.write_json(folder / "table.json", dict(table))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table["rows"])
-    aside = folder / "table.csv.tmp"
-    aside.write_text(text.getvalue())
-    os.replace(aside, folder / "table.csv")
+    files.write_csv(folder / "table.csv", [COLUMNS, *([row[name] for name in COLUMNS] for row in table["rows"])])
 
 
 def show(table: Mapping[str, Any], *, method: str | None = None, format: str = "text") -> str:

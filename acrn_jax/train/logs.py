@@ -1,13 +1,14 @@
 """Scalars of a run: one JSON object a line, TensorBoard event files, and a line for the eye."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from acrn_jax import files
 
 
 class Scalars:
@@ -18,9 +19,7 @@ class Scalars:
         self._file = folder / "scalars.jsonl"
         if self._file.exists():  # a resumed run repeats the steps after its checkpoint
             lines = [line for line in self._file.read_text().splitlines(keepends=True) if _step(line) <= first_step]
-            aside = self._file.with_suffix(".tmp")  # moved into place, or a kill just now would lose the whole log
-            aside.write_text("".join(lines))
-            os.replace(aside, self._file)
+            files.write_text(self._file, "".join(lines))
         self._events = SummaryWriter(str(folder / "events"), purge_step=first_step or None)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
