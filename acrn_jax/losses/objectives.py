@@ -79,28 +79,30 @@ def make_reid(
       attribute_weights: "learned", "uniform" (all 1) or "given" (the values in `given` [A]).
       weight_form: a name in losses.weights.FORMS, for learned weights.
       identity_weight: times softmax cross-entropy beside the triplets, 0 for the paper's loss.
-      neck: ranking compares another feature than the one trained here: its running mean distance becomes s_f, while
-        `unit_mean` divides the trained feature's distances by their mean in the batch.
+      neck: ranking compares another feature than the one trained here. s_f then brings its distances to the size that
+        the trained feature's have in the loss, so that gamma means the same at test: it is their running mean under
+        `unit_mean`, which divides the trained ones by their mean in the batch, and under "raw" the running mean of the
+        ratio of both.
     """
 
     def objective(params, outputs, batch, scales):
-        f, person = outputs.trained_feature, batch["person"]
-        ranked = outputs.feature if neck and outputs.feature is not None else f
-        measured = {"feature": triplet.random_pair_mean(ranked, distance=distance)}
-        a = batch.get("probabilities")
-        if kind == "acrn":
-            measured["attribute"] = triplet.random_pair_mean(a, distance=distance)
-        spread = triplet.random_pair_mean(f, distance=distance) if neck else measured["feature"]
+        f, person, a = outputs.trained_feature, batch["person"], batch.get("probabilities")
+        measure = lambda x: triplet.random_pair_mean(x, distance=distance)
+        spread = measure(f)
+        ranked = measure(outputs.feature) if neck and outputs.feature is not None else spread
         if distance_scale == "unit_mean":
-            scales = _moved(scales, measured)
-        own = spread if neck and distance_scale == "unit_mean" else scales["feature"]
+            measured = {"feature": ranked} | ({"attribute": measure(a)} if kind == "acrn" else {})
+        else:  # 1, unless ranked distances need to be brought to the size of the trained ones
+            measured = {"feature": ranked / jnp.where(spread > 0, spread, jnp.inf)} if neck else {}
+        scales = _moved(scales, measured)
+        own = _divisor({"unit_mean": spread if neck else scales["feature"], "raw": 1.0}[distance_scale])
         shared = dict(distance=distance, temperature=temperature, reduction=reduction)
         if kind == "classic":
             table = triplet.mining_distance(f, mine_on="feature", distance=distance)
             loss, scalars = triplet.classic(f, MINERS[miner](table, person), scale=own, margin=margin, **shared)
         else:
             w = _weights(params, a, attribute_weights, weight_form, given, distance)
-            scale = dict(scale_feature=own, scale_attribute=scales["attribute"])
+            scale = dict(scale_feature=own, scale_attribute=_divisor(scales["attribute"]))
             table = triplet.mining_distance(f, a, w, mine_on=mine_on, gamma=gamma, distance=distance, **scale)
             loss, scalars = triplet.acrn(
                 f,
@@ -119,7 +121,7 @@ def make_reid(
                     a,
                     w,
                     MINERS[attribute_miner](table, person),
-                    scale=scales["attribute"],
+                    scale=scale["scale_attribute"],
                     margin=attribute_margin,
                     **shared,
                 )
@@ -144,10 +146,18 @@ def _weights(params, attributes, kind, form, given, distance):
 
 
 def _moved(scales: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    """Running means; exactly 1 marks a scale that has not been measured yet."""
-    return {
-        name: jnp.where(old == 1.0, measured[name], SCALE_MOMENTUM * old + (1 - SCALE_MOMENTUM) * measured[name])
-        if name in measured
-        else old
-        for name, old in scales.items()
-    }
+    """Running means of what is measured, 1 for what is not.
+
+    A batch of equal points (measured 0) says nothing and moves nothing; the first one that says something is the start.
+    """
+
+    def move(old, new):
+        mean = jnp.where(old == 0, new, SCALE_MOMENTUM * old + (1 - SCALE_MOMENTUM) * new)
+        return jnp.where(new == 0, old, mean)
+
+    return {name: move(old, measured[name]) if name in measured else jnp.ones_like(old) for name, old in scales.items()}
+
+
+def _divisor(scale: Any) -> jax.Array:
+    """What distances are divided by: the scale, and 1 as long as there is none."""
+    return jnp.where(scale == 0, 1.0, scale)

@@ -239,9 +239,11 @@ def random_pair_mean(x: jax.Array, *, distance: str = "squared_euclidean") -> ja
       distance: a name in ops.distance.DISTANCES.
 
     Returns:
-      Scalar >= 0.
+      Scalar >= 0; exactly 0 where all rows are equal up to rounding.
     """
-    return jax.lax.stop_gradient(pair_mean(x, kind=distance))
+    mean, size = pair_mean(x, kind=distance), jnp.mean(jnp.sum(jnp.square(x), axis=1))
+    rounding = {"squared_euclidean": 1e-12 * size, "euclidean": 1e-6 * jnp.sqrt(size), "cosine": 1e-6}[distance]
+    return jax.lax.stop_gradient(jnp.where(mean > rounding, mean, 0))
 
 
 def _weighted(attributes: jax.Array, weights: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, block, scaled
@@ -16,6 +17,15 @@ def bands(rows: int) -> list[tuple[int, int]]:
     """(start, stop) of three horizontal bands of a map of `rows` rows: equal heights, overlapping by a row or two."""
     height = -(-rows // 3)
     return [(start, start + height) for start in (round(i * (rows - height) / 2) for i in range(3))]
+
+
+def dropout(x, keys, rate: float):
+    """Zeroes a share `rate` of x [B, D] and divides the rest by 1 - rate; what row b loses is drawn from keys[b].
+
+    nn.Dropout draws for the array that it sees, which is a part of the batch under pmap or train/accumulate.py.
+    """
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)
 
 
 class ResidualBlock(nn.Module):
@@ -64,7 +74,8 @@ class MVA(nn.Module):
     | head | concat 1200, dense 2048, batch norm, ReLU, dense A | A |
 
     `layout` names where the trunk's ImageNet weights come from. If that net wants pixels in [-1, 1], they are brought
-    there from the images' own normalisation by `mean` and `deviation` (of pixels in [0, 1]).
+    there from the images' own normalisation by `mean` and `deviation` (of pixels in [0, 1]). With `dropout`, training
+    wants the variable "rows" of collection "random": a key for each image.
     """
 
     num_attributes: int
@@ -99,7 +110,7 @@ class MVA(nn.Module):
         x = nn.relu(normalise(name="views_norm")(jnp.concatenate(parts, axis=-1)))
         x = nn.Dense(scaled(2048, self.width), dtype=self.dtype, name="head_dense")(x)
         x = nn.relu(normalise(name="head_norm")(x))
-        if self.dropout:
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if self.dropout and train:
+            x = dropout(x, self.get_variable("random", "rows"), self.dropout)
         logits = nn.Dense(self.num_attributes, dtype=jnp.float32, name="attributes")(x)
         return Outputs(attribute_logits=logits)

@@ -351,8 +351,11 @@ def train_weights(
 
     `attributes`: of each margin, what the attribute net says about the training images [N, A]; default the run's.
 
-    The objective, batches and optimiser are those of the run's phase reid, so that its own margin gives its own w, as
-    long as L_acrn sends no gradient into w. Features do not matter then and are left out.
+    The objective, batches and optimiser (an average of w, if it keeps one) are those of the run's phase reid, so that
+    its own margin gives its own w: the features do not matter and are left out.
+
+    Raises:
+      ValueError: the run's w is not L_att's alone, or has no margin.
     """
     config = arms.changed(run.config, {"loss.identity_weight": 0.0})
     a = jnp.asarray(run.attributes.train if attributes is None else np.stack(attributes))
@@ -360,6 +363,12 @@ def train_weights(
         raise ValueError(
             f"{run.folder} has attribute_weights {config.loss.attribute_weights!r} and soft {config.loss.soft}; a "
             "study of L_att's margin wants learned weights and a hinge."
+        )
+    if config.loss.attribute_gradient == "flow":
+        raise ValueError(
+            f"{run.folder} was trained with loss.attribute_gradient=flow: L_acrn trained its attribute weights, too, "
+            "which needs the features. A study that trains them by L_att alone wants attribute_gradient=stop; "
+            "./launch.sh ablate without --on trains whole nets."
         )
     person = jnp.asarray(np.unique(run.split.person_id, return_inverse=True)[1], jnp.int32)
     plans = []
@@ -387,9 +396,9 @@ def train_weights(
             return (jax.tree.map(jnp.add, params, updates), opt, scales), None
 
         params = {"attribute_weights": {"raw": jnp.asarray(start)}}
-        scales = {"feature": jnp.ones(()), "attribute": jnp.ones(())}
-        (params, _, _), _ = jax.lax.scan(step, (params, tx.init(params), scales), rows_of_steps)
-        raw = params["attribute_weights"]["raw"]
+        scales = {"feature": jnp.zeros(()), "attribute": jnp.zeros(())}
+        (params, opt, _), _ = jax.lax.scan(step, (params, tx.init(params), scales), rows_of_steps)
+        raw = build.optimizer.final_params({"params": params, "opt": opt})["attribute_weights"]["raw"]
         return effective_weights(raw, form=config.loss.weight_form, attributes=a[:2000], distance=config.loss.distance)
 
     every = jax.jit(jax.vmap(jax.vmap(one, (None, 0, None if attributes is None else 0)), (0, None, None)))

@@ -19,28 +19,29 @@ def value_and_grad(forward: Callable, objective: Callable, parts: int) -> Callab
     """As jax.value_and_grad(..., has_aux=True) of `objective` behind `forward`, in `parts` parts.
 
     Args:
-      forward: (params, images, part) -> (outputs, moving statistics); `part` is its number, for randomness.
+      forward: (params, inputs) -> (outputs, moving statistics).
       objective: (params, outputs) -> (loss, aside), of the whole batch.
       parts: how many; part i holds rows i, i + parts, ..., so that people, and the rows of a device, are spread evenly.
 
     Returns:
-      (params, images [B, ...]) -> ((loss, (aside, statistics)), gradient); statistics are the mean over parts.
+      (params, inputs) -> ((loss, (aside, statistics)), gradient); inputs are a tree of arrays [B, ...], statistics the
+      mean over parts.
     """
 
-    def whole(params, images):
+    def whole(params, inputs):
         def embed(_, part):
-            return None, forward(params, *part)
+            return None, forward(params, part)
 
         def back(total, part):
-            *inputs, cotangents = part
-            _, pull, _ = jax.vjp(lambda p: forward(p, *inputs), params, has_aux=True)
+            part, cotangents = part
+            _, pull, _ = jax.vjp(lambda p: forward(p, part), params, has_aux=True)
             return jax.tree.map(jnp.add, total, pull(cotangents)[0]), None
 
-        inputs = split(images, parts), jnp.arange(parts)
+        inputs = split(inputs, parts)
         _, (outputs, statistics) = jax.lax.scan(embed, None, inputs)
         of_outputs = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
         (loss, aside), (direct, cotangents) = of_outputs(params, join(outputs))
-        gradient, _ = jax.lax.scan(back, direct, (*inputs, split(cotangents, parts)))
+        gradient, _ = jax.lax.scan(back, direct, (inputs, split(cotangents, parts)))
         return (loss, (aside, jax.tree.map(lambda x: jnp.mean(x, 0), statistics))), gradient
 
     return whole

@@ -92,8 +92,9 @@ def averaged(inner: optax.GradientTransformation, decay: float) -> optax.Gradien
 
 
 def final_params(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters that a stored state is used with: their average where one was kept."""
+    """Parameters that a state, stored or not, is used with: their average where one was kept."""
     opt = saved["opt"]
+    opt = opt._asdict() if isinstance(opt, Averaged) else opt
     return opt["average"] if isinstance(opt, Mapping) and "average" in opt else saved["params"]
 
 

@@ -15,7 +15,7 @@ class State:
     step: Any  # int32 scalar: updates made so far
     params: dict[str, Any]  # {"net": ..., "attribute_weights": {"raw": [A]}} (the latter in phase reid with weights)
     batch_stats: dict[str, Any]
-    scales: dict[str, Any]  # {"feature": s_f, "attribute": s_a}: running mean distances, 1 for distance_scale raw
+    scales: dict[str, Any]  # {"feature": s_f, "attribute": s_a}: what distances are divided by; 0: not measured yet
     opt: Any
 
 
@@ -29,6 +29,6 @@ def create(variables, tx, *, attribute_weights=None) -> State:
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=jax.tree.map(jnp.asarray, variables.get("batch_stats", {})),
-        scales={"feature": jnp.ones((), jnp.float32), "attribute": jnp.ones((), jnp.float32)},
+        scales={"feature": jnp.zeros((), jnp.float32), "attribute": jnp.zeros((), jnp.float32)},
         opt=tx.init(params),
     )

@@ -42,11 +42,13 @@ def train_step(
     Args:
       state: what the step changes.
       batch: arrays as in schema.py; under pmap one device's share.
-      apply: (variables, images, train, mutable, rngs) -> (Outputs, {"batch_stats"}), the net.
+      apply: (variables, images, train, mutable) -> (Outputs, {"batch_stats"}), the net; its variables hold a collection
+        "random" of one entry "rows": a key [B] for each row's own randomness.
       objective: (params, outputs, batch, scales) -> (loss, (scalars, scales)), in the global batch.
       tx: optimiser over state.params.
       mean, deviation: channel statistics of normalisation, in [0, 1].
-      seed: of the run; randomness of step s is fold_in(seed, s), so a resumed run repeats it.
+      seed: of the run; row r of the global batch draws from fold_in(fold_in(seed, step), r): the same whether a run is
+        resumed, and on whatever devices and in whatever parts the batch is computed.
       axis_name: pmap axis.
       parts: how many the batch is computed in, see train/accumulate.py.
 
@@ -56,14 +58,16 @@ def train_step(
     images = normalise(batch["image"], mean=mean, deviation=deviation)
     labels = {name: value for name, value in batch.items() if name != "image"}
     key = jax.random.fold_in(jax.random.key(seed), state.step)
+    rows = jnp.arange(len(images))  # in the global batch
     if axis_name is not None:
         labels = jax.lax.all_gather(labels, axis_name, tiled=True)
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        rows += len(images) * jax.lax.axis_index(axis_name)
 
-    def forward(params, images, part=None):
-        variables = {"params": params["net"], "batch_stats": state.batch_stats}
-        rngs = {"dropout": key if part is None else jax.random.fold_in(key, part)}
-        outputs, moved = apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+    def forward(params, inputs):
+        images, rows = inputs
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
+        variables = {"params": params["net"], "batch_stats": state.batch_stats, "random": {"rows": keys}}
+        outputs, moved = apply(variables, images, train=True, mutable=["batch_stats"])
         return outputs, moved["batch_stats"]
 
     def loss_of(params, outputs):
@@ -71,8 +75,8 @@ def train_step(
             outputs = jax.lax.all_gather(outputs, axis_name, tiled=True)
         return objective(params, outputs, labels, state.scales)
 
-    def at_once(params, images):
-        outputs, stats = forward(params, images)
+    def at_once(params, inputs):
+        outputs, stats = forward(params, inputs)
         loss, aside = loss_of(params, outputs)
         return loss, (aside, stats)
 
@@ -80,7 +84,7 @@ def train_step(
         differentiated = jax.value_and_grad(at_once, has_aux=True)
     else:
         differentiated = accumulate.value_and_grad(forward, loss_of, parts)
-    (loss, ((scalars, scales), stats)), grads = differentiated(state.params, images)
+    (loss, ((scalars, scales), stats)), grads = differentiated(state.params, (images, rows))
     if axis_name is not None:
         # Each device differentiates the same global loss, and the gather's transpose sums over devices: so the mean.
         grads = jax.lax.pmean(grads, axis_name)

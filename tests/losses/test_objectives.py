@@ -12,7 +12,7 @@ SETTINGS = {
     "distance_scale": "raw", "margin": 1.0, "temperature": 1.0, "reduction": "mean", "attribute_gradient": "stop",
     "attribute_margin": 0.5, "attribute_miner": "batch_all", "attribute_weights": "learned", "weight_form": "raw",
 }  # fmt: skip
-ONE = {"feature": np.float32(1), "attribute": np.float32(1)}
+START = {"feature": np.float32(0), "attribute": np.float32(0)}  # nothing is measured yet
 
 
 def data(seed=0, b=6, d=3, a=4):
@@ -21,7 +21,7 @@ def data(seed=0, b=6, d=3, a=4):
     return f, p, np.array([0, 0, 1, 1, 2, 2], np.int32), rng.random(a).astype(np.float32) + 0.5
 
 
-def run(settings, f, p, person, w, scales=ONE):
+def run(settings, f, p, person, w, scales=START):
     objective = objectives.make_reid(**settings)
     outputs = Outputs(feature=f, trained_feature=f)
     return objective({"attribute_weights": {"raw": w}}, outputs, {"person": person, "probabilities": p}, scales)
@@ -67,12 +67,52 @@ def test_with_a_neck_the_scale_is_that_of_the_feature_that_is_ranked():
     settings = SETTINGS | {"distance_scale": "unit_mean", "neck": True}
     batch = {"person": person, "probabilities": p}
     params, ranked = {"attribute_weights": {"raw": w}}, 3 * f[:, ::-1] - 1
-    _, (_, first) = objectives.make_reid(**settings)(params, Outputs(ranked, ranked), batch, ONE)
-    for scales in (ONE, first):  # the loss divides by the batch's own mean distance, at the first step and later
+    _, (_, first) = objectives.make_reid(**settings)(params, Outputs(ranked, ranked), batch, START)
+    for scales in (START, first):  # the loss divides by the batch's own mean distance, at the first step and later
         loss, (scalars, moved) = objectives.make_reid(**settings)(params, Outputs(ranked, f), batch, scales)
         np.testing.assert_allclose(moved["feature"], 9 * scalars["spread"], rtol=1e-5)
         plain, (other, _) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w)
         np.testing.assert_allclose([loss, scalars["spread"]], [plain, other["spread"]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["squared_euclidean", "euclidean", "cosine"])
+def test_equal_points_say_nothing_about_a_scale(distance):
+    f, p, person, w = data()
+    equal = np.tile(np.array([0.3, 0.1, 0.7, 1e-3], np.float32), (6, 1))
+    equal[3] *= 1 + 1e-7  # up to rounding
+    settings = SETTINGS | {"distance_scale": "unit_mean", "distance": distance}
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    of = {
+        "squared_euclidean": lambda x, y: ((x - y) ** 2).sum(),
+        "euclidean": lambda x, y: np.sqrt(((x - y) ** 2).sum()),
+        "cosine": lambda x, y: 1 - (x @ y) / np.sqrt((x @ x) * (y @ y)),
+    }[distance]
+    s_a = np.mean([of(*p.astype(np.float64)[[i, j]]) for i, j in pairs])
+    ordinary = run(settings, f, p, person, w)
+    loss, (scalars, scales) = run(settings, f, equal, person, w)  # the first batch
+    assert scales["attribute"] == 0 and np.isfinite(loss) and scalars["attribute_loss"] == pytest.approx(0.5, abs=1e-4)
+    second, (_, scales) = run(settings, f, p, person, w, scales)
+    np.testing.assert_allclose(scales["attribute"], s_a, rtol=1e-4)
+    np.testing.assert_allclose(second, ordinary[0], rtol=1e-4)
+    _, (_, scales) = run(settings, f, equal, person, w, scales)  # nor later
+    np.testing.assert_allclose(scales["attribute"], s_a, rtol=1e-4)
+
+
+def test_a_scale_of_exactly_one_is_a_scale():
+    f, p, person, w = data()
+    ones = {name: np.float32(1) for name in START}
+    _, (_, first) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w)
+    _, (_, moved) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w, ones)
+    np.testing.assert_allclose(moved["feature"], 0.95 + 0.05 * first["feature"], rtol=1e-6)
+
+
+def test_with_a_neck_raw_distances_keep_their_size_at_test():
+    f, p, person, w = data()
+    batch, params = {"person": person, "probabilities": p}, {"attribute_weights": {"raw": w}}
+    ranked = 3 * f[:, ::-1] - 1  # 9 times as far apart
+    loss, (_, scales) = objectives.make_reid(**SETTINGS, neck=True)(params, Outputs(ranked, f), batch, START)
+    np.testing.assert_allclose([scales["feature"], scales["attribute"]], [9, 1], rtol=1e-5)
+    np.testing.assert_allclose(loss, by_loops(f, p, person, w), rtol=1e-5)  # of the trained feature, as it is
 
 
 def test_only_the_attribute_loss_trains_the_weights():
@@ -90,7 +130,7 @@ def test_only_the_attribute_loss_trains_the_weights():
 def test_classic_needs_no_attributes():
     f, _, person, _ = data()
     objective = objectives.make_reid(**SETTINGS | {"kind": "classic"})
-    loss, (scalars, scales) = objective({}, Outputs(trained_feature=f), {"person": person}, ONE)
+    loss, (scalars, scales) = objective({}, Outputs(trained_feature=f), {"person": person}, START)
     zero = np.zeros((6, 1), np.float32)
     np.testing.assert_allclose(loss, by_loops(f, zero, person, np.zeros(1), attribute_margin=0), rtol=1e-5)
     assert scales["attribute"] == 1 and "switched_on" not in scalars
@@ -102,7 +142,7 @@ def test_weights_that_are_not_learned(kind):
     given = None if kind == "uniform" else w
     settings = SETTINGS | {"attribute_weights": kind, "given": given}
     objective = objectives.make_reid(**settings)
-    loss, (scalars, _) = objective({}, Outputs(trained_feature=f), {"person": person, "probabilities": p}, ONE)
+    loss, (scalars, _) = objective({}, Outputs(trained_feature=f), {"person": person, "probabilities": p}, START)
     fixed = np.ones(4) if kind == "uniform" else w
     attribute_part = by_loops(f, p, person, fixed) - by_loops(f, p, person, fixed, attribute_margin=-1e9)
     np.testing.assert_allclose(loss, by_loops(f, p, person, fixed) - attribute_part, rtol=1e-5)
@@ -112,7 +152,7 @@ def test_weights_that_are_not_learned(kind):
 def test_identity_by_hand():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]], np.float32))
     objective = objectives.make_identity(smoothing=0.0)
-    loss, (scalars, _) = objective({}, Outputs(identity_logits=logits), {"person": np.array([0, 2])}, ONE)
+    loss, (scalars, _) = objective({}, Outputs(identity_logits=logits), {"person": np.array([0, 2])}, START)
     np.testing.assert_allclose(loss, -(np.log(0.7) + np.log(0.25)) / 2, rtol=1e-5)
     assert scalars["accuracy"] == 0.5
 
@@ -123,5 +163,5 @@ def test_attributes_by_hand():
     objective = objectives.make_attributes(
         positive_weight=np.array([3.0, 1.0]), negative_weight=np.array([1.0, 5.0]), reduction="sum"
     )
-    loss, _ = objective({}, Outputs(attribute_logits=logits), {"attributes": labels}, ONE)
+    loss, _ = objective({}, Outputs(attribute_logits=logits), {"attributes": labels}, START)
     np.testing.assert_allclose(loss, (3 + 5 + 3) * np.log(2) / 2, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -206,6 +207,38 @@ def test_weights_trained_alone_are_those_of_the_run(study):
     alone = cached.train_weights(run._replace(attributes=run.attributes._replace(train=1 - a**2)), [margin])
     np.testing.assert_allclose(each, [raw, alone[0]], atol=1e-4)
     assert np.abs(alone[0] - raw).max() > 1e-3
+
+
+class People(NamedTuple):
+    """Who is on the training images, as a split says it."""
+
+    person_id: np.ndarray
+    camera_id: np.ndarray
+
+    def __len__(self):
+        return len(self.person_id)
+
+
+def test_weights_trained_alone_are_averaged_as_the_runs_are():
+    run = drawn()
+    run = run._replace(split=People(*run.attributes.train_labels))
+    config = run.config
+    config.reid.update({"people": 10, "images": 4})  # all 40 images: one step an epoch
+    config.reid.attribute_weights.update({"kind": "sgd", "rate": 0.5, "schedule": "constant"})
+
+    def trained(epochs, ema):
+        config.reid.epochs, config.ema = epochs, ema
+        return cached.train_weights(run, [config.loss.attribute_margin])[0].astype(np.float64)
+
+    raw, average = [trained(epochs, 0.0) for epochs in (1, 2, 3)], np.ones(A)
+    for count, w in enumerate(raw):
+        decay = min(0.5, (1 + count) / (10 + count))
+        average = decay * average + (1 - decay) * w
+    np.testing.assert_allclose(trained(3, 0.5), average, rtol=1e-5)
+    assert np.abs(average - raw[-1]).max() > 1e-3
+    config.loss.attribute_gradient = "flow"
+    with pytest.raises(ValueError, match=r"here was trained with loss\.attribute_gradient=flow"):
+        trained(3, 0.5)
 
 
 def test_a_workdir_without_results_is_named(study, attribute_net, tmp_path):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acrn_jax.models import initialize
+from acrn_jax.models import initialize, mva
 from acrn_jax.schema import Outputs
 from acrn_jax.train import accumulate, optimizer, state, step
 from tests.train import test_step as steps
@@ -17,10 +17,14 @@ from tests.train import test_step as steps
 class Plain(nn.Module):
     """A net without batch normalisation: rows do not know of each other."""
 
+    dropout: float = 0.0
+
     @nn.compact
     def __call__(self, images, *, train):
         x = nn.relu(nn.Conv(6, (3, 3), strides=2, name="stem")(images))
         feature = nn.Dense(8, name="feature")(x.reshape(len(x), -1))
+        if self.dropout and train:
+            feature = mva.dropout(feature, self.get_variable("random", "rows"), self.dropout)
         heads = nn.Dense(steps.PEOPLE, name="classifier")(feature), nn.Dense(steps.A, name="attributes")(feature)
         return Outputs(feature, feature, *heads)
 
@@ -45,6 +49,14 @@ def trained(name, parts, *, net=lambda axis_name: Plain(), wrapper="jit", device
 @pytest.mark.parametrize("name", ["attributes", "acrn batch_hard"])
 def test_parts_make_the_same_step_as_the_batch_at_once(name):
     steps.same(trained(name, 1), trained(name, 4))
+
+
+@pytest.mark.parametrize("wrapper, devices", [("jit", 1), ("jit", 4), ("pmap", 4)])
+def test_parts_draw_as_the_batch_at_once(wrapper, devices):
+    dropping = lambda axis_name: Plain(dropout=0.5)
+    wanted = trained("attributes", 1, net=dropping)
+    steps.same(wanted, trained("attributes", 2, net=dropping, wrapper=wrapper, devices=devices))
+    assert not np.allclose(wanted[-1]["loss"], trained("attributes", 1)[-1]["loss"])
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from acrn_jax.losses import objectives
-from acrn_jax.models import initialize
+from acrn_jax.models import initialize, mva
 from acrn_jax.schema import Outputs
 from acrn_jax.train import optimizer, state, step
 
@@ -79,9 +79,11 @@ def objective_of(name):
     return objectives.make_reid(**REID | {"kind": kind, "miner": miner, "attribute_miner": attribute_miner})
 
 
-def trained(name, wrapper, devices, steps=3):
-    variables = initialize.variables(Net(), height=12, width=8, seed=0)
+def trained(name, wrapper, devices, steps=3, net=Net):
+    variables = initialize.variables(net(), height=12, width=8, seed=0)
     groups = {"scratch": {"kind": "sgd", "rate": 0.01}}
+    if "trunk" in variables["params"]:
+        groups["trunk"] = groups["scratch"]
     weights = None
     if name.startswith("acrn"):
         groups["attribute_weights"] = {"kind": "sgd", "rate": 0.1}
@@ -90,7 +92,7 @@ def trained(name, wrapper, devices, steps=3):
     runner = step.WRAPPERS[wrapper](
         functools.partial(
             step.train_step,
-            apply=Net("data" if wrapper == "pmap" else None).apply,
+            apply=net("data" if wrapper == "pmap" else None).apply,
             objective=objective_of(name),
             tx=tx,
             mean=np.full(3, 0.5, np.float32),
@@ -120,6 +122,52 @@ def test_devices_and_wrappers_agree(name, wrapper, devices):
     same((wanted.params, wanted.batch_stats, wanted.scales), (found.params, found.batch_stats, found.scales))
     same(wanted.opt, found.opt)  # momentum: a weighted sum of the three gradients
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted.opt) if leaf.dtype == np.float32) > 1e-3
+
+
+class Trunk(nn.Module):
+    """In place of MVA's, which takes long to compile."""
+
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Conv(8, (3, 3), strides=2, name="conv")(images)
+        return x, nn.relu(nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name, name="norm")(x))
+
+
+@pytest.fixture
+def dropping(monkeypatch):
+    """Axis name -> an MVA that drops half of what its last layer sees."""
+    monkeypatch.setattr(mva, "GoogLeNet", lambda width, kernel, axis, *_, name: Trunk(axis, name=name))
+    return lambda axis_name=None: mva.MVA(A, width=0.03, views=(), dropout=0.5, axis_name=axis_name)
+
+
+def test_dropout_is_one_on_all_devices(dropping):
+    wanted, losses = trained("attributes", "jit", 1, 2, dropping)
+    for wrapper, devices in FAR:
+        found, scalars = trained("attributes", wrapper, devices, 2, dropping)
+        same(losses, scalars, 1e-4)
+        same((wanted.params, wanted.batch_stats), (found.params, found.batch_stats), 1e-4)
+
+
+def test_what_a_row_draws_follows_from_seed_step_and_place():
+    def apply(variables, images, **_):  # brings the keys out as moving statistics
+        logits = jnp.zeros((len(images), A)) * variables["params"]["trunk"]
+        return Outputs(attribute_logits=logits), {"batch_stats": jax.random.key_data(variables["random"]["rows"])}
+
+    tx = optimizer.make({"trunk": {"kind": "sgd", "rate": 0.01}})
+    run = functools.partial(
+        step.train_step, apply=apply, objective=objective_of("attributes"), tx=tx, mean=np.zeros(3),
+        deviation=np.ones(3), seed=7,
+    )  # fmt: skip
+    start = state.create({"params": {"trunk": np.ones(())}}, tx).replace(step=jnp.int32(5))
+    rows = jax.jit(run)(start, batch("attributes"))[0].batch_stats
+    keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(7), 5), row) for row in range(B)]
+    np.testing.assert_array_equal(rows, [jax.random.key_data(key) for key in keys])
+    found = mva.dropout(np.ones((B, 50), np.float32), jnp.stack(keys), 0.25)
+    each = [np.where(jax.random.bernoulli(key, 0.75, (50,)), np.float32(1 / 0.75), 0) for key in keys]
+    np.testing.assert_allclose(found, each)
+    assert 0.15 < np.mean(found == 0) < 0.35
 
 
 def test_steps_repeat_bit_for_bit():
