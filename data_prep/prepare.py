@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -423,6 +424,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return _complain(f"unexpected argument {argv[1]!r}; everything is a flag, such as --dataset=peta.")
     logging.set_verbosity(logging.ERROR)  # TFDS tells much, and of configs that are meant to be custom
+    terminated = _interrupted_by(signal.SIGTERM)
     try:
         for name in ("dataset", "data_dir"):
             if flags.FLAGS[name].value is None and not (name == "data_dir" and flags.FLAGS.check):
@@ -437,9 +439,22 @@ def main(argv: list[str]) -> int:
             raise
         return _complain(str(error))
     except KeyboardInterrupt:
-        return _complain("interrupted, nothing was written; the same command starts again.", 130)
+        code = os.EX_TEMPFAIL if terminated else 130
+        return _complain("interrupted, nothing was written; the same command starts again.", code)
     print(f"{table(folder)}\n{folder}")
     return 0
+
+
+def _interrupted_by(number: int) -> list[int]:
+    """From now on the signal does what ctrl-C does, and is added to the list."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(number, interrupt)
+    return received
 
 
 def _print_check(counts: str, faults: list[str], notes: list[str], *, shown: int = 10) -> int:
@@ -459,6 +474,8 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(_complain(str(error)))
+    except SystemExit:  # of --help, which absl takes for a failure
+        sys.exit()
 
 
 def _complain(sentence: str, code: int = 2) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from acrn_jax.cli import shell
+from acrn_jax.cli import cards, shell
 from acrn_jax.studies import arms, cached, table, together
 
 _STUDY = flags.DEFINE_string(
@@ -54,6 +54,8 @@ def main(argv):
     folder, shared = Path(_WORKDIR.value) / study, Path(_WORKDIR.value) / "shared"
     jobs = arms.jobs(config, known, folder, only=_ARMS.value, seeds=_SEEDS.value, splits=_SPLITS.value)
     attributes = Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None
+    if _JOB.value:
+        cards.warn_of_idle_card()  # here and not before: who deals cards out does not take hold of any
     if _JOB.value == "vectorised":
         for group in together.groups(jobs):
             together.train(group, attributes=attributes, shared=shared)
@@ -68,9 +70,10 @@ def main(argv):
     again = [sys.executable, "-P", "-m", "acrn_jax.cli.ablate", *sys.argv[1:]]
     todo, began = arms.mine_first(jobs, os.environ), time.time()
     if _VECTORISED.value:
-        arms.guarded([*again, "--job=vectorised"])
+        if arms.guarded([*again, "--job=vectorised"]) in arms.TERMINATED:
+            return shell.TERMINATED
         todo = [job for job in todo if not arms.failed_since(job, began)]
-    arms.run(
+    stopped = arms.run(
         todo,
         lambda job: [*again, f"--job={job.name}"],
         parallel=_PARALLEL.value,
@@ -80,7 +83,7 @@ def main(argv):
     table.write(folder, found)
     print(table.show(found, method=_METHOD.value))
     print(f"written: {folder}/table.csv, table.json")
-    return 1 if found["failed"] else 0
+    return 1 if found["failed"] else shell.TERMINATED if stopped else 0
 
 
 def on_finished_runs():

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from acrn_jax import runs
-from acrn_jax.cli import shell
+from acrn_jax.cli import cards, shell
 from acrn_jax.report import html, tables
 from acrn_jax.train.logs import clock
 
@@ -22,6 +22,7 @@ def main(argv):
     sys.path.append(str(shell.ROOT))
     from configs import demo
 
+    cards.warn_of_idle_card()
     started, out = time.monotonic(), Path(_OUT.value)
     if (out / "config.json").exists():
         _check_seed(out)
@@ -31,7 +32,10 @@ def main(argv):
         config.seed = _SEED.value
         config.data.dir, config.data.config = str(data_dir), f"{kind}_{_SEED.value}"
         prepare = [sys.executable, "-m", "data_prep.prepare", f"--dataset={config.data.name}", f"--data_dir={data_dir}"]
-        if subprocess.run([*prepare, f"--config_name={config.data.config}"]).returncode:
+        code = subprocess.run([*prepare, f"--config_name={config.data.config}"]).returncode
+        if code in (shell.STOPPED, shell.TERMINATED):
+            return code
+        if code:
             raise ValueError(
                 f"The built-in data could not be prepared in {data_dir} (see above); can --out be written?"
             )

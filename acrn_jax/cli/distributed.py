@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from acrn_jax.cli import shell
+from acrn_jax.cli import cards, shell
 
 _ADDRESS = flags.DEFINE_string(
     "coordinator_address",
@@ -31,6 +31,7 @@ def together(work: Callable[[], int | None]) -> int | None:
     from acrn_jax.train import parallel
 
     parallel.start(_ADDRESS.value, num_processes=_COUNT.value, process_id=_ID.value)
+    cards.warn_of_idle_card()
     if jax.process_count() == 1:
         return work()
     if not parallel.leads():

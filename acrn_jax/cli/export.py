@@ -1,6 +1,7 @@
 """Writes a trained run as a bundle for other programs: ./launch.sh export --workdir=R --out=BUNDLE; docs/bundle.md.
 
-./launch.sh export --check=BUNDLE holds a bundle against its manifest and runs its programs on its sample.
+./launch.sh export --check=BUNDLE [--format=stablehlo] holds a bundle against its manifest and runs its programs on its
+sample.
 """
 
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from acrn_jax import bundles
-from acrn_jax.cli import shell
+from acrn_jax.cli import cards, shell
 from acrn_jax.export import bundle
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
@@ -25,16 +26,21 @@ _CHECK = flags.DEFINE_string("check", None, "Instead: a bundle to check.")
 
 def main(argv):
     del argv
+    left_out: list[str] = []
     if _CHECK.value:
-        parity, place = bundle.check(Path(_CHECK.value)), _CHECK.value
+        parity, place = bundle.check(Path(_CHECK.value), _FORMAT.value or ()), _CHECK.value
     else:
         shell.require(workdir=_WORKDIR.value, out=_OUT.value)
+        cards.warn_of_idle_card()
         settings = {"tolerance": _TOLERANCE.value, "sample": _SAMPLE.value, "data_dir": _DATA_DIR.value}
         paths = (Path(_WORKDIR.value), Path(_OUT.value))
         formats = bundle.installed() if _FORMAT.value is None else _FORMAT.value
+        left_out = [remedy for kind in bundle.FILES if _FORMAT.value is None and (remedy := bundle.wanting(kind))]
         manifest = bundles.export(*paths, formats=formats, outputs=_OUTPUT.value, **settings)
         parity, place = manifest["parity"], f"{_OUT.value}: {', '.join(manifest['files'])}"
     print(bundle.table(parity))
+    for remedy in left_out:
+        print(f"left out: {remedy}.")
     print(place)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from acrn_jax import search
-from acrn_jax.cli import shell
+from acrn_jax.cli import cards, shell
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _GALLERY = flags.DEFINE_string("gallery", None, "A folder of pictures, searched with the folders in it.")
@@ -28,6 +28,7 @@ _EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and
 def main(argv):
     del argv
     shell.require(workdir=_WORKDIR.value, gallery=_GALLERY.value)
+    cards.warn_of_idle_card()
     out = Path(_OUT.value) if _OUT.value else Path(_WORKDIR.value) / "search"
     results = search.search(
         Path(_WORKDIR.value),

@@ -2,26 +2,42 @@
 
 import difflib
 import keyword
+import os
 import pathlib
 import re
+import signal
 import sys
 from collections.abc import Callable
 
 from absl import app, flags
 
+from acrn_jax.cli import manual
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WRONG_INPUT, STOPPED = 2, 130  # exit codes
+# Exit codes: stopped by ctrl-C, and by SIGTERM, which leaves work for the same command; docs/clusters.md.
+WRONG_INPUT, STOPPED, TERMINATED = 2, 130, os.EX_TEMPFAIL  # the last is 75
 
 flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
+
+
+class Terminated(SystemExit):
+    """SIGTERM came where nobody waits for it to save something first, as training does."""
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the command line, runs `main(argv)` and leaves the process.
 
     Wrong input (ValueError, OSError, wrong flags and config keys) becomes one sentence on stderr and exit code 2,
-    ctrl-C a sentence and 130; with --debug each keeps its traceback. Other exceptions are bugs and keep it always.
+    ctrl-C a sentence and 130, SIGTERM a sentence and 75; with --debug each keeps its traceback. Other exceptions are
+    bugs and keep it always. --help[=TEXT] is printed instead, with exit code 0.
     """
     sys.argv[1:] = quote_keywords(sys.argv[1:])  # in place: ml_collections looks for overrides there
+    signal.signal(signal.SIGTERM, _terminate)
+    wanted, sys.argv[1:] = manual.asked(sys.argv[1:])
+    if wanted is not None:
+        parse(sys.argv)
+        print(manual.text(sys.modules["__main__"], ROOT, wanted))
+        sys.exit()
     if debugging():
         app.run(main, argv=[sys.argv[0], *find_config(sys.argv[1:])])
 
@@ -32,8 +48,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return complain(sentence(error))
         except KeyboardInterrupt:
             return complain("stopped; run the same command again to continue.", STOPPED)
+        except Terminated:
+            return complain("stopped by SIGTERM; run the same command again to continue.", TERMINATED)
 
     app.run(told, flags_parser=parse)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(TERMINATED)
 
 
 def debugging() -> bool:
@@ -51,10 +73,12 @@ def parse(argv: list[str]) -> list[str]:
             raise
         flag = next((a for a in argv if key[1] in a.split("=")[0].split(".")), "the config file")
         near = re.search(r'Did you mean "(\w+)"', str(error))
-        hint = f"did you mean {near[1]!r}?" if near else "configs/common.py lists every key."
+        hint = f"did you mean {near[1]!r}?" if near else "--help=TEXT searches the keys."
         sys.exit(complain(f"the config has no key {key[1]!r}, asked for by {flag}; {hint}"))
     except (flags.Error, ValueError, OSError) as error:
         sys.exit(complain(sentence(error)))
+    except SystemExit:  # of --helpfull and its like, which absl takes for a failure
+        sys.exit()
     flags.FLAGS["verbosity"].using_default_value = False  # lest absl turns on the libraries' INFO lines
     if len(rest) > 1:
         sys.exit(complain(f"unexpected argument {rest[1]!r}; everything is a flag, such as --workdir=runs/first."))

@@ -89,6 +89,16 @@ def _missing(kind: str) -> list[str]:
     return [name for name in EXTRA.get(kind, ()) if importlib.util.find_spec(name) is None]
 
 
+def wanting(kind: str) -> str | None:
+    """What to install for a format, None where its packages are there."""
+    if missing := _missing(kind):
+        return (
+            f"{kind} wants {' and '.join(missing)}, the extra 'export': uv pip install --python {sys.executable} "
+            f"-c constraints.txt {' '.join(missing)}"
+        )
+    return None
+
+
 def check_formats(formats: Sequence[str]) -> None:
     """ValueError for an unknown format, or one whose packages are not installed."""
     if not formats:
@@ -96,11 +106,9 @@ def check_formats(formats: Sequence[str]) -> None:
     for kind in formats:
         if kind not in FILES:
             raise ValueError(f"There is no format {kind!r}; known: {', '.join(FILES)}.")
-        if missing := _missing(kind):
-            raise ValueError(
-                f"{kind} wants {' and '.join(missing)}, the extra 'export': uv pip install --python {sys.executable} "
-                f"-c constraints.txt {' '.join(missing)}; or leave {kind} out of --format."
-            )
+        if remedy := wanting(kind):
+            others = ",".join(installed())
+            raise ValueError(f"{remedy}; or leave {kind} out: --format={others}.")
 
 
 def program(kind: str) -> Any:
@@ -192,16 +200,27 @@ def read(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check(folder: Path) -> dict[str, Any]:
-    """Reads a bundle and runs its programs on its sample; ValueError where they differ, else {format: differences}."""
+def check(folder: Path, formats: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a bundle and runs its programs on its sample; ValueError where they differ, else {format: differences}.
+
+    `formats` are those to look at, default: all that the bundle holds. A format that it lacks is refused, and so is one
+    whose packages are not installed.
+    """
     manifest = read(folder)
+    held = [kind for kind in FILES if FILES[kind] in manifest["files"]]
+    for kind in formats:
+        if kind not in held:
+            raise ValueError(f"{folder} holds no {kind!r}; it has {', '.join(held)}: name some of these with --format.")
+    held = [kind for kind in held if not formats or kind in formats]
+    for kind in held:
+        if remedy := wanting(kind):
+            others = ",".join(other for other in held if not wanting(other))
+            raise ValueError(f"{remedy}; or check without it: --format={others}.")
     with np.load(folder / "sample.npz") as kept:
         sample = dict(kept)
     images = sample.pop("images")
-    kinds = [kind for kind in ("stablehlo", "onnx") if FILES[kind] in manifest["files"]]
-    check_formats(kinds or ["npz"])
     result = {}
-    for kind in kinds:
+    for kind in (kind for kind in held if kind in ("stablehlo", "onnx")):
         result[kind] = compare(sample, program(kind).load(folder / FILES[kind])(images))
         _check(kind, result[kind], manifest["parity"]["tolerance"])
     return result

@@ -36,6 +36,7 @@ from flax import traverse_util
 from acrn_jax import build, files, runs
 
 Overrides = Mapping[str, Any]
+TERMINATED = (os.EX_TEMPFAIL, -signal.SIGTERM)  # exit codes of an arm that SIGTERM stopped
 
 # Keys that a shared part does not depend on: it takes the base config's values, so that arms that differ in them agree.
 IRRELEVANT = {
@@ -365,13 +366,14 @@ def run(
     *,
     parallel: int = 1,
     say: Callable[[str], None] = print,
-) -> None:
+) -> int:
     """Runs `command(job)` for each job that is neither done nor at work elsewhere, `parallel` at a time.
 
     With several at a time their output goes to ARM/seed_N.log, and graphics cards are dealt out in turn. SIGINT and
-    SIGTERM are passed on to the arms, which save; then KeyboardInterrupt or SystemExit(0) is raised.
+    SIGTERM are passed on to the arms, which save; then KeyboardInterrupt or SystemExit(75) is raised. Returns how many
+    arms were stopped by a SIGTERM of their own.
     """
-    waiting, running, spent = list(todo), {}, []
+    waiting, running, spent, stopped = list(todo), {}, [], 0
     cards = _cards() if parallel > 1 else []
     with _signals() as received:
         told = 0
@@ -400,6 +402,8 @@ def run(
                 spent.append(time.monotonic() - began)
                 left = sum(not done(other) for other in waiting) + len(running)
                 say(_ended(job, process.returncode, spent, left, parallel))
+                stopped += process.returncode in TERMINATED and not done(job)
+    return stopped
 
 
 def guarded(command: list[str]) -> int:
@@ -431,7 +435,7 @@ def _signals() -> Iterator[list[int]]:
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         print("stopped by a signal; run the same command again to go on.", flush=True)
-        raise SystemExit(0)
+        raise SystemExit(os.EX_TEMPFAIL)
 
 
 def _pass_on(processes, received, told) -> int:
@@ -457,10 +461,10 @@ def _ended(job: Job, code: int, spent: list[float], left: int, parallel: int) ->
     )
     if done(job):
         return f"{job.name}: done {took}."
-    if code < 0 and code != -signal.SIGTERM:
+    if code < 0 and code not in TERMINATED:
         write_failure(job, f"killed by signal {-code}{' (out of memory?)' if code == -signal.SIGKILL else ''}")
-    sentence = failure(job)
-    return f"{job.name}: failed {took}: {sentence}" if sentence and code else f"{job.name}: stopped {took}."
+    sentence = failure(job) if code and code not in TERMINATED else None
+    return f"{job.name}: failed {took}: {sentence}" if sentence else f"{job.name}: stopped {took}."
 
 
 def _clock(seconds: float) -> str:

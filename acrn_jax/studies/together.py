@@ -13,6 +13,7 @@ program; benchmarks/vectorised.py measures both.
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -229,6 +230,8 @@ def _fit(jobs, parts, together):
     print(
         f"reid: {count} runs in one step, {made.steps - step} steps: {', '.join(job.name for job in jobs)}", flush=True
     )
+    if step:
+        print(f"reid: they go on from step {step} of {made.steps}.", flush=True)
     scalars = [logs.Scalars(part.folder, first_step=step) for part in parts]
     first, alive, window, run = parts[0].config, [True] * count, [], None
     started, progress = 0.0, logs.Progress("reid", made.steps, first=step)
@@ -279,4 +282,4 @@ def _fit(jobs, parts, together):
         one.close()
     if stopped:
         print(f"stopped by a signal at step {step}, saved; run the same command again to go on.", flush=True)
-        raise SystemExit(0)
+        raise SystemExit(os.EX_TEMPFAIL)

@@ -1,6 +1,7 @@
 """The training loop: given a state, a step, and batches; saves, logs, stops."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +50,8 @@ def fit(
     Raises:
       ValueError: the loss is not finite, the feature collapsed to one point, or a step does not fit into memory.
       KeyboardInterrupt: ctrl-C, after saving.
-      SystemExit: SIGTERM (preemption), after saving; code 0. With several processes it is enough that one gets it.
+      SystemExit: SIGTERM (preemption), after saving; code 75 (EX_TEMPFAIL). With several processes it is enough that
+        one gets it.
     """
     saved = checkpoint.Checkpoints(folder / "checkpoints")
     state = saved.restore(state) or state
@@ -109,7 +111,7 @@ def fit(
         if stopped[0] == signal.SIGINT:
             raise KeyboardInterrupt
         print(f"{name}: stopped by a signal at step {step}, saved; run the same command again to go on.", flush=True)
-        raise SystemExit(0)
+        raise SystemExit(os.EX_TEMPFAIL)
     return state
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from acrn_jax.cli import shell
+from acrn_jax.cli import cards, manual, shell
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def call(folder, *arguments):
         (["--config"], ["--config"]),
         (["--config=config.py", "--config.loss.gama=1"], ["'gama'", "--config.loss.gama=1", "'gamma'"]),
         (["--config=config.py", "--config.los.gamma=1"], ["'los'", "--config.los.gamma=1", "'loss'"]),
-        (["--config=config.py", "--config.zzz=1"], ["'zzz'", "configs/common.py"]),
+        (["--config=config.py", "--config.zzz=1"], ["'zzz'", "--help=TEXT"]),
         (["--config=config.py", "--config.loss.gamma=much"], ["--config.loss.gamma=much"]),
         (["--config=config.py:z"], ["Unknown mode 'z'; write ':a' or ':b'."]),
         (["--config=config.py:b"], ["'gama'", "the config file", "'gamma'"]),
@@ -81,6 +81,13 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(folder, arguments, told):
     assert (code, out, err.count("\n")) == (2, "", 0), err
     assert err.startswith("acrn_jax: ")
     assert all(part in err for part in told), err
+
+
+def test_sigterm_leaves_with_a_code_of_its_own(folder):
+    """Neither 0, which && and afterok take for finished, nor that of a failure: the same command would go on."""
+    code, _, err = call(folder, "--do=os.kill(os.getpid(), signal.SIGTERM)")
+    assert (code, err) == (75, "acrn_jax: stopped by SIGTERM; run the same command again to continue.")
+    assert code == os.EX_TEMPFAIL
 
 
 def test_ctrl_c_says_how_to_go_on(folder):
@@ -125,6 +132,80 @@ def test_config_is_found_in_the_repository_from_anywhere(tmp_path, folder):
     code, out, err = call(tmp_path, "--config=configs/common.py", "--config.seed=12345")
     assert (code, err) == (0, "")
     assert "12345" in out
+
+
+def test_help_lists_flags_and_keys_and_can_be_searched(folder):
+    code, out, err = call(folder, "--help")
+    assert (code, err) == (0, "")
+    lines = [line.strip() for line in out.splitlines()]
+    assert any(line.startswith("--do=...") and line.endswith("What to do. Default: ''.") for line in lines)
+    assert any(line.startswith("--debug ") for line in lines)
+    assert "--config.loss.gamma=0.5" in [line.split("  ")[0] for line in lines]
+    (rate,) = [line for line in lines if line.startswith("--config.mva.trunk.rate=")]
+    assert rate.startswith("--config.mva.trunk.rate=0.001  ") and rate.endswith("0 freezes the group")
+    for asked in (["--help=WARMUP"], ["-help", "warmup"], ["-h", "warmup"]):
+        code, out, err = call(folder, *asked)
+        assert (code, err) == (0, "")
+        assert out.splitlines() and all("warmup" in line and "--config." in line for line in out.splitlines())
+    assert "has 'zzz' in its name" in call(folder, "--help=zzz")[1]
+    own = call(folder, "--config=config.py", "--config.seed=3", "--help")[1]
+    assert "--config.seed=3" in own and "--config.mode=a" in own and "--config.reid" not in own
+    code, out, err = call(folder, "--helpfull")
+    assert (code, err) == (0, "") and "--[no]logtostderr" in out
+
+
+def test_every_key_has_a_comment_that_help_finds():
+    """The comments are had from the source: each line of configs/common.py with one must give it to its key."""
+    from configs import common
+
+    source = (ROOT / "configs" / "common.py").read_text()
+    found = manual.comments(source)
+    flat = dict(manual._flat(common.get_config().to_dict()))
+    assert set(found) <= set(flat)
+    assert found["attributes.from"] == "workdir of a trained attribute net"
+    assert found["phases"].startswith('("mva",) for an attribute net')
+    assert found["init_from"].endswith("torchvision's .pth or .safetensors, TF-slim's as .npz")
+    assert found["reid.attribute_weights.kind"] == "sgd | adam | adamw"
+    behind = [line.split("  # ")[1] for line in source.splitlines() if "  # " in line and line.strip()[0] != "#"]
+    assert all(any(comment in said for said in found.values()) for comment in behind)
+
+
+@pytest.mark.parametrize("verb", ["train", "prepare", "report", "bench"])
+def test_verbs_help_is_no_failure(verb):
+    module = {"prepare": "data_prep.prepare", "bench": "benchmarks"}.get(verb, f"acrn_jax.cli.{verb}")
+    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) > 5
+
+
+def test_a_card_that_jax_does_not_use_is_told_loudly(tmp_path, monkeypatch, capsys):
+    """With a stand-in for the driver's tool; jax has the CPU alone here."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA A100 (UUID: GPU-1)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "ACRN_ACCELERATOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def told():
+        cards.warn_of_idle_card()
+        return capsys.readouterr().err
+
+    assert "WARNING: this machine shows a graphics card (GPU 0: NVIDIA A100), but jax computes on the CPU" in (
+        said := told()
+    )
+    assert "ACRN_ACCELERATOR=cuda12" in said and "docs/clusters.md" in said
+    for name, value in (("JAX_PLATFORMS", "cpu"), ("CUDA_VISIBLE_DEVICES", ""), ("ACRN_ACCELERATOR", "cpu")):
+        with monkeypatch.context() as asked:
+            asked.setenv(name, value)
+            assert told() == ""
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert told() == ""
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "ACRN_ACCELERATOR"):
+        monkeypatch.delenv(name, raising=False)
+    tool.write_text("#!/bin/sh\nexit 9\n")  # a driver without a card
+    assert told() == ""
 
 
 def test_libraries_keep_their_info_lines_to_themselves(folder):

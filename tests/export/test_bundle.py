@@ -1,6 +1,7 @@
 """A bundle of a whole ACRN run: equal to the nets, readable without us, and refused where it is damaged."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import json
 import os
@@ -202,6 +203,31 @@ def test_wrong_wishes(run, made, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="exists; name another --out"):
         bundles.export(run[1], made[0], formats=["npz"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="onnx wants onnx and onnxruntime, the extra 'export'"):
+    with pytest.raises(ValueError, match=r"onnx wants onnx and onnxruntime, the extra 'export'.*--format=stablehlo,"):
         bundle.check_formats(["onnx"])
     assert bundle.installed() == ["stablehlo", "safetensors", "npz"]
+
+
+def test_a_bundle_is_checked_without_what_is_not_installed(copy, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    graph, manifest = copy / "model.onnx", json.loads((copy / "manifest.json").read_text())
+    graph.write_bytes(b"a graph")
+    manifest["files"]["model.onnx"] = {"sha256": hashlib.sha256(b"a graph").hexdigest(), "bytes": 7}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"onnx wants .*; or check without it: --format=stablehlo,safetensors,npz"):
+        bundle.check(copy)
+    assert list(bundle.check(copy, ["stablehlo"])) == ["stablehlo"] and bundle.check(copy, ["npz"]) == {}
+    with pytest.raises(ValueError, match="holds no 'onx'; it has stablehlo, onnx, safetensors, npz"):
+        bundle.check(copy, ["onx"])
+
+
+def test_export_says_what_it_leaves_out(tmp_path):
+    """As the verb, without the packages; nothing is exported here."""
+    code = "import importlib.util as util, runpy; find = util.find_spec; from acrn_jax import bundles; "
+    code += "util.find_spec = lambda name, *more: None if name.startswith('onnx') else find(name, *more); "
+    code += "bundles.export = lambda *paths, formats, **more: {'parity': {}, 'files': formats}; "
+    code += "runpy.run_module('acrn_jax.cli.export', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", code, f"--workdir={tmp_path}", "--out=out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "left out: onnx wants onnx and onnxruntime, the extra 'export': uv pip install" in done.stdout, done.stderr
+    assert done.stdout.endswith("out: stablehlo, safetensors, npz\n")

@@ -117,7 +117,7 @@ def fail(why):
         return [sys.executable, "-c", finish + self.scripts[job.arm]]
 
     def run(self, **options):
-        arms.run(self.jobs, self.command, say=self.said.append, **options)
+        return arms.run(self.jobs, self.command, say=self.said.append, **options)
 
 
 def test_a_failing_arm_leaves_the_others_alone(tmp_path):
@@ -167,6 +167,35 @@ def test_signals_reach_the_arms_which_may_save(tmp_path):
         study.run()
     thread.join()
     assert arms.done(study.jobs[0]) and not arms.done(study.jobs[1])
+
+
+def test_sigterm_is_passed_on_and_leaves_with_its_code(tmp_path):
+    wait = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\nfolder.mkdir(parents=True)\n"
+    study = Study(tmp_path, one=wait + "time.sleep(60)", two="finish()")
+
+    def terminate():
+        while not study.jobs[0].folder.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    with pytest.raises(SystemExit) as left:
+        study.run()
+    thread.join()
+    assert left.value.code == 75
+    assert "one/seed_0: stopped" in study.said[-1] and not arms.done(study.jobs[1])
+
+
+def test_an_arm_that_is_told_to_stop_has_not_failed(tmp_path):
+    kill = "import os; os.kill(os.getpid(), signal.SIGTERM)"
+    study = Study(tmp_path, saved="sys.exit(75)", killed=kill, good="finish()")
+    arms.write_failure(study.jobs[0], "of an earlier try")
+    assert study.run() == 2
+    told = [line.split(" after")[0] for line in study.said if "started" not in line]
+    assert told == ["saved/seed_0: stopped", "killed/seed_0: stopped", "good/seed_0: done"]
+    assert arms.failure(study.jobs[1]) is None
+    assert study.run() == 2  # the same again, but for the one that is done
 
 
 def test_graphics_cards_are_dealt_out(monkeypatch):

@@ -74,7 +74,7 @@ def test_stopped_and_resumed_equals_straight(tmp_path):
     assert losses[0] == losses[1] and [s for s, _ in losses[0]] == [2, 4, 6, 8, 10, 12]
 
 
-def test_preemption_saves_and_leaves_with_0(tmp_path, capsys):
+def test_preemption_saves_and_leaves_with_a_code_of_its_own(tmp_path, capsys):
     def preempted(first):
         for i, batch in enumerate(batches(first)):
             if i == 3:
@@ -83,8 +83,10 @@ def test_preemption_saves_and_leaves_with_0(tmp_path, capsys):
 
     with pytest.raises(SystemExit) as left:
         fit(tmp_path, batches=preempted)
-    assert left.value.code == 0 and "saved" in capsys.readouterr().out
+    assert left.value.code == 75 and "saved" in capsys.readouterr().out
     assert int(checkpoint.load_any(tmp_path / "checkpoints")["step"]) == 4
+    fit(tmp_path)
+    assert f"goes on from step 4 of 12 ({tmp_path})" in capsys.readouterr().out
 
 
 def test_finished_run_says_so(tmp_path, capsys):

@@ -1,0 +1,39 @@
+"""Tells who would train for days on the CPU of a machine that has a graphics card."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+
+
+def warn_of_idle_card() -> None:
+    """Says on stderr that a graphics card is there and jax computes on the CPU, unless somebody asked for that."""
+    import jax  # here, as it takes seconds
+
+    if jax.default_backend() == "cpu" and not _cpu_asked_for(os.environ) and (card := _card()):
+        print(
+            f"acrn_jax: WARNING: this machine shows a graphics card ({card}), but jax computes on the CPU, many times "
+            "slower. Was the environment made on a machine without one? Make it anew with ACRN_ACCELERATOR=cuda12 (or "
+            "cuda13) in front of ./launch.sh; if the CPU is meant, say so with JAX_PLATFORMS=cpu. docs/clusters.md.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _cpu_asked_for(environment: Mapping[str, str]) -> bool:
+    hidden = environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    named = environment.get("JAX_PLATFORMS", "").startswith("cpu")
+    return hidden or named or environment.get("ACRN_ACCELERATOR") == "cpu"
+
+
+def _card() -> str | None:
+    """The first NVIDIA card that this process may use, by the driver's own tool where there is one."""
+    if tool := shutil.which("nvidia-smi"):
+        try:
+            told = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=60).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return next((line.split(" (UUID")[0] for line in told.splitlines() if line.startswith("GPU ")), None)
+    return next((str(file) for file in sorted(pathlib.Path("/dev").glob("nvidia[0-9]*"))), None)
