@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from acrn_jax import files
 from acrn_jax.train import checkpoint, optimizer, parallel
 
 # Kind of input -> (what was done with it, what to do about another one).
@@ -76,10 +77,7 @@ def begin(phase: Path, inputs: Mapping[str, Any]) -> None:
     for kind in kept.keys() & KINDS.keys():
         if "path" in kept[kind]:
             kept[kind] = kept[kind] | {"path": os.path.relpath(kept[kind]["path"], run)}
-    Path(phase).mkdir(parents=True, exist_ok=True)
-    aside = Path(phase) / "inputs.tmp"
-    aside.write_text(json.dumps(kept, indent=1) + "\n")
-    os.replace(aside, Path(phase) / "inputs.json")
+    files.write_json(Path(phase) / "inputs.json", kept)
 
 
 def check(phase: Path, now: Mapping[str, Any]) -> None:

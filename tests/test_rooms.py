@@ -24,7 +24,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
-    "acrn_jax/phases.py": "numpy jax acrn_jax.train",
+    "acrn_jax/phases.py": "numpy jax acrn_jax.files acrn_jax.train",
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections {ROOMS}",
     "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance {ROOMS}",
     "acrn_jax/provenance.py": "",

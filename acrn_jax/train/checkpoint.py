@@ -3,6 +3,7 @@
 With several processes all of them must save and restore, in the same order: each writes its part.
 """
 
+import contextlib
 import functools
 import logging
 import shutil
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from acrn_jax import files
 from acrn_jax.train import parallel
 from acrn_jax.train.state import State
 
@@ -25,9 +27,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int = 2):
         self.folder = Path(folder).resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._keep = keep
-        self._orbax = self._open()
+        with files.naming(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._orbax = self._open()
 
     def _open(self):
         return ocp.training.Checkpointer(
@@ -42,7 +45,13 @@ class Checkpoints:
         step = int(state.step)
         if step not in [c.step for c in self._orbax.checkpoints]:
             plain = _plain(state)
-            self._orbax.save(step, plain, custom_metadata={"checksum": _checksum(plain)})
+            try:
+                with files.naming(self.folder / str(step), also=(ValueError, RuntimeError)), _muted():
+                    self._orbax.save(step, plain, custom_metadata={"checksum": _checksum(plain)})
+            except files.WriteError:
+                for half in self.folder.glob("*.orbax-checkpoint-tmp"):  # it takes room
+                    shutil.rmtree(half, ignore_errors=True)
+                raise
 
     def restore(self, like: State) -> State | None:
         """The newest readable state with the shapes of `like`, or None if there is none.
@@ -136,6 +145,21 @@ def _verify(plain, about):
 def _remove(folders):
     for folder in folders:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _muted():
+    """Orbax raises what goes wrong, and before that each of its threads logs the traceback."""
+    log = logging.getLogger("absl")
+    log.addFilter(_no_traceback)
+    try:
+        yield
+    finally:
+        log.removeFilter(_no_traceback)
+
+
+def _no_traceback(record):
+    return record.exc_info is None
 
 
 def _warn(folder, step, reason):

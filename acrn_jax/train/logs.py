@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore
+from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore
 
 from acrn_jax import files
 
@@ -15,21 +17,33 @@ class Scalars:
     """Appends to `folder`/scalars.jsonl and to event files beside it; lines from `first_step` on are written anew."""
 
     def __init__(self, folder: Path, *, first_step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / "scalars.jsonl"
+        self._file, self._folder = folder / "scalars.jsonl", folder / "events"
         if self._file.exists():  # a resumed run repeats the steps after its checkpoint
             lines = [line for line in self._file.read_text().splitlines(keepends=True) if _step(line) <= first_step]
             files.write_text(self._file, "".join(lines))
-        self._events = SummaryWriter(str(folder / "events"), purge_step=first_step or None)
+        with files.naming(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(self._folder / "events"))  # SummaryWriter's thread hangs on a full disk
+        self._flushed = time.monotonic()
+        if first_step:  # TensorBoard then drops later steps of earlier files
+            self._write_event(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        with self._file.open("a") as out:
+        with files.naming(self._file), self._file.open("a") as out:
             out.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write_event(step, summary=Summary(value=scalars))
 
     def close(self) -> None:
-        self._events.close()
+        with files.naming(self._folder):
+            self._events.close()
+
+    def _write_event(self, step, **content):
+        with files.naming(self._folder):
+            self._events.write_event(Event(step=step, wall_time=time.time(), **content))
+            if time.monotonic() - self._flushed > 30:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
 
 class Progress:

@@ -107,7 +107,7 @@ def test_time_left_is_without_compiling(tmp_path, capsys, monkeypatch):
             now[0] += 1
             yield batch
 
-    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    clock = types.SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
     monkeypatch.setattr(logs, "time", clock)
     monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(measure, "compiled", slowly)
@@ -206,6 +206,75 @@ def test_half_a_line_of_scalars_is_dropped_on_resume(tmp_path, cut):
     log.write(4, {"loss": 3.0})
     log.close()
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(2, 1.0), (4, 3.0)]
+
+
+FULL = """
+import pathlib, resource, signal, sys
+sys.path.append({folder!r})
+from test_loop import checkpoint, fit, logs, run
+
+out = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def fill(size):  # as if the disk were full: no file may grow beyond so many bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def fills(current, batch):
+    calls.append(1)
+    if len(calls) == 8:
+        fill(100)
+    return run(current, batch)
+
+
+for log_every in (2, 100):
+    calls = []
+    try:
+        fit(out / str(log_every), log_every=log_every, run=fills)
+    except OSError as error:
+        print(error)
+    fill(resource.RLIM_INFINITY)
+    print(checkpoint.load_any(out / str(log_every) / "checkpoints")["step"])
+scalars = logs.Scalars(out / "scalars")
+fill(2000)
+try:
+    for step in range(60):
+        scalars.write(step, {{"a": 1.0}})
+    scalars.close()
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_ends_training_in_one_sentence(tmp_path):
+    code = FULL.format(folder=os.path.dirname(__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    told = [line for line in done.stdout.splitlines() if not line.startswith("test")]
+    full = "cannot be written: File too large; make room there"
+    assert told[0].startswith((f"{tmp_path}/2/scalars.jsonl {full}", f"{tmp_path}/2/events {full}")) and told[1] == "5"
+    assert told[2].startswith(f"{tmp_path}/100/checkpoints/10 {full}") and told[3] == "5"
+    assert told[4].startswith(f"{tmp_path}/scalars/events {full}") and len(told) == 5
+    assert "Traceback" not in done.stderr and not list(tmp_path.rglob("*tmp*"))
+
+
+def test_event_files_hold_the_scalars(tmp_path):
+    log = logs.Scalars(tmp_path)
+    log.write(7, {"loss": 0.5, "accuracy": 0.25})
+    log.close()
+    (file,) = (tmp_path / "events").iterdir()
+    data, records = file.read_bytes(), []
+    while data:  # TFRecord: length, its checksum, the record, its checksum
+        size = int.from_bytes(data[:8], "little")
+        records.append(data[12 : 12 + size])
+        data = data[16 + size :]
+    assert b"brain.Event:2" in records[0] and len(records) == 2
+    # Protocol buffers: field 2 (step) 7; in the values field 1 (tag) and 2 (float32).
+    assert b"\x10\x07" in records[1]
+    assert b"\x0a\x04loss\x15" + np.float32(0.5).tobytes() in records[1]
+    assert b"\x0a\x08accuracy\x15" + np.float32(0.25).tobytes() in records[1]
 
 
 def test_clock():
