@@ -31,7 +31,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from data_prep import archives, reid
+from data_prep import archives, paths, reid
 
 
 class Dataset(NamedTuple):
@@ -358,7 +358,7 @@ def _file_format(builder_class: type) -> dict:
 @contextlib.contextmanager
 def _staging(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     """A folder in `data_dir` for what is not finished, emptied of what an earlier try left, and removed at the end."""
-    staging = data_dir / name
+    staging, mine = data_dir / name, not data_dir.exists()
     staging.mkdir(parents=True, exist_ok=True)
     with open(staging / "lock", "w") as lock:
         try:
@@ -373,6 +373,9 @@ def _staging(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            if mine:
+                with contextlib.suppress(OSError):  # there is something in it
+                    data_dir.rmdir()
 
 
 def _progress(items: Iterable, *, total: int, what: str) -> Iterator:
@@ -404,15 +407,15 @@ def define_flags() -> None:
     """Not when imported: the functions here also serve programs that have flags of their own."""
     flags.DEFINE_string("dataset", None, f"What to prepare: {', '.join(DATASETS)}.")
     flags.DEFINE_string("config_name", None, "Which config of it; data_prep/DATASET/README.md lists them.")
-    flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
-    flags.DEFINE_string("raw_dir", None, "The files as they were released: the folder, or the zip or tar archive.")
+    paths.define_folder("data_dir", None, "Where prepared data sets lie.")
+    paths.define_path("raw_dir", None, "The files as they were released: the folder, or the zip or tar archive.")
     flags.DEFINE_bool("check", False, "Look at the raw files (without --raw_dir: at the prepared set), write nothing.")
     flags.DEFINE_bool("allow_partial", None, "Prepare also what is not the whole release; results then say partial.")
-    flags.DEFINE_string("attributes_mat", None, "market_attribute.mat or duke_attribute.mat, for labels of the people.")
-    flags.DEFINE_string("protocol_mat", None, "cuhk03_np: cuhk03_new_protocol_config_*.mat, if not in --raw_dir.")
-    flags.DEFINE_string("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
-    flags.DEFINE_string("split_file", None, "CSV path,role that replaces a drawn split.")
-    flags.DEFINE_string("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
+    paths.define_file("attributes_mat", None, "market_attribute.mat or duke_attribute.mat, for labels of the people.")
+    paths.define_file("protocol_mat", None, "cuhk03_np: cuhk03_new_protocol_config_*.mat, if not in --raw_dir.")
+    paths.define_file("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
+    paths.define_file("split_file", None, "CSV path,role that replaces a drawn split.")
+    paths.define_file("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
     flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
     flags.DEFINE_bool(
         "colours", None, "peta: 44 colours of clothes, shoes and hair as labels beside the 35 attributes."

@@ -19,18 +19,21 @@ from ml_collections import config_flags
 
 from acrn_jax.cli import cards, shell
 from acrn_jax.studies import arms, cached, table, together
+from data_prep import paths
 
 _STUDY = flags.DEFINE_string(
     "study", None, "Its name: of configs/ablations.py, or with --on one that needs no training."
 )
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of the reference, e.g. configs/demo.py.", lock_config=True)
-_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Workdir of a trained attribute net.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder made by ./launch.sh prepare.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Runs go to WORKDIR/STUDY; a stopped study goes on.")
+_ATTRIBUTES = paths.define_folder("attributes", None, "Workdir of a trained attribute net.")
+_DATA_DIR = paths.define_folder("data_dir", None, "Folder made by ./launch.sh prepare.")
+_WORKDIR = paths.define_folder("workdir", None, "Runs go to WORKDIR/STUDY; a stopped study goes on.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many: 0, 1, ...", lower_bound=1)
 _SPLITS = flags.DEFINE_list("splits", [], "Values of data.config to repeat all on, e.g. reid_grid_0,reid_grid_1.")
 _ARMS = flags.DEFINE_list("arms", [], "Some arms of the study; the reference comes along. Default: all.")
-_ON = flags.DEFINE_list("on", [], "Finished ACRN runs, evaluated with their baseline: a study of test-time settings.")
+_ON = paths.define_folders(
+    "on", [], "Finished ACRN runs, evaluated with their baseline: a study of test-time settings."
+)
 _VALUES = flags.DEFINE_list("values", [], "With --on: settings to try, numbers. Default: the study's own.")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Arms at a time, graphics cards dealt out in turn.", lower_bound=1)
 _VECTORISED = flags.DEFINE_bool("vectorised", False, "Arms and seeds of one shape are trained in one compiled step.")
@@ -47,7 +50,7 @@ def main(argv):
     sys.path.append(str(shell.ROOT))  # studies are data that lie beside the package
     from configs import ablations
 
-    study, config = _STUDY.value, _CONFIG.value
+    study, config = _STUDY.value, shell.tidied(_CONFIG.value)
     if _DATA_DIR.value:
         config.data.dir = _DATA_DIR.value
     known = arms.find(ablations.STUDIES, study, "study")

@@ -11,8 +11,9 @@ from acrn_jax import runs
 from acrn_jax.cli import cards, shell
 from acrn_jax.report import html, tables
 from acrn_jax.train.logs import clock
+from data_prep import paths
 
-_OUT = flags.DEFINE_string("out", "demo", "Folder for data, nets, results.json and report.html.")
+_OUT = paths.define_folder("out", "demo", "Folder for data, nets, results.json and report.html.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the data and of training.", lower_bound=0, upper_bound=19)
 
 

@@ -14,11 +14,12 @@ from acrn_jax import files, scoring
 from acrn_jax.cli import distributed, shell
 from acrn_jax.evaluation import fusion, protocols
 from acrn_jax.report import tables
+from data_prep import paths
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
-_BASELINE = flags.DEFINE_string("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
-_TUNE = flags.DEFINE_string("tune", None, "A ReIdCNN run that held people out, for ReIdCNN+Attributes-tuned.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the prepared data is, if not where the run found it.")
+_WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
+_BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
+_TUNE = paths.define_folder("tune", None, "A ReIdCNN run that held people out, for ReIdCNN+Attributes-tuned.")
+_DATA_DIR = paths.define_folder("data_dir", None, "Where the prepared data is, if not where the run found it.")
 _DATASET = flags.DEFINE_string("dataset", None, "Another prepared data set to score on, NAME/CONFIG.")
 _SETTINGS = {  # keys of config.evaluate; default: the run's
     "protocol": flags.DEFINE_string("protocol", None, "Protocol, if not the data set's own."),
@@ -29,10 +30,10 @@ _SETTINGS = {  # keys of config.evaluate; default: the run's
     "draw_seed": flags.DEFINE_integer("draw_seed", None, "Seed of these draws."),
     "probe_view": flags.DEFINE_enum("probe_view", None, ("1", "2", "both"), "Probes of cuhk03_single_shot."),
 }
-_FEATURES = flags.DEFINE_list("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
+_FEATURES = paths.define_files("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
 _OF_FEATURES = {
-    "labels": flags.DEFINE_list("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
-    "json": flags.DEFINE_string("json", None, "File for everything that is printed, and more."),
+    "labels": paths.define_files("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
+    "json": paths.define_file("json", None, "File for everything that is printed, and more."),
     "distance": flags.DEFINE_enum("distance", "squared_euclidean", list(fusion.DISTANCES), "Distance of features."),
     "expand": flags.DEFINE_list("expand", None, "Query expansion, K or K,ALPHA: by the K nearest gallery images."),
     "rerank": flags.DEFINE_bool("rerank", False, "k-reciprocal re-ranking."),
@@ -40,7 +41,7 @@ _OF_FEATURES = {
     "k2": flags.DEFINE_integer("k2", 6, "Its images of local query expansion."),
     "lambda_value": flags.DEFINE_float("lambda_value", 0.3, "Its share of the original distance."),
     "multi_query": flags.DEFINE_bool("multi_query", False, "Average the file's mquery_* by person and camera."),
-    "kissme_train": flags.DEFINE_string(
+    "kissme_train": paths.define_file(
         "kissme_train", None, "An .npz (features, person_id, camera_id) to fit KISSME on."
     ),
     "operating_points": flags.DEFINE_bool(

@@ -11,17 +11,18 @@ from absl import flags
 from acrn_jax import bundles
 from acrn_jax.cli import cards, shell
 from acrn_jax.export import bundle
+from data_prep import paths
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
-_OUT = flags.DEFINE_string("out", None, "The folder to make.")
+_WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
+_OUT = paths.define_folder("out", None, "The folder to make.")
 _FORMAT = flags.DEFINE_list(
     "format", None, f"Of {', '.join(bundle.FILES)}; default: all, but onnx only where the extra 'export' is installed."
 )
 _OUTPUT = flags.DEFINE_list("output", [], "feature, attributes, embedding; default: all that the run has.")
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference allowed, over the output's root mean square.")
 _SAMPLE = flags.DEFINE_integer("sample", 64, "Training images to compare on, where they are at hand.", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data lies; default: where the run found it.")
-_CHECK = flags.DEFINE_string("check", None, "Instead: a bundle to check.")
+_DATA_DIR = paths.define_folder("data_dir", None, "Where prepared data lies; default: where the run found it.")
+_CHECK = paths.define_folder("check", None, "Instead: a bundle to check.")
 
 
 def main(argv):

@@ -11,15 +11,16 @@ from absl import flags
 from acrn_jax import extraction, runs
 from acrn_jax.cli import distributed, shell
 from acrn_jax.data import source
+from data_prep import paths
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run.")
-_OUT = flags.DEFINE_string("out", None, "The file to write: .npz, .mat, .h5 or .faiss.")
+_WORKDIR = paths.define_folder("workdir", None, "A trained run.")
+_OUT = paths.define_file("out", None, "The file to write: .npz, .mat, .h5 or .faiss.")
 _FORMAT = flags.DEFINE_enum("format", None, list(extraction.FORMATS), "Its format; default: by its ending.")
 _DATASET = flags.DEFINE_string("dataset", None, "A prepared data set; default: the run's own.")
 _CONFIG_NAME = flags.DEFINE_string("config_name", None, "Its configuration; default: the run's own.")
 _SPLIT = flags.DEFINE_string("split", "query", "Its split; mat has query and gallery.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data lies; default: where the run found it.")
-_FOLDER = flags.DEFINE_string("folder", None, "Instead of a prepared set: all images below this folder.")
+_DATA_DIR = paths.define_folder("data_dir", None, "Where prepared data lies; default: where the run found it.")
+_FOLDER = paths.define_path("folder", None, "Instead of a prepared set: all images below this folder.")
 
 
 def main(argv):

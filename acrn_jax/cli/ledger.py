@@ -7,15 +7,14 @@ writes ledger.json and ledger.csv and prints them. acrn_jax/studies/ledger.py sa
 
 from pathlib import Path
 
-from absl import flags
-
 from acrn_jax.cli import shell
 from acrn_jax.report import tables
 from acrn_jax.studies import ledger
+from data_prep import paths
 
-_WORKDIR = flags.DEFINE_list("workdir", None, "Evaluated ACRN runs, or folders that hold them as seed_N.")
-_DISJOINT = flags.DEFINE_string("disjoint", None, "An attribute run tested on people whom its training never showed.")
-_OUT = flags.DEFINE_string("out", None, "The folder to write to; default: the first workdir.")
+_WORKDIR = paths.define_folders("workdir", None, "Evaluated ACRN runs, or folders that hold them as seed_N.")
+_DISJOINT = paths.define_folder("disjoint", None, "An attribute run tested on people whom its training never showed.")
+_OUT = paths.define_folder("out", None, "The folder to write to; default: the first workdir.")
 
 
 def main(argv):

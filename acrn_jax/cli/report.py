@@ -1,12 +1,11 @@
 """Writes one self-contained HTML file about evaluated runs: ./launch.sh report --workdir=A[,B...] --out=report.html."""
 
-from absl import flags
-
 from acrn_jax.cli import shell
 from acrn_jax.report import html, tables
+from data_prep import paths
 
-_WORKDIR = flags.DEFINE_list("workdir", None, "Folders of evaluated runs, separated by commas.")
-_OUT = flags.DEFINE_string("out", "report.html", "The file to write.")
+_WORKDIR = paths.define_folders("workdir", None, "Folders of evaluated runs, separated by commas.")
+_OUT = paths.define_file("out", "report.html", "The file to write.")
 
 
 def main(argv: list[str]) -> None:

@@ -13,18 +13,19 @@ from acrn_jax import runs
 from acrn_jax.cli import distributed, shell
 from acrn_jax.report import html, tables
 from acrn_jax.train import parallel
+from data_prep import paths
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
-_ATTRIBUTES = flags.DEFINE_string("attributes", None, "Workdir of a trained attribute net.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder made by ./launch.sh prepare.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "One folder a seed goes here; a stopped run goes on.")
+_ATTRIBUTES = paths.define_folder("attributes", None, "Workdir of a trained attribute net.")
+_DATA_DIR = paths.define_folder("data_dir", None, "Folder made by ./launch.sh prepare.")
+_WORKDIR = paths.define_folder("workdir", None, "One folder a seed goes here; a stopped run goes on.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many: 0, 1, ...", lower_bound=1)
 
 
 def main(argv):
     del argv
     shell.require(config=_CONFIG.value, attributes=_ATTRIBUTES.value, workdir=_WORKDIR.value)
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    config, workdir = shell.tidied(_CONFIG.value), Path(_WORKDIR.value)
     if _DATA_DIR.value:
         config.data.dir = _DATA_DIR.value
     for seed in range(_SEEDS.value):

@@ -12,16 +12,17 @@ from absl import flags
 
 from acrn_jax import search
 from acrn_jax.cli import cards, shell
+from data_prep import paths
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
-_GALLERY = flags.DEFINE_string("gallery", None, "A folder of pictures, searched with the folders in it.")
-_QUERY = flags.DEFINE_string("query", None, "A picture to find similar ones to.")
+_WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
+_GALLERY = paths.define_path("gallery", None, "A folder of pictures, searched with the folders in it.")
+_QUERY = paths.define_file("query", None, "A picture to find similar ones to.")
 _WANT = flags.DEFINE_multi_string("want", [], "An attribute that should show; may be given several times.")
 _NOT = flags.DEFINE_multi_string("not", [], "An attribute that should not show; may be given several times.")
 _TOP = flags.DEFINE_integer("top", 20, "How many pictures.", lower_bound=1)
 _GAMMA = flags.DEFINE_float("gamma", None, "Influence of attributes beside the image, 0: none; default: the run's.")
-_OUT = flags.DEFINE_string("out", None, "The folder to write to; default: WORKDIR/search.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
+_OUT = paths.define_folder("out", None, "The folder to write to; default: WORKDIR/search.")
+_DATA_DIR = paths.define_folder("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and the ranks without each of them.")
 
 

@@ -1,6 +1,7 @@
 """What all verbs share: flags in, a result or one sentence out."""
 
 import difflib
+import functools
 import keyword
 import os
 import pathlib
@@ -8,14 +9,18 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 
 from acrn_jax.cli import manual
+from data_prep import paths
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Exit codes: stopped by ctrl-C, and by SIGTERM, which leaves work for the same command; docs/clusters.md.
 WRONG_INPUT, STOPPED, TERMINATED = 2, 130, os.EX_TEMPFAIL  # the last is 75
+
+PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # config keys
 
 flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
 
@@ -100,11 +105,12 @@ def find_config(arguments: list[str]) -> list[str]:
             break  # absl will say that the value is missing
         place, value = (place, value) if equals else (place + 1, arguments[place + 1])
         path, colon, mode = value.partition(":")
-        if not pathlib.Path(path).is_file():
+        file = pathlib.Path(os.path.expanduser(path))
+        if not file.is_file():
             if not (ROOT / path).is_file():
                 raise FileNotFoundError(f"there is no config file {path!r}{near_config(path)}")
-            value = f"{ROOT / path}{colon}{mode}"
-        arguments[place] = f"{flag}={value}" if equals else value
+            file = ROOT / path
+        arguments[place] = f"{flag}={file}{colon}{mode}" if equals else f"{file}{colon}{mode}"
     return arguments
 
 
@@ -118,6 +124,19 @@ def quote_keywords(arguments: list[str]) -> list[str]:
             path = first + "".join(f"['{key}']" if keyword.iskeyword(key) else f".{key}" for key in keys)
         found.append(path + equals + value)
     return found
+
+
+def tidied(config: Any) -> Any:
+    """The config of a flag, with the home folder for ~ in the keys that name files and folders."""
+    for key in PATHS:
+        *groups, last = key.split(".")
+        part = functools.reduce(lambda tree, name: tree[name], groups, config)
+        if part[last]:
+            try:
+                part[last] = paths.tidy(part[last])
+            except ValueError as error:
+                raise ValueError(f"config.{key}: {error}") from error
+    return config
 
 
 def near_config(path: str) -> str:

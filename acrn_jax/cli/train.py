@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
-from absl import flags
 from ml_collections import config_flags
 
 from acrn_jax import runs
 from acrn_jax.cli import distributed, shell
+from data_prep import paths
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, e.g. configs/mva_peta.py:small.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and logs go here; a stopped run goes on.")
+_WORKDIR = paths.define_folder("workdir", None, "Checkpoints and logs go here; a stopped run goes on.")
 
 
 def main(argv):
     del argv
     shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    runs.train(_CONFIG.value, Path(_WORKDIR.value))
+    runs.train(shell.tidied(_CONFIG.value), Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":
