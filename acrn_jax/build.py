@@ -14,18 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from acrn_jax import phases
+from acrn_jax import phases, rules
 from acrn_jax.data import pipeline, sampler, source, transforms
 from acrn_jax.losses import objectives
 from acrn_jax.losses.attribute import class_weights
-from acrn_jax.losses.mining import MINERS
 from acrn_jax.losses.weights import initial_weights
-from acrn_jax.models import acrn, inception, initialize, mva, pretrained
-from acrn_jax.ops.distance import DISTANCES
+from acrn_jax.models import acrn, initialize, mva, pretrained
 from acrn_jax.train import loop, optimizer, parallel, step
 from acrn_jax.train import state as states
 
-PHASES = ("mva", "identity", "reid")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REPRESENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of attribute logits [N, A]
     "probabilities": lambda logits: (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32),
@@ -42,49 +39,45 @@ def lookup(table, name: str, key: str):
 
 
 def check(config: Any) -> None:
-    """Raises ValueError for settings that would only fail minutes later."""
+    """Raises ValueError for settings that would only fail minutes later: of one key (rules.py), and of several."""
+    rules.check(traverse_util.flatten_dict(config.to_dict(), sep="."))
     if not config.data.dir or not config.data.name:
         missing = "dir" if not config.data.dir else "name"
         raise ValueError(
             f"config.data.{missing} is not set; pass --config.data.{missing}=... (./launch.sh prepare makes data)."
         )
-    for phase in config.phases:
-        lookup(dict.fromkeys(PHASES), phase, "phases")
     wanted = "mva" if "mva" in config.phases else "acrn"
-    if config.model.name != wanted or ("mva" in config.phases and len(config.phases) > 1):
+    if config.model.name != wanted:
         raise ValueError(
             f"config.phases is {tuple(config.phases)} with model {config.model.name!r}; an attribute net has phases "
             "('mva',) and model mva, a re-id net ('identity', 'reid') and model acrn."
         )
-    lookup(step.WRAPPERS, config.parallel, "parallel")
-    lookup(DTYPES, config.dtype, "dtype")
-    if not 0 <= config.ema < 1:
-        raise ValueError(f"config.ema is {config.ema}; a decay lies in [0, 1), 0.999 for one.")
-    lookup(REPRESENTATIONS, config.attributes.representation, "attributes.representation")
-    lookup(inception.LAYOUTS, config.model.layout, "model.layout")
-    lookup(DISTANCES, config.loss.distance, "loss.distance")
-    lookup(MINERS, config.reid.miner, "reid.miner")
-    lookup(MINERS, config.loss.attribute_miner, "loss.attribute_miner")
-    for key, known in (
-        ("kind", ("acrn", "classic")),
-        ("distance_scale", ("raw", "unit_mean")),
-        ("mine_on", ("feature", "combined")),
-        ("attribute_weights", ("learned", "uniform", "given")),
-    ):
-        lookup(dict.fromkeys(known), config.loss[key], f"loss.{key}")
-    if "reid" in config.phases and config.loss.kind == "acrn":
+    if "mva" in config.phases and not (config.mva.steps or config.mva.epochs):
+        raise ValueError("config.mva.steps and config.mva.epochs are both 0; set one of them.")
+    loss = config.loss
+    if "reid" in config.phases and loss.soft and loss.reduction == "active_only":
+        raise ValueError(
+            "config.loss.soft leaves every triplet active, so config.loss.reduction=active_only means nothing there; "
+            "change either."
+        )
+    if "reid" in config.phases and loss.kind == "acrn":
         if not config.attributes["from"]:
             raise ValueError(
                 "config.attributes.from is not set: L_acrn needs the workdir of a trained attribute net; pass "
                 "--config.attributes.from=M (or --config.loss.kind=classic for the baseline)."
             )
-        if (config.reid.miner == "offline") != (config.loss.attribute_miner == "offline"):
+        if (config.reid.miner == "offline") != (loss.attribute_miner == "offline"):
             raise ValueError(
-                f"config.reid.miner is {config.reid.miner}, config.loss.attribute_miner {config.loss.attribute_miner}: "
+                f"config.reid.miner is {config.reid.miner}, config.loss.attribute_miner {loss.attribute_miner}: "
                 "either both are offline or none, since both losses see one batch."
             )
-        if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
+        if loss.attribute_weights == "given" and not loss.attribute_weights_file:
             raise ValueError("config.loss.attribute_weights=given wants config.loss.attribute_weights_file.")
+        if loss.attribute_weights == "learned" and loss.weight_form == "unit_mean" and loss.distance == "cosine":
+            raise ValueError(
+                "config.loss.weight_form=unit_mean scales weights by their distances, and config.loss.distance=cosine "
+                "knows no scale; change either."
+            )
     if config.parallel == "pmap" and jax.process_count() > 1:
         raise ValueError(
             f"config.parallel=pmap drives the devices of one process, this run has {jax.process_count()}; "
@@ -96,11 +89,35 @@ def check(config: Any) -> None:
         if rows % count:
             who = f"{count} devices" + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
             raise ValueError(f"Phase {phase} has batches of {rows} images, which {who} do not divide; change either.")
-        if config.accumulate < 1 or rows % (count * config.accumulate):
+        if rows % (count * config.accumulate):
             raise ValueError(
                 f"config.accumulate is {config.accumulate}, which does not divide the {rows // count} images a device "
                 f"of a batch of phase {phase}; change either."
             )
+
+
+def check_images(config: Any, split: source.Split) -> None:
+    """Raises ValueError for batches that the images to train on cannot fill: of a re-id run, or of an attribute net."""
+    _, count = np.unique(split.person_id, return_counts=True)
+    pairs = count[count > 1].sum() if "reid" in config.phases else len(split)
+    if not pairs:
+        raise ValueError(f"Nobody has two images in {split.name}, and triplets want two images of a person.")
+    for phase in config.phases:
+        mined = phase == "reid" and config.reid.miner != "offline"
+        offline = phase == "reid" and not mined
+        key = "reid.people" if mined else "reid.triplets" if offline else f"{phase}.batch"
+        there, what = (len(count), "people") if mined else (pairs if offline else len(split), "images")
+        wanted = config[phase][key.split(".")[1]]
+        if wanted > there:
+            raise ValueError(
+                f"config.{key} is {wanted}, but there are {there} {what} to train on in {split.name}"
+                f"{_held_out(config)}; ask for at most {there}."
+            )
+
+
+def _held_out(config):
+    held = config.data.validation_identities
+    return f" ({held} more people are held out: config.data.validation_identities)" if held else ""
 
 
 def devices(config: Any) -> list[Any]:
@@ -154,6 +171,12 @@ def reid_splits(config: Any) -> tuple[source.Split, source.Split | None]:
     whole = whole.take(whole.person_id > 0)
     if not config.data.validation_identities:
         return whole, None
+    people = len(np.unique(whole.person_id))
+    if config.data.validation_identities > people - 2:
+        raise ValueError(
+            f"config.data.validation_identities is {config.data.validation_identities}, and {whole.name} has {people} "
+            "people; at least two must be left to train on."
+        )
     held = sampler.validation_identities(whole.person_id, count=config.data.validation_identities, seed=config.seed)
     return whole.take(~held), whole.take(held)
 
@@ -250,12 +273,13 @@ def net(config: Any, *, attributes: int = 0, people: int | None = None, axis_nam
 
 
 def first_variables(
-    config: Any, module: Any, init_from: str | Path | None
+    config: Any, module: Any, init_from: str | Path | None, *, same_people: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Variables to start a phase from, and a report of where they come from (None if all are drawn).
 
     `init_from` is another run's phase, from which everything but the classifier must be had, or a file of ImageNet
-    weights for the trunk of MVA. Of attributes, the last layer is taken where its shape fits.
+    weights for the trunk of MVA. The classifier is taken too where it is there and of the `same_people`; of attributes,
+    the last layer where its shape fits.
     """
     fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
     if not init_from:
@@ -274,8 +298,9 @@ def first_variables(
     else:
         saved = phases.load(_phase(path))
         source, found, digest = "run", _variables(saved), phases.fingerprint_of(saved)
-        resized = {n for n, leaf in own.items() if n in found and found[n].shape != leaf.shape}
-        new = {n for n in own if _part(n) == "classifier" or (_part(n) == "attributes" and n in resized)}
+        fits = {n for n, leaf in own.items() if n in found and found[n].shape == leaf.shape}
+        new = {n for n in own if _part(n) == "classifier" and not (same_people and n in fits)}
+        new |= {n for n in own if _part(n) == "attributes" and n in found and n not in fits}
         for name in sorted(own.keys() - new):
             shape = found[name].shape if name in found else "nothing"
             if shape != own[name].shape:
@@ -465,7 +490,14 @@ def reid_objective(config: Any, names: tuple[str, ...], **constants: Any) -> tup
 def given_weights(config: Any, names: tuple[str, ...]) -> np.ndarray:
     """[A] weights of a JSON file {attribute name: weight}, in the attribute net's order."""
     file = Path(config.loss.attribute_weights_file)
-    table = json.loads(file.read_text())
+    wanted = f"config.loss.attribute_weights_file is {file}, which must be JSON {{attribute name: weight}}"
+    try:
+        table = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}.") from error
+    numbers = isinstance(table, dict) and [isinstance(w, int | float) and math.isfinite(w) for w in table.values()]
+    if not numbers or not all(numbers):
+        raise ValueError(f"{wanted}, each weight a finite number.")
     missing = [name for name in names if name not in table]
     if missing:
         raise ValueError(

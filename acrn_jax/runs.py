@@ -143,6 +143,8 @@ def _train_attributes(config, workdir):
     split = build.attribute_split(config)
     if not split.attribute_names:
         raise ValueError(f"{split.name} has no attribute labels; an attribute net needs some.")
+    build.check_images(config, split)
+    objective = build.attribute_objective(config, split)
     _calibration_split(config, split)  # refuses before training
 
     def module(axis_name):
@@ -160,7 +162,7 @@ def _train_attributes(config, workdir):
         workdir / "mva",
         split,
         columns={"attributes": split.attributes},
-        objective=build.attribute_objective(config, split),
+        objective=objective,
         variables=variables,
         module=module,
     )
@@ -171,8 +173,10 @@ def _train_attributes(config, workdir):
 
 def _train_reid(config, workdir, train_phase):
     split, _ = build.reid_splits(config)
+    build.check_images(config, split)
     if "reid" in config.phases and config.loss.kind == "acrn":
         _check_overlap(config, split)
+        build.reid_objective(config, tuple(attribute_names(Path(config.attributes["from"]))))  # reads given weights
     # What has begun is of these inputs, or nothing is touched; the phase before is looked at when it has ended.
     inputs = {phase: _inputs(config, phase, split) for phase in config.phases}
     if config.init_from:
@@ -197,7 +201,9 @@ def _train_reid(config, workdir, train_phase):
         def module(axis_name, classify=classify):
             return build.net(config, people=len(people) if classify else None, axis_name=axis_name)
 
-        variables, report = build.first_variables(config, module(None), start)
+        known = phases.read(Path(start)) if start else None
+        alike = known is not None and known["records"]["fingerprint"] == split.fingerprint
+        variables, report = build.first_variables(config, module(None), start, same_people=alike)
         _begin(workdir / phase, inputs[phase] | ({"start": build.start_input(start)} if start else {}), report)
         train_phase(
             config,
@@ -811,8 +817,13 @@ def begin(config: Any, *, attributes: Path, shared: Callable[[str, Any], Path] |
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.attributes["from"] = str(attributes)
+        # Before an identity phase is trained for it:
+        build.check(config)
+        split, _ = build.reid_splits(config)
+        build.check_images(config, split)
         if config.loss.kind == "acrn":
-            _check_overlap(config, build.reid_splits(config)[0])  # before an identity phase is trained for it
+            _check_tuning(config)
+            _check_overlap(config, split)
         if shared and "identity" in config.phases:
             first = config.copy_and_resolve_references()
             first.phases = ("identity",)
@@ -848,10 +859,30 @@ def reproduce(
         base.init_from = str(workdir / "identity") if "identity" in config.phases else config.init_from
     baseline = (shared or beside)("baseline", base)
     tune = None
-    if not config.data.validation_identities and config.evaluate.tune_identities:
+    if _tunes(config):
         held = base.copy_and_resolve_references()
         with held.unlocked():
             held.phases, held.init_from = phases, first_net
             held.data.validation_identities = config.evaluate.tune_identities
         tune = (shared or beside)("tune", held)
     return evaluate(workdir, baseline=baseline, tune=tune)
+
+
+def _tunes(config):
+    """Whether `reproduce` trains a ReIdCNN more, without people on whom the fusion factor is then chosen."""
+    return bool(config.evaluate.tune_identities and not config.data.validation_identities)
+
+
+def _check_tuning(config):
+    """ValueError where too few people would be left for that ReIdCNN."""
+    if not _tunes(config):
+        return
+    held = config.copy_and_resolve_references()
+    held.data.validation_identities = config.evaluate.tune_identities
+    try:
+        build.check_images(held, build.reid_splits(held)[0])
+    except ValueError as error:
+        raise ValueError(
+            f"config.evaluate.tune_identities={config.evaluate.tune_identities} holds people out of an extra run, for "
+            f"which {error} Set it to 0 to go without ReIdCNN+Attributes-tuned."
+        ) from error

@@ -119,7 +119,10 @@ def test_arms_fit_the_configs(study):
     "change, message",
     [
         ({"data.dir": None}, "config.data.dir is not set"),
-        ({"phases": ("reid", "sleep")}, "config.phases is 'sleep'; known: mva, identity, reid"),
+        (
+            {"phases": ("reid", "sleep")},
+            "config.phases is ('reid', 'sleep'); known: ('mva',), ('identity',), ('reid',)",
+        ),
         ({"model.name": "mva"}, "an attribute net has phases"),
         ({"model.layout": "caffe"}, "known: ours, torchvision, slim"),
         ({"dtype": "float16"}, "known: float32, bfloat16"),
@@ -131,7 +134,7 @@ def test_arms_fit_the_configs(study):
         ({"devices": 7}, "batches of 64 images, which 7 devices do not divide"),
         ({"devices": 99}, "this machine shows 8"),
         ({"devices": 2, "accumulate": 3}, "does not divide the 32 images a device of a batch of phase identity"),
-        ({"ema": 1.0}, "a decay lies in [0, 1)"),
+        ({"ema": 1.0}, "config.ema is 1.0; it must be a number of at least 0 and below 1"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):
@@ -176,7 +179,8 @@ def test_starting_from_another_run(tmp_path):
     saved = checkpoint.Checkpoints(tmp_path / "identity" / "checkpoints")
     saved.save(state.create(jax.tree.map(lambda x: x + 1, first), tx))
     saved.close()
-    found, report = build.first_variables(config, build.net(config, people=9), tmp_path / "identity")
+    nine = build.net(config, people=9)
+    found, report = build.first_variables(config, nine, tmp_path / "identity", same_people=True)
     np.testing.assert_array_equal(
         found["params"]["stem0"]["conv"]["kernel"], first["params"]["stem0"]["conv"]["kernel"] + 1
     )
@@ -188,6 +192,11 @@ def test_starting_from_another_run(tmp_path):
     _, report = build.first_variables(config, build.net(config), tmp_path / "identity")
     assert report["dropped"] == {"classifier": ["params/classifier/bias", "params/classifier/kernel"]}
     assert build.describe_start(report).endswith(" 0 new (none), 2 dropped (classifier).")
+    found, report = build.first_variables(config, with_classifier, tmp_path / "identity", same_people=True)
+    kernels = (values["params"]["classifier"]["kernel"] for values in (found, first))
+    np.testing.assert_array_equal(next(kernels), next(kernels) + 1)
+    _, report = build.first_variables(config, with_classifier, tmp_path / "identity")
+    assert list(report["new"]) == ["classifier"]  # as many people may be others
     with pytest.raises(FileNotFoundError, match=f"name one of its phases: {tmp_path}/identity"):
         build.first_variables(config, with_classifier, tmp_path)
     with pytest.raises(FileNotFoundError, match="neither a file of weights nor a phase"):

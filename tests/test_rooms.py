@@ -25,7 +25,8 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
     "acrn_jax/phases.py": "numpy jax acrn_jax.files acrn_jax.train",
-    "acrn_jax/build.py": f"numpy jax flax optax ml_collections {ROOMS}",
+    "acrn_jax/rules.py": ROOMS,
+    "acrn_jax/build.py": f"numpy jax flax optax ml_collections acrn_jax.rules {ROOMS}",
     "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance {ROOMS}",
     "acrn_jax/provenance.py": "",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",

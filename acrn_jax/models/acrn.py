@@ -41,7 +41,9 @@ class ACRN(nn.Module):
 
     `feature_norm` decides what f is: `none` the dense layer's output; `l2` that of length 1; `batch_norm` that after
     batch normalisation, everywhere; `bnneck` the triplet loss sees the output before the normalisation, classifier and
-    ranking the one after (Luo et al. 2019).
+    ranking the one after (Luo et al. 2019). Of `l2` the classifier sees f times sqrt(feature_dim), so that its entries
+    have the size of normalised ones: logits of vectors of length 1 are too small to tell many people apart (Wang et
+    al., "NormFace", 2017, section 3.3).
     """
 
     num_people: int | None = None  # None: no classifier
@@ -86,5 +88,6 @@ class ACRN(nn.Module):
             trained = feature if self.feature_norm == "batch_norm" else dense
         logits = None
         if self.num_people is not None:
-            logits = nn.Dense(self.num_people, dtype=jnp.float32, name="classifier")(feature)
+            seen = feature * self.feature_dim**0.5 if self.feature_norm == "l2" else feature
+            logits = nn.Dense(self.num_people, dtype=jnp.float32, name="classifier")(seen)
         return Outputs(feature=feature, trained_feature=trained, identity_logits=logits)

@@ -168,7 +168,7 @@ class InceptionV3(nn.Module):
         pool = c - 2 * (c // 4) - 3 * c // 8
         branches = (
             ("branch1", [(c // 4, 1, 1)], x),
-            ("branch5", [(3 * c // 16, 1, 1), (c // 4, 5, 1)], x),
+            ("branch5", [(max(3 * c // 16, 1), 1, 1), (c // 4, 5, 1)], x),
             ("branch33", [(c // 4, 1, 1), (3 * c // 8, 3, 1), (3 * c // 8, 3, 1)], x),
             ("pool", [(pool, 1, 1)], nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)),
         )

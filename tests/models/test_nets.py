@@ -216,3 +216,30 @@ def test_every_batch_norm_sees_all_devices(net):
         jax.eval_shape(jax.vmap(forward, (None, 0), axis_name="data"), {**variables, "intermediates": {}}, share)
     assert len(seen) == sum(path[-1].key == "mean" for path, _ in jax.tree.leaves_with_path(variables["batch_stats"]))
     assert set(seen.values()) == {"data"}
+
+
+class Thin(nn.Module):
+    """In place of an inception layer, which takes long to compile."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return x[:, :1, :1]
+
+
+def test_the_classifier_sees_l2_features_as_large_as_normalised_ones(monkeypatch):
+    for layer in ("InceptionV3", "InceptionResidual", "InceptionReduce"):
+        monkeypatch.setattr(acrn, layer, lambda *_, name: Thin(name=name))
+    monkeypatch.setattr(acrn, "STEM", (8,))
+    net = acrn.ACRN(5, feature_dim=16, feature_norm="l2")
+    variables = initialize.variables(net, height=4, width=4, seed=0)
+    out = net.apply(variables, np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32), train=False)
+    np.testing.assert_allclose(np.linalg.norm(out.feature, axis=1), 1, rtol=1e-5)
+    layer = variables["params"]["classifier"]
+    np.testing.assert_allclose(out.identity_logits, 4 * out.feature @ layer["kernel"] + layer["bias"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1 / 64, 1 / 32])
+def test_the_narrowest_nets_have_channels_in_every_branch(width):
+    for net, size in ((acrn.ACRN(3, width=width), (32, 16)), (mva.MVA(3, width=width), (32, 16))):
+        _, variables = shapes(net, *size)
+        assert all(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -36,7 +36,7 @@ def test_given_weights_are_the_attribute_nets_own_rates(study, attribute_net):
 
 def test_table_of_the_study_names_the_failing_arm(study):
     _, jobs, sentence = study
-    assert "99 people" in sentence
+    assert "config.reid.people is 99" in sentence
     found = table.of_jobs("mini", jobs, "reference")
     assert found["failed"] == {"broken/seed_0": sentence} and found["missing"] == []
     (row,) = [r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("gamma_2", "ACRN", "rank1")]

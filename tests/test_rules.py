@@ -1,0 +1,240 @@
+"""Every key of configs/common.py has a rule, and a wrong value is refused, by name, before anything is read or made."""
+
+import re
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from acrn_jax import build, phases, rules, runs
+from acrn_jax.losses import triplet
+from acrn_jax.models import acrn
+from acrn_jax.train import optimizer, step
+from configs import common
+from tests.fixtures import small_net
+
+
+def flat(tree, prefix=""):
+    """Dotted key -> value."""
+    found = {}
+    for key, value in tree.items():
+        inner = isinstance(value, ml_collections.ConfigDict)
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
+
+
+DEFAULTS = flat(common.get_config())
+OPTIMISERS = ("mva.trunk", "mva.scratch", "identity.scratch", "reid.scratch", "reid.attribute_weights")
+# Beside a value of another type, and -1 for each number: what lies just outside.
+OUTSIDE = {
+    "seed": [2**31],
+    "phases": [(), ("sleep",), ("reid", "identity"), ("reid", "reid"), "reid", 3],
+    "accumulate": [0],
+    "ema": [1.0],
+    "log_every": [0],
+    "save_every": [0],
+    "data.name": ["", 7],
+    "data.config": ["", 7],
+    "data.train_split": [""],
+    "data.exclude_subsets": [("GRID", 3), "GRID"],
+    "data.height": [0],
+    "data.width": [0],
+    "data.mean": [(0.5, 0.5), (0.5, 0.5, 1.5), 0.5],
+    "data.deviation": [(0.5, 0.5, 0.0), (1, 1), 1.0],
+    "data.threads": [0],
+    "data.augment.enlarge": [0.99],
+    "model.width": [0.0, 0.015],
+    "model.feature_dim": [0],
+    "model.views": [("top", "left"), ("top", 3), "top"],
+    "model.branch_kernel": [0],
+    "model.dropout": [1.0],
+    "mva.batch": [1],
+    "mva.threshold": [1.5],
+    "identity.batch": [1],
+    "identity.epochs": [0],
+    "reid.epochs": [0],
+    "reid.triplets": [0],
+    "reid.people": [1],
+    "reid.images": [1],
+    "loss.temperature": [0.0],
+    "evaluate.draws": [0],
+    "evaluate.probe_view": ["3"],
+    "evaluate.batch": [0],
+    **{f"data.augment.{name}": [1.01] for name in ("flip", "erase", "brightness", "contrast", "saturation")},
+    **{f"{phase}.smoothing": [1.5] for phase in ("identity", "loss")},
+    **{f"{group}.momentum": [1.0] for group in OPTIMISERS},
+    **{f"{group}.factor": [0.0] for group in OPTIMISERS},
+}
+
+
+def wrong(key):
+    """Values that the key must not hold."""
+    default = DEFAULTS[key]
+    if isinstance(default, bool):
+        return ["yes", 1]
+    if isinstance(default, float):
+        return [-1.0, float("nan"), float("inf"), "much", *OUTSIDE.get(key, [])]
+    if isinstance(default, int):
+        return [-1, float("nan"), "many", *([1.5] if "epochs" not in key else []), *OUTSIDE.get(key, [])]
+    free = default is None or key in ("data.config", "data.train_split")
+    return OUTSIDE.get(key) or ([7, ""] if free and key != "evaluate.protocol" else ["no such thing", 7])
+
+
+def changed(key, value):
+    c = small_net.config("mva" if key.startswith("mva.") else "reid", "nowhere", "nothing")
+    c.attributes["from"] = "a net"
+    place = c
+    *path, last = key.split(".")
+    for part in path:
+        place = place[part]
+    with c.ignore_type():
+        place[last] = value
+    return c
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_a_wrong_value_is_refused_by_name_before_any_work(key, tmp_path):
+    assert wrong(key), key
+    for value in wrong(key):
+        with pytest.raises(ValueError, match=rf"^config\.{re.escape(key)} is ") as told:
+            runs.train(changed(key, value), tmp_path / "run")
+        assert repr(value) in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_key_has_a_rule_and_no_rule_is_left_over():
+    assert set(rules.RULES) == set(DEFAULTS)
+    rules.check(DEFAULTS)
+
+
+def test_what_a_rule_names_is_there():
+    """Each choice of the table is one for whoever takes it, and the other way round."""
+
+    def choices(key):
+        return set(rules.RULES[key].wanted.removeprefix("known: ").split(", "))
+
+    assert choices("attributes.representation") == set(build.REPRESENTATIONS)
+    assert choices("dtype") == set(build.DTYPES) and choices("parallel") == set(step.WRAPPERS)
+    for kind in choices("reid.scratch.kind"):
+        optimizer.make({"scratch": {"kind": kind, "rate": 0.1}})
+    for kind in choices("reid.scratch.schedule"):
+        optimizer.schedule(kind, rate=0.1, steps=3)
+    for reduction in choices("loss.reduction"):
+        triplet.hinge(np.ones(2), np.ones(2, bool), margin=1.0, reduction=reduction)
+    assert choices("model.feature_norm") == set(acrn.FEATURE_NORMS)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"loss.soft": True, "loss.reduction": "active_only"}, "config.loss.soft leaves every triplet active"),
+        ({"loss.weight_form": "unit_mean", "loss.distance": "cosine"}, "config.loss.weight_form=unit_mean"),
+        ({"reid.miner": "offline"}, "either both are offline or none"),
+    ],
+)
+def test_keys_that_do_not_go_together(change, message, tmp_path):
+    c = small_net.config("reid", "nowhere", "nothing")
+    c.attributes["from"] = "a net"
+    c.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        runs.train(c, tmp_path / "run")
+    c = small_net.config("mva", "nowhere", "nothing", steps=0)
+    with pytest.raises(ValueError, match=r"config\.mva\.steps and config\.mva\.epochs are both 0"):
+        runs.train(c, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Six people to train on with six images each, prepared."""
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
+    small_net.prepare(raw, folder, "mini")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"reid.people": 7}, "config.reid.people is 7, but there are 6 people to train on in image_folder/mini/train;"),
+        (
+            {"data.validation_identities": 3, "reid.people": 4},
+            "are 3 people to train on in image_folder/mini/train (3 more people are held out",
+        ),
+        (
+            {"data.validation_identities": 5},
+            "config.data.validation_identities is 5, and image_folder/mini/train has 6",
+        ),
+        ({"identity.batch": 37}, "config.identity.batch is 37, but there are 36 images to train on"),
+        ({"reid.miner": "offline", "reid.triplets": 37}, "config.reid.triplets is 37, but there are 36 images"),
+        (
+            {"evaluate.tune_identities": 4},
+            "config.evaluate.tune_identities=4 holds people out of an extra run, for which",
+        ),
+        (
+            {"evaluate.tune_identities": 7},
+            "config.evaluate.tune_identities=7 holds people out of an extra run, for which",
+        ),
+    ],
+)
+def test_what_the_labels_decide_is_said_before_training(change, message, data_dir, tmp_path):
+    c = small_net.config("reid", data_dir, "mini")
+    c.devices = 1
+    c.update_from_flattened_dict({"loss.attribute_miner": change.get("reid.miner", "batch_all"), **change})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        runs.reproduce(c, attributes=tmp_path / "nothing", workdir=tmp_path / "run")
+    if not c.evaluate.tune_identities:
+        c.loss.kind = "classic"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            runs.train(c, tmp_path / "run")
+    c = small_net.config("mva", data_dir, "mini")
+    c.mva.batch, c.devices = 37, 1
+    with pytest.raises(ValueError, match=r"config\.mva\.batch is 37, but there are 36 images"):
+        runs.train(c, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("red: 1", "must be JSON {attribute name: weight}"),
+        ("[1, 2]", "each weight a finite number"),
+        ('{"red": "much"}', "each weight a finite number"),
+        ('{"red": NaN}', "each weight a finite number"),
+        ('{"red": 1}', "gives no weight for hat"),
+    ],
+)
+def test_given_weights_are_read_before_training(text, message, tmp_path):
+    c = small_net.config("reid", "nowhere", "nothing")
+    c.loss.attribute_weights, c.loss.attribute_weights_file = "given", str(tmp_path / "weights.json")
+    (tmp_path / "weights.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build.reid_objective(c, ("red", "hat"))
+
+
+def test_reid_goes_on_with_the_classifier_of_the_same_people(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "net", build.net)  # put back after
+    small_net.stand_in()
+    begun = {}
+
+    def train_phase(config, phase, folder, split, **given):
+        begun[folder.parent.name, phase] = given["variables"]["params"]["classifier"]
+        return build.train_phase(config, phase, folder, split, **given)
+
+    def train(name, **changes):
+        c = small_net.config("reid", data_dir, "mini")
+        c.loss.kind, c.loss.identity_weight, c.devices = "classic", 1.0, 1
+        c.identity.epochs = c.reid.epochs = 1
+        c.data.validation_identities, c.seed = 2, changes.pop("seed", 0)
+        c.update(changes)
+        runs.train(c, tmp_path / name, train_phase=train_phase)
+
+    train("first")
+    first = phases.load(tmp_path / "first" / "identity")["params"]["net"]["classifier"]
+    identity = str(tmp_path / "first" / "identity")
+    train("second", phases=("reid",), init_from=identity)
+    train("others", phases=("reid",), init_from=identity, seed=1)  # as many people, but not the same ones
+    for name in ("first", "second"):
+        jax.tree.map(np.testing.assert_array_equal, begun[name, "reid"], first)
+    assert not np.array_equal(begun["others", "reid"]["kernel"], first["kernel"])
+    assert np.ptp(first["bias"]) > 0 and np.ptp(begun["first", "identity"]["bias"]) == 0
