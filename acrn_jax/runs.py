@@ -478,6 +478,7 @@ def evaluate(
         seed=config.evaluate.get("draw_seed", 0),
         probe_view=str(config.evaluate.get("probe_view", "both")),
     )
+    protocol = protocols.without_itself(protocol, query.key, gallery.key)
     rows, extra, made_of = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol)
     scored = {
         name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)

@@ -182,7 +182,7 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         first = int(np.argmax(query.camera_id == cameras[0]))
         raise ValueError(
             f"Query {first} is of camera {cameras[0]}, and so is every gallery image: under {protocol.name} there is "
-            "nothing to find; check the camera ids, or choose all_vs_all or single_shot."
+            "nothing to find; check the camera ids, or choose multi_shot (all_vs_all for a set against itself)."
         )
 
 

@@ -13,7 +13,6 @@ Nobody is identified: the nearest picture is the one that looks most alike, whoe
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def search(
     _check(config, query, wishes, gamma, explained, net)
     gamma = config.loss.gamma if gamma is None else gamma
     asked = _open_query(query) if query else None
-    pictures, unreadable = _readable(gallery)
+    pictures = source.open_folder(gallery)
     ranked = np.array([query is None or (gallery / n).resolve() != query.resolve() for n in pictures.file_name])
     if not ranked.any():
         raise ValueError(f"{gallery} holds no picture beside the query; name a folder with more.")
@@ -121,7 +120,8 @@ def search(
         "distance": distance,
         "probabilities": about,
         "pictures": int(ranked.sum()),
-        "unreadable": unreadable,
+        "unreadable": pictures.metadata["unreadable"],
+        "passed_over": pictures.metadata["passed_over"],
         "fingerprint": pictures.fingerprint,
         "note": NO_IDENTITY,
         "results": found,
@@ -164,11 +164,7 @@ def table(results: dict[str, Any]) -> str:
     for entry in results["results"]:
         if "shares" in entry:
             text += f"{entry['rank']:>4}  {_reason(entry)}\n"
-    if results["unreadable"]:
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in results["unreadable"].items())
-        count = len(results["unreadable"])
-        text += f"{count} file{'s' * (count > 1)} cannot be read as a picture and skipped:\n{listed}\n"
-    return text
+    return text + source.told_of_folder(results)
 
 
 def _reason(entry):
@@ -216,20 +212,6 @@ def _check(config, query, wishes, gamma, explained, net) -> None:
         raise ValueError("A ReIdCNN has learned no attribute weights, so --gamma wants --want or --not too.")
     if query and explained:
         explain.check_additive(config.loss.distance)
-
-
-def _readable(gallery: Path) -> tuple[source.Split, dict[str, str]]:
-    """The pictures of a folder that can be decoded, and the others with the reason."""
-    pictures, good, unreadable = source.open_folder(gallery), [], {}
-    for i, name in enumerate(pictures.file_name):
-        try:
-            transforms.decode(pictures.image_bytes(i), key=str(name))
-            good.append(i)
-        except ValueError as error:
-            unreadable[str(name)] = re.sub(r" <_io\.\w+ object at \w+>", "", " ".join(str(error).split()))
-    if not good:
-        raise ValueError(f"None of the {len(pictures)} files in {gallery} can be read as a picture.")
-    return (pictures.take(np.array(good)) if unreadable else pictures), unreadable
 
 
 def _open_query(query: Path) -> source.Split:

@@ -27,11 +27,10 @@ from collections.abc import Iterable, Iterator
 from concurrent import futures
 from typing import NamedTuple
 
-import PIL.Image
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from data_prep import archives, paths, reid
+from data_prep import archives, paths, pictures, reid
 
 
 class Dataset(NamedTuple):
@@ -42,9 +41,8 @@ class Dataset(NamedTuple):
     free_names: bool = False  # config names are the user's to choose
 
 
+ALLOWANCES = ("allow_partial", "allow_overlap")  # options of every set that is read from files
 FILES = ("split_file", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # options that name a file
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what the re-id sets come in; others start decoders for no one's good
-MAX_SIDE = 10_000  # pixels
 DATASETS = {
     "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed", "colours"), needs=("raw_dir",)),
     "image_folder": Dataset(("raw_dir", "csv"), needs=("raw_dir", "csv"), free_names=True),
@@ -64,8 +62,8 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
       dataset: a name in DATASETS.
       config_name: one of the data set's configs; may be left out where there is one alone.
       data_dir: where prepared data sets lie; this one goes to data_dir/dataset/config_name/version.
-      options: what the data set takes, such as raw_dir, split_file, csv, peta_mat (paths), seed (int) or allow_partial
-        (bool); None is unset.
+      options: what the data set takes, such as raw_dir, split_file, csv, peta_mat (paths), seed (int), allow_partial or
+        allow_overlap (bool); None is unset.
 
     Returns:
       The prepared folder.
@@ -90,9 +88,9 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
             builder = builder_class(options=_unpacked(options, staging / "raw"), **arguments)
             images = _image_files(builder.contents)
             check_room(images, data_dir)
-            check_images(images)
+            notes = [*builder.contents.notes, *check_images(images)]
         else:  # draws its images itself
-            builder = builder_class(**arguments, **options, **_file_format(builder_class))
+            builder, notes = builder_class(**arguments, **options, **_file_format(builder_class)), []
         _say("Writing ...")
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of the temporary folder
             if not sys.stderr.isatty():
@@ -100,6 +98,8 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
             builder.download_and_prepare(file_format="array_record")
         _write_json(pathlib.Path(builder.data_path) / "fingerprint.json", fingerprint(builder))
         _write_json(pathlib.Path(builder.data_path) / "options.json", _traces(options))
+        about = {"summary": reid.summary(_labels(builder)), "notes": notes}
+        _write_json(pathlib.Path(builder.data_path) / "notes.json", about)
         final.parent.mkdir(parents=True, exist_ok=True)
         os.rename(builder.data_path, final)
     return final
@@ -139,23 +139,42 @@ def check(
             config=config_name, options=_unpacked(options, folder / "raw"), lenient=True, data_dir=folder / "data"
         ).contents
         images = _image_files(found)
-        faults = [*found.faults, *found.short()] + [f"{path} ({fault})" for path, fault in _faults(images)]
+        looks = _looks(images)
+        faults = [*found.faults, *found.short(), *(f"{p} ({look.fault})" for p, look in looks.items() if look.fault)]
         notes = [f"the same bytes: {' and '.join(map(str, group))}" for group in _repeated(images)]
+        notes = [*found.notes, *_picture_notes(looks), *notes]
     rows = [("split", "images", "officially", "people", "officially")]
     for split, counts in found.counts().items():
         wanted = found.official.get(split)
         beside = [f"{number:,}" for number in wanted] if wanted else ["-", "-"]
         rows.append((split, f"{counts.images:,}", beside[0], f"{counts.people:,}", beside[1]))
-    return _aligned(rows), faults, notes
+    return "\n".join(filter(None, (_aligned(rows), reid.summary(found)))), faults, notes
 
 
 def _check_prepared(folder: pathlib.Path) -> tuple[str, list[str], list[str]]:
     """That a prepared set still holds what was written."""
     if not _is_prepared(folder, {}, strict=False):
         raise FileNotFoundError(f"There is no prepared set {folder}; with --raw_dir, --check looks at raw files.")
-    marks, now = json.loads((folder / "fingerprint.json").read_text()), fingerprint(tfds.builder_from_directory(folder))
+    builder = tfds.builder_from_directory(folder)
+    marks, now = json.loads((folder / "fingerprint.json").read_text()), fingerprint(builder)
     changed = [split for split in marks.keys() | now.keys() if marks.get(split) != now.get(split)]
-    return table(folder), [f"{folder}: {split} is not what was written" for split in sorted(changed)], []
+    allowed = json.loads((folder / "options.json").read_text()).get("allow_overlap", False)
+    found = reid.examine(_labels(builder), allow_overlap=allowed)
+    faults = [f"{folder}: {split} is not what was written" for split in sorted(changed)]
+    text = "\n".join(filter(None, (table(folder), reid.summary(found))))
+    return text, [*faults, *found.faults], list(found.notes)
+
+
+def _labels(builder: tfds.core.DatasetBuilder) -> reid.Contents:
+    """What a prepared set holds, without the images."""
+    splits = {
+        split: [
+            reid.Example(b"", record["file_name"].decode(), int(record["person_id"]), int(record["camera_id"]))
+            for record in builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        ]
+        for split in builder.info.splits
+    }
+    return reid.Contents(splits, dict(builder.info.metadata or {}))
 
 
 def _resolve(dataset: str, config_name: str | None, options: dict) -> tuple[type, str, dict]:
@@ -163,12 +182,12 @@ def _resolve(dataset: str, config_name: str | None, options: dict) -> tuple[type
     _one_of(dataset, DATASETS, what="data set")
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
-        if name not in (*DATASETS[dataset].options, "allow_partial"):
+        if name not in (*DATASETS[dataset].options, *ALLOWANCES):
             takes = " and ".join(f"--{option}" for option in DATASETS[dataset].options) or "none"
             raise ValueError(f"{dataset} takes no --{name}; it takes {takes}.")
     builder_class = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder").Builder
     if not issubclass(builder_class, reid.ContentsBuilder):
-        options.pop("allow_partial", None)
+        options = {name: value for name, value in options.items() if name not in ALLOWANCES}
     return builder_class, _config_name(dataset, config_name, list(builder_class.builder_configs)), options
 
 
@@ -212,44 +231,46 @@ def check_room(images: list[str | os.PathLike], data_dir: pathlib.Path) -> None:
         raise OSError(f"{data_dir} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed; make room first.")
 
 
-def check_images(paths: list[pathlib.Path]) -> None:
-    """That every file decodes.
+def check_images(paths: list[pathlib.Path]) -> list[str]:
+    """That every file decodes; gives the notes of `_picture_notes`.
 
     Raises:
       ValueError: names the first file that does not, and says how many.
     """
-    bad = _faults(paths)
+    looks = _looks(paths)
+    bad = [path for path, look in looks.items() if look.fault]
     if bad:
         raise ValueError(
-            f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0][0]} ({bad[0][1]}); "
+            f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0]} ({looks[bad[0]].fault}); "
             "copy them again from the original."
         )
+    return _picture_notes(looks)
 
 
-def _faults(paths: list[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:
-    """The files that do not decode, each with why."""
+def _looks(paths: list[pathlib.Path]) -> dict[pathlib.Path, pictures.Look]:
+    """What the files' pictures are like."""
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            faults = list(_progress(pool.map(_fault, paths), total=len(paths), what="Checking images"))
+            looks = list(_progress(pool.map(pictures.look, paths), total=len(paths), what="Checking images"))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)  # or leaving would wait for all of them
             raise
-    return [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]
+    return dict(zip(paths, looks, strict=True))
 
 
-def _fault(path: pathlib.Path) -> str | None:
-    try:
-        if path.stat().st_size == 0:
-            return "0 bytes"
-        with PIL.Image.open(path, formats=IMAGE_FORMATS) as image:
-            if max(image.size) > MAX_SIDE:  # before decoding: a file of a kilobyte may say that it is of gigabytes
-                return f"{image.width:,} x {image.height:,} pixels, more than {MAX_SIDE:,} a side"
-            image.load()
-    except PIL.UnidentifiedImageError:
-        return "not an image"
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, DecompressionBombError and others
-        return str(error)
-    return None
+def _picture_notes(looks: dict[pathlib.Path, pictures.Look]) -> list[str]:
+    """What happens to pictures when they are read."""
+    about = {
+        "turned": "lie on their side, upside down or mirrored, as EXIF says, and are turned when they are read",
+        "sixteen": "have 16 bits a value and are read as the upper 8",
+        "dim": "have 16 bits a value and use less than a quarter of that range, so they are read nearly black: stretch "
+        "them to 0 to 65,535 and prepare again",
+    }
+    notes = []
+    for name, words in about.items():
+        if paths := [path for path, look in looks.items() if getattr(look, name)]:
+            notes.append(f"{len(paths):,} of {len(looks):,} images {words}; the first is {paths[0]}.")
+    return notes
 
 
 def fingerprint(builder: tfds.core.DatasetBuilder) -> dict:
@@ -291,6 +312,14 @@ def table(folder: pathlib.Path) -> str:
     return _aligned(rows)
 
 
+def told(folder: pathlib.Path, *, shown: int = 10) -> str:
+    """How a prepared folder is scored and what is to be known of it, as text; nothing for one of an earlier version."""
+    file = folder / "notes.json"
+    about = json.loads(file.read_text()) if file.exists() else {"summary": "", "notes": []}
+    more = [f"and {len(about['notes']) - shown:,} more notes"] if len(about["notes"]) > shown else []
+    return "\n".join([*([about["summary"]] if about["summary"] else []), *about["notes"][:shown], *more])
+
+
 def _aligned(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"{row[0]:12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
 
@@ -323,7 +352,7 @@ def _config_name(dataset: str, config_name: str | None, names: list[str]) -> str
 
 def _traces(options: dict) -> dict:
     """What of the options decides the contents: values, and for files given by name the hash of what they hold."""
-    traces = {name: value for name, value in options.items() if name in ("seed", "colours", "allow_partial")}
+    traces = {name: value for name, value in options.items() if name in ("seed", "colours", *ALLOWANCES)}
     for name in FILES:
         if name in options and pathlib.Path(options[name]).is_file():
             traces[name + "_sha256"] = hashlib.sha256(pathlib.Path(options[name]).read_bytes()).hexdigest()
@@ -411,6 +440,7 @@ def define_flags() -> None:
     paths.define_path("raw_dir", None, "The files as they were released: the folder, or the zip or tar archive.")
     flags.DEFINE_bool("check", False, "Look at the raw files (without --raw_dir: at the prepared set), write nothing.")
     flags.DEFINE_bool("allow_partial", None, "Prepare also what is not the whole release; results then say partial.")
+    flags.DEFINE_bool("allow_overlap", None, "Prepare also where people of train are in query or gallery.")
     paths.define_file("attributes_mat", None, "market_attribute.mat or duke_attribute.mat, for labels of the people.")
     paths.define_file("protocol_mat", None, "cuhk03_np: cuhk03_new_protocol_config_*.mat, if not in --raw_dir.")
     paths.define_file("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
@@ -432,7 +462,7 @@ def main(argv: list[str]) -> int:
         for name in ("dataset", "data_dir"):
             if flags.FLAGS[name].value is None and not (name == "data_dir" and flags.FLAGS.check):
                 raise ValueError(f"--{name} is missing; ./launch.sh prepare --help lists the flags.")
-        names = ("raw_dir", "seed", "colours", "allow_partial", *FILES)
+        names = ("raw_dir", "seed", "colours", *ALLOWANCES, *FILES)
         wanted = {"data_dir": flags.FLAGS.data_dir} | {name: flags.FLAGS[name].value for name in names}
         if flags.FLAGS.check:
             return _print_check(*check(flags.FLAGS.dataset, flags.FLAGS.config_name, **wanted))
@@ -444,7 +474,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         code = os.EX_TEMPFAIL if terminated else 130
         return _complain("interrupted, nothing was written; the same command starts again.", code)
-    print(f"{table(folder)}\n{folder}")
+    print("\n".join(text for text in (table(folder), told(folder), str(folder)) if text))
     return 0
 
 

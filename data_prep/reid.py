@@ -1,10 +1,10 @@
-"""What every prepared data set has in common: one record, one feature spec, three protocols, the PETA names.
+"""What every prepared data set has in common: one record, one feature spec, protocols, checks, the PETA names.
 
-Images are stored as the bytes that came (JPEG, PNG or BMP). Without TensorFlow, TFDS stores an image only from a path
-or from encoded bytes in a file object; arrays would need TensorFlow. Reading with
+Images are stored as the bytes that came (JPEG, PNG, BMP or WebP). Without TensorFlow, TFDS stores an image only from a
+path or from encoded bytes in a file object; arrays would need TensorFlow. Reading with
 `builder.as_data_source(split=..., decoders={"image": tfds.decode.SkipDecoding()})` gives the bytes back; decode them
-with `PIL.Image.open(...).convert("RGB")`: TFDS's own decoder neither resolves palettes nor drops alpha channels.
-Text features come back as bytes.
+with `data_prep.pictures.decode`: TFDS's own decoder neither resolves palettes nor turns pictures as EXIF says. Text
+features come back as bytes.
 """
 
 import functools
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-PROTOCOLS = ("market1501", "single_shot", "cuhk03_single_shot", "cuhk03_new", "attributes")
+PROTOCOLS = ("market1501", "single_shot", "multi_shot", "cuhk03_single_shot", "cuhk03_new", "attributes")
 UNKNOWN_CAMERA = -1
 DISTRACTOR, JUNK = 0, -1  # person ids of gallery images that are nobody's match, and of images that never count
 
@@ -104,6 +104,7 @@ class Contents(NamedTuple):
     )  # split -> what the official release holds; none: nothing to compare with
     shortfall: Sequence[str] = ()  # what else differs from the official release, each a clause
     faults: Sequence[str] = ()  # what is wrong with the files, each a sentence that names one
+    notes: Sequence[str] = ()  # what is to be known, each a sentence
 
     def counts(self) -> dict[str, Counts]:
         """How much each split holds."""
@@ -121,6 +122,101 @@ class Contents(NamedTuple):
             for split, wanted in self.official.items()
             if found.get(split, Counts(0, 0)) != wanted
         ]
+
+
+def examine(contents: Contents, *, allow_overlap: bool = False) -> Contents:
+    """The contents with the faults and notes that any data set can have, beside its own.
+
+    Faults are: nobody's image where only people belong; people of train in query or gallery, unless these are allowed;
+    queries of which none has its person in the gallery. Notes are: queries without a right gallery image; people of
+    train in val or test; the overlap where it is allowed, whose size metadata then have as `people_seen_in_training`.
+    """
+    splits, protocol, metadata = contents.splits, contents.metadata["protocol"], contents.metadata
+    query, gallery = _people(splits.get("query", ())), _people(splits.get("gallery", ()))
+    faults, notes = [*contents.faults, *_nobody(splits)], list(contents.notes)
+    shared = overlap(splits.get("train", ()), [*query, *gallery])
+    if shared and allow_overlap:
+        metadata = {**metadata, "people_seen_in_training": len(shared)}
+        notes.append(f"{len(shared)} people of train are in query or gallery: scores are of people seen in training.")
+    else:
+        faults += shared
+    for split in ("val", "test"):
+        if both := overlap(splits.get("train", ()), splits.get(split, ())):
+            notes.append(f"{len(both)} people of train are in {split} too: its scores are of people seen in training.")
+    lonely = [] if protocol == "attributes" else without_match(query, gallery, protocol)
+    strangers = without_match(query, gallery, "multi_shot") if lonely else []
+    if lonely and len(strangers) == len(query):
+        faults.append(f"None of the {len(query)} queries has its person in the gallery, so nothing can be scored.")
+    elif lonely:
+        first, own = lonely[0], len(lonely) - len(strangers)
+        near = f"; {own} of them have one of their own camera, which --protocol=multi_shot counts" if own else ""
+        notes.append(
+            f"{len(lonely)} of {len(query)} queries have no right gallery image under {protocol}, the first is "
+            f"{first.file_name} (person {first.person_id}, camera {first.camera_id}): evaluate with --no_match=skip, "
+            f"which leaves them out, or --no_match=count_as_miss{near}."
+        )
+    return contents._replace(metadata=metadata, faults=faults, notes=notes)
+
+
+def summary(contents: Contents) -> str:
+    """How query and gallery are scored, in a line; nothing for a set without them."""
+    protocol = contents.metadata["protocol"]
+    if protocol == "attributes":
+        return ""
+    query, gallery = _people(contents.splits.get("query", ())), contents.splits.get("gallery", ())
+    matched = len(query) - len(without_match(query, gallery, protocol))
+    count = {kind: sum(example.person_id == kind for example in gallery) for kind in (DISTRACTOR, JUNK)}
+    return (
+        f"protocol {protocol}: {matched:,} of {len(query):,} queries have a right gallery image; {len(gallery):,} "
+        f"gallery images, of them {count[DISTRACTOR]:,} distractors (person_id 0) and {count[JUNK]:,} junk (-1)"
+    )
+
+
+def without_match(query: Sequence[Example], gallery: Sequence[Example], protocol: str) -> list[Example]:
+    """Queries for which a protocol leaves no right gallery image.
+
+    An image of the query's person is right unless it is of the query's camera or, under single_shot and multi_shot,
+    the query itself.
+    """
+    apart = (lambda e: e.file_name) if protocol in ("single_shot", "multi_shot") else (lambda e: e.camera_id)
+    shown: dict[int, set] = {}
+    for example in gallery:
+        shown.setdefault(example.person_id, set()).add(apart(example))
+    return [example for example in query if not shown.get(example.person_id, set()) - {apart(example)}]
+
+
+def overlap(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
+    """A fault for each person (ids from 1) on images of both."""
+    first: list[dict[int, str]] = [{}, {}]
+    for images, examples in zip(first, (train, test), strict=True):
+        for example in _people(examples):
+            images.setdefault(example.person_id, example.file_name)
+    return [
+        f"Person {person} is in train ({first[0][person]}) and in test ({first[1][person]}); each belongs to one, or "
+        "pass --allow_overlap."
+        for person in sorted(first[0].keys() & first[1].keys())
+    ]
+
+
+def _people(examples: Sequence[Example]) -> list[Example]:
+    return [example for example in examples if example.person_id >= 1]
+
+
+def _nobody(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """A fault for each split but the gallery with images of nobody; a set that knows no person at all is one of labels
+    of attributes alone.
+    """
+    faults = []
+    for split, examples in splits.items() if any(_people(examples) for examples in splits.values()) else ():
+        for person, meaning in ((DISTRACTOR, "nobody's match"), (JUNK, "never counted")):
+            found = [example for example in examples if example.person_id == person and split != "gallery"]
+            if found:
+                faults.append(
+                    f"{found[0].file_name} shows no person; only the gallery may have such images. {split} has "
+                    f"{len(found)} of person_id {person}, {meaning}: leave them out"
+                    + ("; if your numbers begin with 0, add 1 to all of them." if person == DISTRACTOR else ".")
+                )
+    return faults
 
 
 def record(example: Example, *, builder: str, config: str) -> tuple[str, dict]:
@@ -165,11 +261,12 @@ class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     def __init__(self, *, options: dict | None = None, lenient: bool = False, **kwargs):
-        """Args: `options`, keyword arguments of the subclass's `read`, such as `raw_dir`, and `allow_partial`;
-        `lenient`, to look at contents that `contents` would refuse.
+        """Args: `options`, keyword arguments of the subclass's `read`, such as `raw_dir`, with `allow_partial` and
+        `allow_overlap`; `lenient`, to look at contents that `contents` would refuse.
         """
         self._options = dict(options or {})
         self._allow_partial = self._options.pop("allow_partial", False)
+        self._allow_overlap = self._options.pop("allow_overlap", False)
         self._lenient = lenient
         super().__init__(file_format="array_record", **kwargs)
 
@@ -183,10 +280,10 @@ class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
           ValueError: files are not as they should be, or not the official number of them without `allow_partial`.
         """
-        contents = self.read(**self._options)
+        contents = examine(self.read(**self._options), allow_overlap=self._allow_overlap)
         if contents.faults and not self._lenient:
             more = f" ({len(contents.faults)} faults in all)" if len(contents.faults) > 1 else ""
-            raise ValueError(f"{contents.faults[0]}{more}; ./launch.sh prepare --check lists them.")
+            raise ValueError(f"{contents.faults[0].rstrip('.')}{more}; ./launch.sh prepare --check lists them.")
         short = contents.short()
         if short and not (self._allow_partial or self._lenient):
             raise ValueError(

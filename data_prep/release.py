@@ -138,19 +138,6 @@ def about(labels: annotations.Annotations | None) -> dict:
     return {"attribute_names": list(labels.names), "invalid_annotations": list(labels.invalid)}
 
 
-def overlap(train: Sequence[reid.Example], test: Sequence[reid.Example]) -> list[str]:
-    """A fault for each person (ids from 1) on images of both."""
-    first: list[dict[int, str]] = [{}, {}]
-    for images, examples in zip(first, (train, test), strict=True):
-        for example in examples:
-            images.setdefault(example.person_id, example.file_name)
-    return [
-        f"Person {person} is in train ({first[0][person]}) and in test ({first[1][person]}); each belongs to one."
-        for person in sorted(first[0].keys() & first[1].keys())
-        if person >= 1
-    ]
-
-
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".") and e.name != "__MACOSX")

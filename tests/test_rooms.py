@@ -18,7 +18,8 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/ops": "numpy jax",
     "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
     "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops",
-    "acrn_jax/data": "numpy grain tensorflow_datasets PIL simplejpeg numba acrn_jax.schema",  # workers never touch jax
+    # Workers never touch jax; how a picture becomes pixels is said once, in data_prep.
+    "acrn_jax/data": "numpy grain tensorflow_datasets numba acrn_jax.schema data_prep.pictures",
     "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.ops",
     "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops data_prep.matlab",
     "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model

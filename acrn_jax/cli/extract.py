@@ -32,6 +32,7 @@ def main(argv):
         raise ValueError("a .mat file holds query and gallery of a prepared data set; write npz or h5 of a --folder.")
     if _FOLDER.value:
         splits = [source.open_folder(_FOLDER.value)]
+        print(source.told_of_folder(splits[0].metadata), end="")
     else:
         data_dir = _DATA_DIR.value or config.data.dir
         dataset, name = _DATASET.value or config.data.name, _CONFIG_NAME.value or config.data.config

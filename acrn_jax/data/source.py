@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from acrn_jax import schema
+from data_prep import pictures
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _CHUNK = 4096  # records read at once: the reader's own threads work within one call
 
 
@@ -186,16 +186,32 @@ def _read_image(source: Sequence[bytes], i: int) -> bytes:
 
 
 def open_folder(folder: str | pathlib.Path) -> Split:
-    """All images below a folder, in the order of their paths; nobody is known on them (person_id 0, camera -1).
+    """All pictures below a folder, in the order of their paths; nobody is known on them (person_id 0, camera -1).
+
+    Metadata has `unreadable` and `passed_over`, see `pictures.Found`; `told_of_folder` says it in words.
 
     Raises:
-      FileNotFoundError: no such folder, or no image in it.
+      FileNotFoundError: no such folder, or no picture in it.
+      ValueError: none that can be read.
     """
-    folder = pathlib.Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not paths:
-        raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); name a folder of pictures.")
-    return open_files(paths, [path.relative_to(folder).as_posix() for path in paths], name=str(folder))
+    found = pictures.find(folder)
+    split = open_files(found.paths, found.names, name=str(folder))
+    beside = {"unreadable": found.unreadable, "passed_over": found.passed_over}
+    return dataclasses.replace(split, metadata=split.metadata | beside)
+
+
+def told_of_folder(metadata: Mapping[str, Any], *, shown: int = 10) -> str:
+    """What `open_folder` left out, in lines; nothing where it took all."""
+    text = ""
+    if unreadable := metadata.get("unreadable"):
+        count, lines = len(unreadable), [f"  {name}: {reason}" for name, reason in unreadable.items()]
+        more = [f"  and {count - shown:,} more"] if count > shown else []
+        text += f"{count} file{'s' * (count > 1)} cannot be read as a picture and skipped:\n"
+        text += "\n".join([*lines[:shown], *more, ""])
+    if passed_over := metadata.get("passed_over"):
+        text += f"Passed over, as pictures end in {', '.join(pictures.ENDINGS)}:\n"
+        text += "".join(f"  {line}\n" for line in pictures.told(passed_over))
+    return text
 
 
 def open_files(paths: Sequence[pathlib.Path], names: Sequence[str], *, name: str) -> Split:

@@ -4,17 +4,16 @@ Normalisation is not here: mean and deviation travel with a net and are applied 
 """
 
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
-import simplejpeg
-from PIL import Image
 
 from acrn_jax.data import pixels
+from data_prep import pictures
 
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 _ERASE_TRIES = 10  # rectangles drawn until one fits
+decode = pictures.decode  # one rule for all who read pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +43,6 @@ class Augment:
         return round(height * self.enlarge), round(width * self.enlarge)
 
 
-def decode(data: bytes, *, key: str = "") -> np.ndarray:
-    """Pixels of an encoded image, uint8 [h, w, 3]; JPEG by libjpeg-turbo, in half of Pillow's time.
-
-    Raises:
-      ValueError: broken or unknown image; the sentence names `key`.
-    """
-    try:
-        if data[:2] == b"\xff\xd8":
-            try:
-                return simplejpeg.decode_jpeg(data)
-            except ValueError:
-                pass  # Pillow also reads CMYK and forgives stray bytes, but not missing ones
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Image {key!r} ({len(data)} bytes) cannot be decoded: {error}; replace it.") from error
-
-
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear with antialiasing, uint8 [h, w, 3] -> [height, width, 3]."""
     out = np.empty((height, width, 3), np.uint8)
@@ -81,7 +63,7 @@ def prepare(
     """The preprocessing of every net: encoded image -> uint8 [height, width, 3].
 
     Args:
-      data: JPEG, PNG, BMP or whatever else Pillow reads.
+      data: JPEG, PNG, BMP or WebP, decoded by the rule of data_prep/pictures.py.
       height: of the result, pixels.
       width: likewise.
       key: names the image in errors.

@@ -12,7 +12,11 @@ wrong.
 | cuhk03_single_shot | the same, and all but the images drawn (below) | CUHK03's 20 splits, any set of two views |
 | cuhk03_torchreid, cuhk03_open_reid | the same; rank k over drawn images | the same, to compare with two libraries |
 | single_shot | none | VIPeR, PRID, i-LID: one gallery image for each query's person |
+| multi_shot | none | sets of one camera, or of unknown ones: several gallery images for a query's person |
 | all_vs_all | the query itself, by index | a set ranked against itself, whatever its cameras |
+
+An image that is both query and gallery is never in its own ranking, whatever the protocol, where keys tell which one
+that is (`without_itself`): in the sets of a run, but not in files of features, which have no keys.
 
 Three protocols draw, and give means and deviations over `repeats` draws; rank lists show all images:
 
@@ -145,7 +149,7 @@ def _check_cameras(query: Labels, gallery: Labels) -> None:
             unknown = np.sum((labels.camera_id == UNKNOWN) & (labels.person_id > 0))
             raise ValueError(
                 f"The protocol leaves out images of a query's camera, but {unknown} of {len(labels.camera_id)} "
-                f"{name} images have no camera (-1); choose the protocol single_shot or all_vs_all."
+                f"{name} images have no camera (-1); choose the protocol multi_shot, single_shot or all_vs_all."
             )
 
 
@@ -156,7 +160,7 @@ def _check_single_shot(query: Labels, gallery: Labels) -> None:
         first = int(np.argmax(several))
         raise ValueError(
             f"single_shot wants one gallery image of each query's person, but person {people[first]} has "
-            f"{counts[first]}; choose market1501 (cameras known) or all_vs_all, or keep one image a person."
+            f"{counts[first]}; choose multi_shot, or market1501 where cameras are known, or keep one image a person."
         )
 
 
@@ -245,6 +249,7 @@ def _draw_gallery(query: Labels, gallery: Labels, protocol: Protocol, *, other_c
 # Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015, and its evaluation code.
 MARKET1501 = Protocol("market1501", _same_camera, _check_cameras)
 SINGLE_SHOT = Protocol("single_shot", _nothing, _check_single_shot)
+MULTI_SHOT = Protocol("multi_shot", _nothing, lambda query, gallery: None)
 ALL_VS_ALL = Protocol("all_vs_all", _itself, _check_same_set)
 CUHK03_SINGLE_SHOT = Protocol(
     "cuhk03_single_shot", _same_camera, _check_two_views, _draw_pairs, False, repeats=10, seed=0, probe_view="both"
@@ -270,9 +275,27 @@ PROTOCOLS = {
         CUHK03_TORCHREID,
         CUHK03_OPEN_REID,
         SINGLE_SHOT,
+        MULTI_SHOT,
         ALL_VS_ALL,
     )
 }
+
+
+def without_itself(protocol: Protocol, query: np.ndarray, gallery: np.ndarray) -> Protocol:
+    """The protocol in which, too, no image is in its own ranking.
+
+    Args:
+      protocol: any.
+      query: keys of the images [Q], which say which image is the same.
+      gallery: keys [G].
+    """
+    _, numbers = np.unique(np.concatenate([query, gallery]), return_inverse=True)
+    asked, shown = np.split(numbers, [len(query)])
+
+    def left_out(query: Labels, gallery: Labels, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return protocol.left_out(query, gallery, rows, columns) | (asked[rows] == shown[columns])
+
+    return protocol._replace(left_out=left_out)
 
 
 def named(name: str, *, repeats: int = 10, seed: int = 0, probe_view: str = "both") -> Protocol:

@@ -131,7 +131,8 @@ def evaluate(
     counted = asked & ~without if no_match == "skip" else asked
     if not counted.any():
         raise ValueError(
-            f"None of {total} queries has a right gallery image under {protocol.name}; do both come from one data set?"
+            f"None of {total} queries has a right gallery image under {protocol.name}"
+            f"{_left_out_all(query, gallery, without) or '; do both come from one data set?'}"
         )
     means = {name: float(values[counted].mean()) for name, values in scores.items()}
     deviation = None
@@ -176,7 +177,8 @@ def _check(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> tupl
     if nobody.any():
         first = int(np.argmax(nobody))
         raise ValueError(
-            f"{nobody.sum()} queries show no person (person_id below 1), the first is query {first}; leave them out."
+            f"{nobody.sum()} queries show no person (person_id below 1), the first is query {first}; leave them out, "
+            "or add 1 to all person ids where they begin with 0."
         )
     protocol.check(query, gallery)
     return query, gallery
@@ -285,8 +287,14 @@ def _check_matches(
         raise ValueError(
             f"{np.sum(~matched)} of {len(matched)} queries have no right gallery image under {protocol.name}, the "
             f"first is query {first} (person {query.person_id[first]}, camera {query.camera_id[first]}); set no_match "
-            "to skip or count_as_miss."
+            f"to skip or count_as_miss{_left_out_all(query, gallery, ~matched)}."
         )
+
+
+def _left_out_all(query: Labels, gallery: Labels, without: np.ndarray) -> str:
+    """The end of a sentence about queries without a match [Q] bool, of those whose person is in the gallery."""
+    own = int(np.sum(without & np.isin(query.person_id, gallery.person_id)))
+    return f"; {own} of them have images that it leaves out, which the protocol multi_shot counts" if own else ""
 
 
 def _rows(

@@ -44,6 +44,7 @@ class Run(NamedTuple):
     attributes: methods.Attributes
     split: Any  # its training images
     truth: tuple[np.ndarray, ...] = ()  # [Q, A], [G, A], [N, A] labels of query, gallery, training images, -1 unknown
+    keys: tuple[np.ndarray, ...] = ()  # [Q], [G] of the images of query and gallery
 
     @property
     def name(self) -> str:
@@ -106,6 +107,7 @@ def load(workdir: Path) -> Run:
         methods.Attributes(asked, found, scales["attribute"], train, people.labels),
         people,
         tuple(split.attributes_of(names) for split in (query, gallery, people)),
+        (query.key, gallery.key),
     )
 
 
@@ -440,6 +442,8 @@ def score(run: Run, sweep: Sweep) -> dict[str, table.Scores]:
         seed=evaluation.get("draw_seed", 0),
         probe_view=str(evaluation.get("probe_view", "both")),
     )
+    if run.keys:
+        protocol = protocols.without_itself(protocol, *run.keys)
 
     def alone(row):
         parts = [(float(f), sweep.terms[t]) for t, f in enumerate(row) if f]

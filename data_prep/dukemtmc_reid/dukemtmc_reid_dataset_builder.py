@@ -41,6 +41,5 @@ def read(*, raw_dir: str | os.PathLike, attributes_mat: str | os.PathLike | None
     root = release.find_folder(raw_dir, list(FOLDERS.values()))
     labels = annotations.read_duke(attributes_mat) if attributes_mat is not None else None
     splits, faults = release.read_splits(root, FOLDERS, NAME, example="0001_c2_f0046182.jpg", labels=labels)
-    faults += release.overlap(splits["train"], splits["query"] + splits["gallery"])
     about = {"protocol": "market1501"} | release.about(labels)
     return reid.Contents(splits, about, official=OFFICIAL, faults=faults)

@@ -1,8 +1,10 @@
 """Anyone's images, listed by one CSV: who is on each, seen by which camera, in which split, with which attributes."""
 
+import collections
 import csv as csv_format
 import os
 import pathlib
+import re
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
@@ -12,6 +14,7 @@ from data_prep import reid
 COLUMNS = ("path", "person_id", "camera_id", "split")  # every further column is an attribute; camera_id may be missing
 SPLITS = ("train", "val", "test", "query", "gallery")
 _VALUES = {"1": 1, "0": 0, "-1": -1, "": -1}
+_MISSING = ("nan", "<na>", "null", "none")  # what programs write for no value
 
 
 class Builder(reid.ContentsBuilder):
@@ -22,7 +25,8 @@ class Builder(reid.ContentsBuilder):
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="default")]
 
     def __init__(self, *, config: str | None = None, **kwargs):
-        super().__init__(config=tfds.core.BuilderConfig(name=config or "default"), **kwargs)
+        named = config in (None, "default")  # TFDS wants a name of its own, and an object for any other
+        super().__init__(config="default" if named else tfds.core.BuilderConfig(name=config), **kwargs)
 
     def read(self, **options) -> reid.Contents:
         return read(**options)
@@ -36,11 +40,11 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
       csv: UTF-8 with the columns path, person_id, camera_id (optional), split, and one for each attribute. person_id:
         integers >= 1, 0 for a distractor and -1 for junk; or names, which are numbered from 1 in sorted order while 0
         and -1 keep their meaning. camera_id: integers, empty or -1 if unknown. split: train, val, test, query or
-        gallery. Attributes: 1, 0, or -1 or empty if unknown.
+        gallery. Attributes: 1, 0, or -1 or empty if unknown. Numbers may be written as 7, 007, +7 or 7.0.
 
     Returns:
-      Contents whose protocol is "market1501" for a query and gallery with cameras, "single_shot" for those without,
-      "attributes" for sets without a query. Metadata `person_names` {name: number} is there where people had names.
+      Contents whose protocol is that of `_protocol`, or "attributes" for sets without a query. Metadata `person_names`
+      {name: number} is there where people had names.
 
     Raises:
       FileNotFoundError: no such folder or CSV, or a listed image that is not there.
@@ -52,10 +56,14 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
     if not csv.is_file():
         raise FileNotFoundError(f"No file {csv}; --csv wants a CSV with the columns path, person_id, camera_id, split.")
     lines, names = _lines(csv)
-    people = {row["person_id"] for row in lines.values()}
+    people, notes = {row["person_id"] for row in lines.values()}, []
     person_names = None
-    if not all(_is_integer(person) for person in people):
-        person_names = {name: i for i, name in enumerate(sorted(people - {"0", "-1"}), start=1)}
+    if not all(_is_integer(_number(person)) for person in people):
+        names_of_people = sorted(person for person in people if _number(person) not in ("0", "-1"))
+        person_names = {name: i for i, name in enumerate(names_of_people, start=1)}
+        if numbers := [name for name in names_of_people if _is_integer(_number(name))]:
+            name = next(name for name in names_of_people if name not in numbers)
+            notes.append(f"person_id has numbers ({numbers[0]}) and names ({name}): all of them are taken as names.")
     splits: dict[str, list[reid.Example]] = {}
     seen: dict[str, int] = {}
     for number, row in lines.items():
@@ -67,29 +75,52 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
         seen[str(path)] = number
         if row["split"] not in SPLITS:
             raise ValueError(f"{where}: split {row['split']!r}; wanted is one of {', '.join(SPLITS)}.")
-        if person_names:
-            person_id = person_names.get(row["person_id"]) or int(row["person_id"])
-        else:
-            person_id = int(row["person_id"])
-        camera = row.get("camera_id") or str(reid.UNKNOWN_CAMERA)
+        if row["person_id"].lower() in _MISSING:
+            raise ValueError(f"{where}: person_id {row['person_id']!r}; give a number or a name, 0 for a distractor.")
+        person_id = (person_names or {}).get(row["person_id"]) or int(_number(row["person_id"]))
+        camera = _number(row.get("camera_id") or str(reid.UNKNOWN_CAMERA))
         for value, what in ((str(person_id), "person_id"), (camera, "camera_id")):
             if not _is_integer(value) or not -1 <= int(value) < 2**31:
                 raise ValueError(f"{where}: {what} {value!r}; wanted is an integer from -1.")
         for name in names:
-            if row[name] not in _VALUES:
+            if _number(row[name]) not in _VALUES:
                 raise ValueError(f"{where}: {name} is {row[name]!r}; wanted is 1, 0, or -1 or nothing for unknown.")
         if not (raw_dir / path).is_file():
             raise FileNotFoundError(f"{where}: no file {raw_dir / path}; correct the path or remove the line.")
-        attributes = [_VALUES[row[name]] for name in names]
+        attributes = [_VALUES[_number(row[name])] for name in names]
         example = reid.Example(raw_dir / path, str(path), person_id, int(camera), attributes)
         splits.setdefault(row["split"], []).append(example)
     if ("query" in splits) != ("gallery" in splits):
         raise ValueError(f"{csv} has the splits {', '.join(splits)}; query and gallery need each other.")
-    tested = [example for split in ("query", "gallery") for example in splits.get(split, []) if example.person_id > 0]
-    cameras = all(example.camera_id != reid.UNKNOWN_CAMERA for example in tested)
-    protocol = ("market1501" if cameras else "single_shot") if "query" in splits else "attributes"
+    protocol = "attributes"
+    if "query" in splits:
+        protocol, why = _protocol(splits["query"], splits["gallery"])
+        notes += why
     about = {"attribute_names": names, "protocol": protocol} | ({"person_names": person_names} if person_names else {})
-    return reid.Contents({split: splits[split] for split in SPLITS if split in splits}, about)
+    return reid.Contents({split: splits[split] for split in SPLITS if split in splits}, about, notes=notes)
+
+
+def _protocol(query: list[reid.Example], gallery: list[reid.Example]) -> tuple[str, list[str]]:
+    """The protocol that fits, and a note about it where it is not that of Market-1501.
+
+    "market1501" where everybody's camera is known and some query has a right image of another camera; else
+    "single_shot" where no camera counts and no query's person has two gallery images, "multi_shot" where some have.
+    """
+    people = [example for example in [*query, *gallery] if example.person_id > 0]
+    unknown = sum(example.camera_id == reid.UNKNOWN_CAMERA for example in people)
+    asked = {example.person_id for example in query} - {reid.DISTRACTOR, reid.JUNK}
+    if not unknown and len(reid.without_match(query, gallery, "market1501")) < len(query):
+        return "market1501", []
+    images = collections.Counter(example.person_id for example in gallery if example.person_id in asked)
+    protocol = "single_shot" if unknown and max(images.values(), default=0) <= 1 else "multi_shot"
+    if unknown:
+        why = f"{unknown} of {len(people)} images of people in query and gallery have no camera"
+    else:
+        why = "Nobody is seen by two cameras in query and gallery"
+    return protocol, [
+        f"{why}, so the protocol is {protocol}: images of the query's own camera count as right, which is easier than "
+        "market1501, and its numbers do not stand beside that one's."
+    ]
 
 
 def _lines(csv: pathlib.Path) -> tuple[dict[int, dict[str, str]], list[str]]:
@@ -120,3 +151,9 @@ def _lines(csv: pathlib.Path) -> tuple[dict[int, dict[str, str]], list[str]]:
 
 def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
+
+
+def _number(text: str) -> str:
+    """'007', '+7' and '7.0', as programs write the number 7, as '7'; any other text as it is."""
+    match = re.fullmatch(r"\+?(-?)0*(\d+)(?:\.0*)?", text, re.ASCII)
+    return (match[1] + match[2]).replace("-0", "0") if match else text

@@ -103,7 +103,7 @@ def test_protocol_of_the_other_kind(facts):
 def test_contradictions_are_faults(facts, read, change, fault):
     table = fixture.table(facts, "labeled")
     change(table)
-    assert any(re.search(fault, said) for said in read(table).faults)
+    assert any(re.search(fault, said) for said in reid.examine(read(table)).faults)
 
 
 @pytest.mark.parametrize(

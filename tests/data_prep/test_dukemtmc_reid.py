@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from acrn_jax.evaluation import protocols
-from data_prep import annotations
+from data_prep import annotations, reid
 from data_prep.dukemtmc_reid import dukemtmc_reid_dataset_builder as duke
 from tests.fixtures import dukemtmc_reid as fixture
 from tests.fixtures import trivial
@@ -89,7 +89,7 @@ def test_files_that_do_not_belong(planted, tmp_path):
     image = next((broken / "query").glob("0002*.jpg"))
     for name in ("bounding_box_train/0002_c1_f0000001.jpg", "query/0002_c1s1_000451_03.jpg"):
         shutil.copy(image, broken / name)
-    faults = duke.read(raw_dir=broken).faults
+    faults = reid.examine(duke.read(raw_dir=broken)).faults
     assert len(faults) == 2 and "query/0002_c1s1_000451_03.jpg is not named as 0001_c2_f0046182.jpg" in faults[0]
     assert faults[1].startswith(
         "Person 2 is in train (bounding_box_train/0002_c1_f0000001.jpg) and in test (query/0002"

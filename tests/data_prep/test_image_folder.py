@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from data_prep.image_folder import image_folder_dataset_builder as image_folder
@@ -48,6 +50,59 @@ def test_attribute_set(tmp_path):
     rows = [(*row[:3], split, *row[4:]) for row, split in zip(fixture.ROWS, ["train", "test", "val"] * 2, strict=True)]
     contents = read(tmp_path, rows=rows)
     assert contents.metadata["protocol"] == "attributes" and list(contents.splits) == ["train", "val", "test"]
+
+
+def rows_of(*people):
+    """Rows of (person, camera, split), of the fixture's images."""
+    return [(row[0], *person, "", "") for row, person in zip(fixture.ROWS, people, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("people", "protocol", "words"),
+    [
+        ([("9", "1", "query"), ("9", "1", "gallery"), ("9", "1", "gallery")], "multi_shot", "Nobody is seen by two"),
+        ([("9", "1", "query"), ("9", "1", "gallery"), ("8", "2", "gallery")], "multi_shot", "Nobody is seen by two"),
+        ([("9", "", "query"), ("9", "", "gallery"), ("8", "", "gallery")], "single_shot", "3 of 3 .* no camera"),
+        ([("9", "", "query"), ("9", "", "gallery"), ("9", "", "gallery")], "multi_shot", "3 of 3 .* no camera"),
+        ([("9", "1", "query"), ("9", "", "gallery"), ("9", "2", "gallery")], "multi_shot", "1 of 3 .* no camera"),
+        ([("9", "1", "query"), ("9", "2", "gallery"), ("0", "", "gallery")], "market1501", None),
+        ([("9", "1", "query"), ("9", "2", "gallery"), ("8", "1", "query")], "market1501", None),
+    ],
+)
+def test_the_protocol_fits_the_cameras(tmp_path, people, protocol, words):
+    contents = read(tmp_path, rows=rows_of(*people))
+    assert contents.metadata["protocol"] == protocol
+    assert [bool(re.match(words or "none", note)) for note in contents.notes] == [True] * (words is not None)
+
+
+@pytest.mark.parametrize("form", ["7", "007", "+7", "7.0", "7."])
+def test_numbers_as_programs_write_them(tmp_path, form):
+    rows = [
+        ("a/0001.jpg", form, "1.0", "train", "1.0", "0.0"),
+        ("a/0002.png", "7", "02", "train", "-1.0", ""),
+        ("b/0003.jpg", "0.0", "-1.0", "gallery", "1", "0"),
+        ("b/0004.jpg", "8.0", "", "gallery", "1", "0"),
+        ("b/0005.jpg", "-1.0", "3", "gallery", "1", "0"),
+        ("b/0006 with space.bmp", "8", "3", "query", "1", "0"),
+    ]
+    contents = read(tmp_path, rows=rows)
+    found = [[(e.person_id, e.camera_id) for e in part] for part in contents.splits.values()]
+    assert found == [[(7, 1), (7, 2)], [(8, 3)], [(0, -1), (8, -1), (-1, 3)]]
+    assert [list(e.attributes) for e in contents.splits["train"]] == [[1, 0], [-1, -1]]
+    assert "person_names" not in contents.metadata
+
+
+def test_numbers_among_names_are_names_and_told(tmp_path):
+    rows = rows_of(("7", "1", "train"), ("x9", "1", "train"), ("07", "1", "train"), ("0.0", "1", "train"))
+    contents = read(tmp_path, rows=rows)
+    assert contents.metadata["person_names"] == {"07": 1, "7": 2, "x9": 3}
+    assert [e.person_id for e in contents.splits["train"]] == [2, 3, 1, 0]
+    assert contents.notes == ["person_id has numbers (07) and names (x9): all of them are taken as names."]
+
+
+def test_a_missing_value_is_no_name(tmp_path):
+    with pytest.raises(ValueError, match="line 3: person_id 'nan'; give a number or a name"):
+        read(tmp_path, rows=rows_of(("anna", "1", "train"), ("nan", "1", "train")))
 
 
 @pytest.mark.parametrize(

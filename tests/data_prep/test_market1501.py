@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from acrn_jax.evaluation import protocols
-from data_prep import annotations
+from data_prep import annotations, reid
 from data_prep.market1501 import market1501_dataset_builder as market
 from tests.fixtures import market1501 as fixture
 from tests.fixtures import trivial
@@ -229,7 +229,7 @@ def test_files_that_do_not_belong(broken, tmp_path):
         "query/-1_c1s1_000001_00.jpg",
     ):
         shutil.copy(image, broken / name)
-    faults = market.read(raw_dir=broken).faults
+    faults = reid.examine(market.read(raw_dir=broken)).faults
     wanted = [
         "bounding_box_train/holiday.jpg is not named as",
         "bounding_box_train/0000_c1s1_000001_01.jpg shows no person",

@@ -317,6 +317,36 @@ def test_check_of_what_is_prepared(grid, tmp_path):
     assert status == 2 and "There is no prepared set" in err and err.count("\n") == 1
 
 
+def test_what_is_to_be_known_is_printed_and_kept(tmp_path):
+    rows = [
+        *(("a/0001.jpg", "7", "1", "train", "", ""), ("a/0002.png", "8", "1", "query", "", "")),
+        *(("b/0003.jpg", "8", "1", "gallery", "", ""), ("b/0004.jpg", "9", "1", "query", "", "")),
+        ("b/0005.jpg", "0", "1", "gallery", "", ""),
+    ]
+    csv = image_folder_fixture.write(tmp_path / "raw", rows=rows)
+    options = ["--dataset=image_folder", f"--csv={csv}", f"--raw_dir={csv.parent}", f"--data_dir={tmp_path / 'data'}"]
+    status, out, err = run(*options)
+    assert status == 0, err
+    summary = "protocol multi_shot: 1 of 2 queries have a right gallery image; 2 gallery images, of them 1 distractors"
+    lonely = "1 of 2 queries have no right gallery image under multi_shot, the first is b/0004.jpg (person 9, camera 1)"
+    for words in (summary, lonely, "--no_match=skip", "Nobody is seen by two cameras"):
+        assert words in out
+    assert run(*options)[1] == out  # prepared before
+    found, faults, notes = prepare.check("image_folder", "default", data_dir=tmp_path / "data")
+    assert summary in found and not faults and lonely in notes[0]
+    csv.write_text(csv.read_text().replace("0001.jpg,7", "0001.jpg,8"))
+    status, out, _ = run("--check", *options)
+    assert status == 1 and "Person 8 is in train (a/0001.jpg) and in test (a/0002.png)" in out
+    with pytest.raises(ValueError, match=r"Person 8 is in train .*--allow_overlap"):
+        prepare.prepare("image_folder", "other", csv=csv, raw_dir=csv.parent, data_dir=tmp_path / "data")
+    folder = prepare.prepare(
+        "image_folder", "other", csv=csv, raw_dir=csv.parent, data_dir=tmp_path / "data", allow_overlap=True
+    )
+    assert "1 people of train are in query or gallery" in prepare.told(folder)
+    assert json.loads((folder / "metadata.json").read_text())["people_seen_in_training"] == 1
+    assert not prepare.check("image_folder", "other", data_dir=tmp_path / "data")[1]
+
+
 def test_pictures_that_are_too_large_or_of_another_kind(tmp_path):
     PIL.Image.new("1", (40_000, 1)).save(tmp_path / "wide.png")
     with pytest.raises(ValueError, match=r"wide\.png \(40,000 x 1 pixels, more than 10,000 a side\)"):

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep import reid, release
+from data_prep import release
 
 WANTED = ("bounding_box_train", "query")
 
@@ -63,15 +63,3 @@ def test_folder_without_images(tmp_path):
         release.read_names(tmp_path, ".*", example="1.jpg")
     with pytest.raises(FileNotFoundError, match=r"Thumbs\.db is no folder"):
         release.read_names(tmp_path / "Thumbs.db", ".*", example="1.jpg")
-
-
-def test_people_in_train_and_test():
-    def examples(split, *people):
-        return [reid.Example(b"", f"{split}/{i}.jpg", person) for i, person in enumerate(people)]
-
-    assert release.overlap(examples("a", 1, 2), examples("b", 3, 4)) == []
-    faults = release.overlap(examples("a", 1, 7, 5, 7, 0, -1), examples("b", 0, -1, 7, 5, 5))
-    assert faults == [
-        "Person 5 is in train (a/2.jpg) and in test (b/3.jpg); each belongs to one.",
-        "Person 7 is in train (a/1.jpg) and in test (b/2.jpg); each belongs to one.",
-    ]

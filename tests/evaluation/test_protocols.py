@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from acrn_jax.evaluation import protocols
+from acrn_jax.evaluation import protocols, ranking
 from acrn_jax.schema import Labels
 
 
@@ -61,6 +61,35 @@ def test_options_belong_to_the_protocols_that_draw():
     for wrong in ({"repeats": 0}, {"seed": -1}, {"probe_view": "3"}):
         with pytest.raises(ValueError, match=f"got .*{next(iter(wrong.values()))}"):
             protocols.named("cuhk03_single_shot", **wrong)
+
+
+def test_multi_shot_ranks_everything_but_the_image_itself():
+    query, gallery = labels([1, 2, 3], [1, 1, 1]), labels([1, 1, 2, 2, 3, 0, -1], [1] * 7)
+    keys = np.array(["a", "b", "c"]), np.array(["a", "d", "e", "b", "f", "g", "h"])
+    # The image itself is nearest in all three; then come wrong and right ones.
+    distances = np.array([[0, 3, 1, 2, 4, 5, 0], [1, 2, 3, 0, 4, 5, 0], [5, 4, 3, 2, 1, 0, 0]], float)
+    protocol = protocols.without_itself(protocols.MULTI_SHOT, *keys)
+    found = ranking.evaluate(distances, query, gallery, protocol=protocol)
+    assert found.first_rank.tolist() == [3, 3, 2] and found.queries_without_match == 0
+    with_itself = ranking.evaluate(distances, query, gallery, protocol=protocols.MULTI_SHOT)
+    assert with_itself.first_rank.tolist() == [1, 1, 2]  # files of features have no keys
+    order = ranking.rank_list(distances, query, gallery, protocol=protocol, k=7).order
+    assert order.tolist() == [[2, 3, 1, 4, 5, -1, -1], [0, 1, 2, 4, 5, -1, -1], [5, 4, 3, 2, 1, 0, -1]]
+
+
+def test_an_image_is_not_its_own_match_under_any_protocol():
+    query, gallery = labels([1, 2], [1, 1]), labels([1, 2, 0], [1, 1, 1])
+    protocol = protocols.without_itself(protocols.SINGLE_SHOT, np.array(["a", "b"]), np.array(["a", "c", "d"]))
+    found = ranking.evaluate(np.zeros((2, 3)), query, gallery, protocol=protocol, no_match="count_as_miss")
+    assert found.queries_without_match == 1 and found.metrics["rank1"] == 0 and found.metrics["rank5"] == 0.5
+
+
+@pytest.mark.parametrize("no_match", ["error", "skip"])
+def test_one_camera_everywhere_is_told_what_scores_it(no_match):
+    query, gallery = labels([1, 2, 3], [1, 1, 1]), labels([1, 1, 2, 4], [1] * 4)
+    with pytest.raises(ValueError, match=r"under market1501.*; 2 of them have images that it leaves out, .*multi_shot"):
+        ranking.evaluate(np.zeros((3, 4)), query, gallery, protocol=protocols.MARKET1501, no_match=no_match)
+    ranking.evaluate(np.zeros((3, 4)), query, gallery, protocol=protocols.MULTI_SHOT, no_match="skip")
 
 
 def test_named():

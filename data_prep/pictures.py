@@ -1,0 +1,196 @@
+"""Which files of a folder are pictures, and what their pixels are: one rule for every verb.
+
+| what comes | what becomes of it |
+| --- | --- |
+| JPEG, PNG, BMP or WebP, whatever the name's ending says | read; every other format is refused by its name |
+| EXIF that says how the camera was held | the picture is turned, as viewers show it |
+| 16 bits a value | the upper 8: 0 to 65,535 become 0 to 255, whatever part of that range a picture uses |
+| grey, black and white, palette, CMYK | RGB |
+| transparency | laid on white |
+| several frames | refused |
+| a side of more than MAX_SIDE pixels, a broken file | refused |
+
+Prepared sets keep the bytes that came; whoever reads them, training too, decodes them by `decode`.
+"""
+
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from concurrent import futures
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what re-id sets come in; others start decoders for no one's good
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+MAX_SIDE = 10_000  # pixels
+_OTHERS = ((0, b"II*\0", "a TIFF"), (0, b"MM\0*", "a TIFF"), (0, b"GIF8", "a GIF"), (4, b"ftyp", "a HEIC or AVIF"))
+_ORIENTATION = 0x112  # EXIF's tag
+_TURNS = {  # its values -> how the pixels [h, w, 3] come to lie as they were seen; 1 is as they lie
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
+# Folders of thumbnails, of waste and of system files; whatever begins with a dot is hidden too.
+_HIDDEN = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+
+
+class Look(NamedTuple):
+    """What a file's picture is like."""
+
+    fault: str = ""  # why it cannot be read
+    turned: bool = False  # by EXIF
+    sixteen: bool = False  # bits a value
+    dim: bool = False  # 16 bits, of which less than a quarter of the range is used: nearly black once it is read
+
+
+class Found(NamedTuple):
+    """What lies below a folder."""
+
+    paths: list[pathlib.Path]  # pictures, sorted
+    names: list[str]  # theirs, relative to the folder, with "/"
+    unreadable: dict[str, str]  # name of what ends as a picture does -> why it is none
+    passed_over: dict[str, list[str]]  # reason -> names of everything else
+
+
+def decode(data: bytes, *, key: str = "") -> np.ndarray:
+    """Pixels of an encoded picture by the rule above, uint8 [h, w, 3]; JPEG by libjpeg-turbo, in half of Pillow's time.
+
+    Raises:
+      ValueError: broken or refused; the sentence names `key`.
+    """
+    try:
+        return _decode(data)
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, DecompressionBombError and others
+        raise ValueError(f"Image {str(key)!r} ({len(data)} bytes) cannot be decoded: {error}; replace it.") from error
+
+
+def look(path: pathlib.Path) -> Look:
+    """Reads a file's picture as `decode` would."""
+    try:
+        data = path.read_bytes()
+        if not data:
+            return Look("0 bytes")
+        with _open(data) as image:
+            turned = _orientation(image) in _TURNS
+            sixteen = image.format == "PNG" and data[24] == 16  # its header's bits a value
+        brightest = int(_decode(data).max())
+        return Look("", turned, sixteen, sixteen and brightest < 64)
+    except Exception as error:
+        return Look(getattr(error, "strerror", None) or str(error))
+
+
+def find(folder: str | os.PathLike) -> Found:
+    """All pictures below a folder. Hidden files and folders, and links to folders, are passed over.
+
+    Raises:
+      FileNotFoundError: no such folder, or nothing in it that ends as a picture does.
+      ValueError: none of those can be read.
+    """
+    folder, paths, passed_over = pathlib.Path(folder), [], {}
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; name a folder of pictures.")
+
+    def leave(path, reason):
+        passed_over.setdefault(reason, []).append(pathlib.Path(path).relative_to(folder).as_posix())
+
+    def shut(error):
+        leave(error.filename, f"folder that cannot be opened ({error.strerror})")
+
+    for here, folders, files in os.walk(folder, onerror=shut):
+        for name in sorted(folders):  # a copy
+            path = os.path.join(here, name)
+            if name.startswith(".") or name in _HIDDEN:
+                leave(path, "hidden folder")
+            elif os.path.islink(path):
+                leave(path, "link to a folder")
+            else:
+                continue
+            folders.remove(name)
+        for name in sorted(files):
+            path, ending = pathlib.Path(here, name), os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                leave(path, "hidden file")
+            elif ending not in ENDINGS:
+                leave(path, f"ending in {ending}" if ending else "without an ending")
+            elif not path.is_file():
+                leave(path, "link to nothing")
+            else:
+                paths.append(path)
+    if not paths:
+        there = f", but {'; '.join(told(passed_over))}" if passed_over else ""
+        raise FileNotFoundError(f"{folder} holds no images ({', '.join(ENDINGS)}){there}; name a folder of pictures.")
+    paths.sort()
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        faults = {path: seen.fault for path, seen in zip(paths, pool.map(look, paths), strict=True) if seen.fault}
+    if len(faults) == len(paths):
+        first = f"the first is {paths[0]} ({faults[paths[0]]})"
+        raise ValueError(f"None of the {len(paths)} files in {folder} can be read as a picture, {first}.")
+    name = {path: path.relative_to(folder).as_posix() for path in paths}
+    good = [path for path in paths if path not in faults]
+    return Found(good, [name[path] for path in good], {name[p]: fault for p, fault in faults.items()}, passed_over)
+
+
+def told(passed_over: dict[str, Sequence[str]]) -> list[str]:
+    """What was passed over: "REASON: COUNT, such as NAME" for each reason, the most frequent first."""
+    return [
+        f"{reason}: {len(names):,}" + (f", such as {names[0]}" if reason != "hidden folder" else "")
+        for reason, names in sorted(passed_over.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _decode(data: bytes) -> np.ndarray:
+    if data[:2] == b"\xff\xd8":
+        try:
+            pixels = simplejpeg.decode_jpeg(data)
+        except ValueError:
+            pass  # Pillow also reads CMYK and forgives stray bytes, but not missing ones
+        else:
+            if b"Exif\0\0" not in data:  # far quicker than asking Pillow
+                return pixels
+            with _open(data) as image:
+                return _turned(pixels, _orientation(image))
+    with _open(data) as image:
+        orientation, flat = _orientation(image), image
+        if image.mode.startswith("I"):
+            flat = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.has_transparency_data:
+            flat = image.convert("RGBA")
+            flat = Image.alpha_composite(Image.new("RGBA", flat.size, "white"), flat)
+        return _turned(np.array(flat.convert("RGB")), orientation)
+
+
+def _open(data: bytes) -> Image.Image:
+    """The picture with its header read; ValueError for one that is refused."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        kind = next((name for start, mark, name in _OTHERS if data[start:].startswith(mark)), "")
+        wanted = ", which is not read: save it as PNG or JPEG"
+        raise ValueError(kind + wanted if kind else "not an image") from None
+    if max(image.size) > MAX_SIDE:  # before decoding: a file of a kilobyte may say that it is of gigabytes
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels, more than {MAX_SIDE:,} a side")
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:  # a camera's MPO has one and previews
+        raise ValueError(f"{frames} frames: save the one that is meant")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says; 1 where it says nothing, or is broken."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return exif.get(_ORIENTATION, 1)
+    except Exception:  # whatever Pillow trips over in a block that is beside the picture
+        return 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels

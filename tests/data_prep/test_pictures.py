@@ -1,0 +1,204 @@
+"""Decoding against Pillow's own ImageOps and numbers by hand; folders against what was put into them."""
+
+import io
+import os
+import zlib
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageOps
+
+from acrn_jax.data import transforms
+from data_prep import pictures, prepare
+
+ORIENTATION = 0x112
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encode(image, form, **options):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, form, **options)
+    return file.getvalue()
+
+
+def exif(orientation):
+    block = Image.Exif()
+    block[ORIENTATION] = orientation
+    return block
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_is_turned_as_exif_says(form, orientation):
+    pixels = np.repeat(np.repeat(noise(3, 2, 3), 8, 0), 8, 1)  # blocks, so that JPEG keeps them
+    options = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}[form]
+    data = encode(pixels, form, exif=exif(orientation), **options)
+    with Image.open(io.BytesIO(data)) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
+    found = transforms.decode(data)
+    assert found.shape == wanted.shape == ((16, 24, 3) if orientation in (5, 6, 7, 8) else (24, 16, 3))
+    assert np.abs(found - wanted).max() <= 2 and found.flags.c_contiguous
+
+
+def test_a_broken_exif_block_says_nothing():
+    pixels = noise(6, 4, 3)
+    for block in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff", b"Exif\0\0no block at all"):
+        np.testing.assert_array_equal(pictures.decode(encode(pixels, "PNG", exif=block)), pixels)
+        assert pictures.decode(encode(pixels, "JPEG", exif=block)).shape == (6, 4, 3)
+
+
+def test_an_ordinary_jpeg_is_what_the_decoder_gives_to_the_bit():
+    for pixels, options in ((noise(40, 20, 3), {}), (noise(40, 20), {}), (noise(9, 5, 3), {"exif": exif(1)})):
+        data = encode(pixels, "JPEG", **options)
+        np.testing.assert_array_equal(pictures.decode(data), simplejpeg.decode_jpeg(data))
+
+
+def test_sixteen_bits_become_their_upper_eight():
+    grey = noise(5, 4)
+    found = pictures.decode(encode(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"))
+    np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, 2))  # as the same picture of 8 bits
+    ramp = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    found = pictures.decode(encode(Image.fromarray(ramp), "PNG"))
+    assert found.mean() == 127.5 and [found[i, 0, 0] for i in (0, 1, 128, 255)] == [0, 1, 128, 255]
+
+
+def chunk(kind, data):
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def png(bits, colour, rows):
+    """A PNG as its specification says, from big-endian values [h, w, c]."""
+    height, width = rows.shape[:2]
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
+    lines = b"".join(b"\0" + row.tobytes() for row in rows.astype(">u2" if bits == 16 else np.uint8))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_every_png_of_sixteen_bits(tmp_path, colour, channels):
+    values = np.random.default_rng(colour).integers(0, 65_536, (4, 3, channels))
+    if channels in (2, 4):
+        values[..., -1] = 65_535  # not transparent
+    wanted = np.broadcast_to(values[..., :3] if channels > 2 else values[..., :1], (4, 3, 3)) // 256
+    (tmp_path / "x.png").write_bytes(png(16, colour, values))
+    np.testing.assert_array_equal(pictures.decode((tmp_path / "x.png").read_bytes()), wanted)
+    assert pictures.look(tmp_path / "x.png") == pictures.Look(sixteen=True)
+
+
+def test_transparency_is_laid_on_white():
+    colours, alpha = noise(4, 3, 3), np.array([[0, 128, 255]] * 4, np.uint8)
+    found = pictures.decode(encode(np.dstack([colours, alpha]), "PNG")).astype(float)
+    share = alpha[..., None] / 255
+    assert np.abs(found - (share * colours + (1 - share) * 255)).max() <= 1
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    found = pictures.decode(encode(palette, "PNG", transparency=0))
+    np.testing.assert_array_equal(found, [[[255, 255, 255], [40, 50, 60]]])
+
+
+def film(form):
+    return encode(Image.new("RGB", (4, 4)), form, save_all=True, append_images=[Image.new("RGB", (4, 4), "red")])
+
+
+ZOO = {
+    "animated.png": (lambda: film("PNG"), "2 frames"),
+    "animated.webp": (lambda: film("WEBP"), "2 frames"),
+    "a.jpg": (lambda: encode(noise(4, 4, 3), "TIFF"), "a TIFF, which is not read: save it as PNG"),
+    "big.jpg": (lambda: b"MM\0*" + bytes(20), "a TIFF"),
+    "deep.png": (lambda: encode(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"), "a TIFF"),
+    "film.png": (lambda: encode(noise(4, 4, 3), "GIF"), "a GIF"),
+    "phone.jpg": (lambda: b"\0\0\0\x18ftypheic" + bytes(20), "a HEIC"),
+    "text.jpg": (lambda: b"no picture", "not an image"),
+    "half.jpg": (lambda: encode(noise(64, 64, 3), "JPEG")[:2000], "truncated"),
+    "none.jpg": (lambda: b"", "0 bytes"),
+    "wide.png": (lambda: encode(Image.new("1", (40_000, 1)), "PNG"), "40,000 x 1 pixels, more than 10,000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_what_is_refused_is_named_alike_by_prepare_and_by_those_who_read(tmp_path, name):
+    make, fault = ZOO[name]
+    data = make()
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"(?s)1 of 1 images.*{fault}"):
+        prepare.check_images([tmp_path / name])
+    with pytest.raises(ValueError, match=f"Image 'set/{name}'.* cannot be decoded: .*{fault if data else ''}"):
+        transforms.decode(data, key=f"set/{name}")
+
+
+def test_prepare_counts_what_is_turned_and_scaled(tmp_path):
+    images = {
+        "a.jpg": encode(noise(8, 8, 3), "JPEG"),
+        "b.jpg": encode(noise(8, 8, 3), "JPEG", exif=exif(6)),
+        "c.png": encode(noise(8, 8, 3), "PNG", exif=exif(2)),
+        "d.png": encode(Image.fromarray(noise(8, 8).astype(np.uint16) * 257), "PNG"),
+        "e.png": encode(Image.fromarray(noise(8, 8).astype(np.uint16) * 16), "PNG"),  # a camera of 12 bits
+    }
+    for name, data in images.items():
+        (tmp_path / name).write_bytes(data)
+    notes = prepare.check_images(sorted(tmp_path.iterdir()))
+    assert [note.split(" images ")[0] for note in notes] == ["2 of 5", "2 of 5", "1 of 5"]
+    said = (("turned when", "b.jpg"), ("upper 8", "d.png"), ("nearly black", "e.png"))
+    for note, (words, first) in zip(notes, said, strict=True):
+        assert words in note and note.endswith(f"{tmp_path / first}.")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures, and all that people's folders hold beside them."""
+    good = encode(noise(6, 4, 3), "PNG")
+    for name in ("b.PNG", "a/2.jpg", "a/10.webp", ".thumbs/b.png", "@eaDir/b.png", "a/__MACOSX/b.png", "._b.png"):
+        (tmp_path / "g" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "g" / name).write_bytes(good)
+    for name in ("scan.tif", "x.jfif", "y.gif", "z.gif", "Thumbs.db", "README", "half.jpg", "empty.bmp"):
+        (tmp_path / "g" / name).write_bytes(good[:40] if name == "half.jpg" else b"")
+    (tmp_path / "g" / "loop").symlink_to(tmp_path / "g")
+    (tmp_path / "g" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "g" / "linked.png").symlink_to(tmp_path / "g" / "b.PNG")
+    return tmp_path / "g"
+
+
+def test_one_list_of_a_folder(folder):
+    found = pictures.find(folder)
+    assert found.names == ["a/10.webp", "a/2.jpg", "b.PNG", "linked.png"]
+    assert found.paths == [folder / name for name in found.names]
+    assert found.unreadable.keys() == {"half.jpg", "empty.bmp"} and found.unreadable["empty.bmp"] == "0 bytes"
+    assert {reason: sorted(names) for reason, names in found.passed_over.items()} == {
+        "hidden folder": [".thumbs", "@eaDir", "a/__MACOSX"],
+        "hidden file": ["._b.png"],
+        "link to a folder": ["loop"],
+        "link to nothing": ["gone.jpg"],
+        "ending in .tif": ["scan.tif"],
+        "ending in .jfif": ["x.jfif"],
+        "ending in .gif": ["y.gif", "z.gif"],
+        "ending in .db": ["Thumbs.db"],
+        "without an ending": ["README"],
+    }
+    lines = pictures.told(found.passed_over)
+    assert lines[0] == "hidden folder: 3" and lines[1] == "ending in .gif: 2, such as y.gif"
+    assert "ending in .tif: 1, such as scan.tif" in lines and len(lines) == 9
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root opens every folder")
+def test_a_folder_that_cannot_be_opened(folder):
+    (folder / "a").chmod(0)
+    assert pictures.find(folder).passed_over["folder that cannot be opened (Permission denied)"] == ["a"]
+    (folder / "a").chmod(0o700)
+
+
+def test_folders_without_a_picture(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*none"):
+        pictures.find(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"holds no images \(.bmp, .*\); name a folder"):
+        pictures.find(tmp_path)
+    (tmp_path / "scan.tif").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds no images .*, but ending in \.tif: 1, such as scan\.tif"):
+        pictures.find(tmp_path)
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match=r"None of the 1 files in .* first is .*a\.jpg \(0 bytes\)"):
+        pictures.find(tmp_path)
