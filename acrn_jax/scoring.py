@@ -200,7 +200,7 @@ def _distances(search: Search, distance, multi_query, kissme_train, expand, rera
             )
         metric = kissme.fit(train.values, *train.labels)
         centre = np.mean(train.values, axis=0, dtype=np.float64)  # differences stay, what cancels gets small
-        query, gallery = (((x - centre) @ metric.factor).astype(np.float32) for x in (query, gallery))
+        query, gallery = (fusion.projected(x, metric.factor, centre) for x in (query, gallery))
         about["kissme"] = {"similar_pairs": metric.similar_pairs, "dissimilar_pairs": metric.dissimilar_pairs}
     if distance == "cosine" and (expand or reranking is not None):
         query, gallery = (_unit(x, name) for x, name in ((query, "query"), (gallery, "gallery")))
@@ -216,12 +216,12 @@ def _distances(search: Search, distance, multi_query, kissme_train, expand, rera
     about["rerank"] = reranking
     if distance != "euclidean":  # of features of unit length the squared distance is twice the cosine one
         return rerank.rerank(query, gallery, **reranking), about
-    both = np.concatenate([query, gallery], dtype=np.float32, casting="unsafe")
+    both = np.concatenate([query, gallery])
     return rerank.rerank_rows(fusion.euclidean_rows(both, both), len(query), len(both), **reranking), about
 
 
 def _unit(values: np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values, np.float32)
+    values = np.asarray(values, np.float64)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     if not length.all():
         raise ValueError(

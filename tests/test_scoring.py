@@ -211,8 +211,10 @@ def test_values_that_cannot_be_ranked(files, tmp_path):
         score(gallery_features=dark, distance="cosine")
     with pytest.raises(ValueError, match="gallery row 4 is all zeros and has no cosine"):
         scoring.score([tmp_path / "b.npz"], protocol=MARKET, distance="cosine", expand=(2, None))
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        score(gallery_features=dark + np.float32(1e30))
+    check(score(gallery_features=dark + np.float32(1e30)), np.zeros((25, 70)))  # nothing left to tell them apart by
+    np.save(tmp_path / "d.npy", np.where(np.eye(25, 70) > 0, np.nan, 1))
+    with pytest.raises(ValueError, match="distance of query 0 and gallery image 0 is NaN or infinite"):
+        scoring.score([tmp_path / "d.npy"], [files / "q.csv", files / "g.csv"], protocol=MARKET)
     cameras = np.ones(70, int)
     with pytest.raises(ValueError, match=r"Query \d+ is of camera 1, and so is every gallery image"):
         score(gallery_camera_id=cameras)

@@ -16,7 +16,7 @@ _BLOCK_BYTES = 1 << 24
 
 
 def average(query: np.ndarray, gallery: np.ndarray, *, k: int = 5) -> np.ndarray:
-    """Mean of each query and its k nearest gallery features, [Q, D] float32.
+    """Mean of each query and its k nearest gallery features, [Q, D] float64.
 
     Args:
       query: [Q, D].
@@ -29,7 +29,7 @@ def average(query: np.ndarray, gallery: np.ndarray, *, k: int = 5) -> np.ndarray
     Source: Chum et al., "Total Recall: Automatic Query Expansion with a Generative Feature Model for Object
     Retrieval", ICCV 2007.
     """
-    return _expand(query, gallery, k, lambda own, found: np.ones(found.shape[:2], np.float32))
+    return _expand(query, gallery, k, lambda own, found: np.ones(found.shape[:2]))
 
 
 def alpha_weighted(query: np.ndarray, gallery: np.ndarray, *, k: int = 5, alpha: float = 3.0) -> np.ndarray:
@@ -49,7 +49,7 @@ def alpha_weighted(query: np.ndarray, gallery: np.ndarray, *, k: int = 5, alpha:
     def weigh(own, found):  # [q, D], [q, k, D]
         lengths = np.linalg.norm(own, axis=1)[:, None] * np.linalg.norm(found, axis=2)
         cosine = np.einsum("qd,qkd->qk", own, found) / np.where(lengths > 0, lengths, 1)
-        return np.where(cosine > 0, np.maximum(cosine, 0) ** np.float32(alpha), 0)
+        return np.where(cosine > 0, np.maximum(cosine, 0) ** alpha, 0)
 
     return _expand(query, gallery, k, weigh)
 
@@ -60,14 +60,14 @@ def _expand(
     rows = fusion.squared_euclidean_rows(query, gallery)
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k is {k}; with {len(gallery)} gallery images it can be 1 to {len(gallery)}.")
-    result = np.array(query, np.float32)
-    step = max(1, _BLOCK_BYTES // (4 * max(len(gallery), k * query.shape[1])))
+    result = np.array(query, np.float64)
+    step = max(1, _BLOCK_BYTES // (8 * max(len(gallery), k * query.shape[1])))
     for start in range(0, len(query), step):
         block = slice(start, min(start + step, len(query)))
         matrix = rows(block)
         if not np.isfinite(matrix.max() - matrix.min()):
             raise ValueError(f"A distance of queries {start} to {block.stop - 1} is NaN or infinite.")
-        own, found = result[block], np.asarray(gallery[rerank.nearest(matrix, k)], np.float32)
+        own, found = result[block], np.asarray(gallery[rerank.nearest(matrix, k)], np.float64)
         weight = weigh(own, found)
         result[block] = (own + np.einsum("qk,qkd->qd", weight, found)) / (1 + weight.sum(axis=1, keepdims=True))
     return result

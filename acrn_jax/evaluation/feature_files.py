@@ -16,9 +16,9 @@ A CSV file has the header person_id,camera_id and one line for each row of featu
 
 Labels are integers: person_id 1 or more a person, 0 a distractor, -1 junk; camera_id -1 unknown. Floats without a
 fraction (MATLAB's doubles) and texts of digits ("0042") are read as the integers that they spell; anything else is an
-error. Without any camera ids every camera is unknown. Features are real numbers that float32 can hold. A name in a
-.npz or .mat file that is none of the above is an error, lest a misspelt one be overlooked; file_name, key and
-fingerprint are allowed, alone or at the end of a name.
+error. Without any camera ids every camera is unknown. Features are real numbers of any type, up to 1e150; they score as
+in float64. A name in a .npz or .mat file that is none of the above is an error, lest a misspelt one be overlooked;
+file_name, key and fingerprint are allowed, alone or at the end of a name.
 
 .mat files of MATLAB 5 alone are read (those of 7.3 are HDF5). No file is trusted: pickles are not loaded, and damaged
 bytes end in an error that names the file.
@@ -44,6 +44,7 @@ from data_prep import matlab
 
 _PART = 1 << 14  # rows that are looked at at once
 _MAX_MAT = 1 << 31  # bytes of one variable, the format's own limit
+_LARGEST = 1e150  # feature whose square float64 holds
 _RATIO = 1100  # bytes that deflate can make of one
 _SETS = ("query", "gallery", "mquery")
 _PLAIN = ("features", "feature", "attributes")  # names of the features of one set
@@ -232,11 +233,11 @@ def _features(values: Any, count: int, name: str, label_name: str) -> np.ndarray
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} rows, but {label_name} has {count} labels; they must agree.")
     for start in range(0, len(values), _PART):
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(values[start : start + _PART].astype(np.float32, copy=False)).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise ValueError(f"{name} row {row} holds NaN, an infinity or a number too large for float32.")
+        part = values[start : start + _PART]
+        good = (np.isfinite(part) if part.dtype.itemsize < 8 else np.abs(part) <= _LARGEST).all(axis=1)
+        if not good.all():
+            row = start + int(np.argmin(good))
+            raise ValueError(f"{name} row {row} holds NaN, an infinity or a number beyond {_LARGEST:g}.")
     return values
 
 

@@ -102,6 +102,9 @@ def fit(
 
 def rows(metric: KissMe, query: np.ndarray, gallery: np.ndarray) -> Rows:
     """Distances of query [Q, A] and gallery [G, A] under the metric, as a function of query rows."""
+    if metric.factor is not None:
+        centre = np.mean(gallery, axis=0, dtype=np.float64)  # differences stay, what cancels gets small
+        return fusion.squared_euclidean_rows(*(fusion.projected(x, metric.factor, centre) for x in (query, gallery)))
     return fusion.mahalanobis_rows(query, gallery, metric.matrix)
 
 

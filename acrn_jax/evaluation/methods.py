@@ -69,7 +69,7 @@ def rows(
 
     Source: Schumann and Stiefelhagen, CVPRW 2017, section 3.3 and table 3; the last three rows are this project's.
     """
-    weights = np.asarray(weights, np.float32)
+    weights = np.asarray(weights, np.float64)  # so that no product is rounded before distances are taken
     if weights.shape != attributes.query.shape[1:]:
         raise ValueError(f"{attributes.query.shape[1]} attributes want as many weights, got {list(weights.shape)}.")
     plain = fusion.distance_rows(distance, attributes.query, attributes.gallery)

@@ -123,12 +123,12 @@ def multi_query(features: np.ndarray, boxes: Labels, query: Labels) -> np.ndarra
       query: [Q].
 
     Returns:
-      [Q, D] float32, the mean feature of all boxes with the query's person and camera.
+      [Q, D] float64, the mean feature of all boxes with the query's person and camera.
 
     Raises:
       ValueError: a query has no box.
     """
-    means = np.empty((len(query.person_id), features.shape[1]), np.float32)
+    means = np.empty((len(query.person_id), features.shape[1]))
     for i, (person, camera) in enumerate(zip(*query, strict=True)):
         mine = (boxes.person_id == person) & (boxes.camera_id == camera)
         if not mine.any():

@@ -157,7 +157,7 @@ def rank_list(
     query, gallery = _check(query, gallery, protocol)
     queries = np.arange(len(query.person_id)) if queries is None else np.asarray(queries)
     order = np.full((len(queries), k), -1)
-    distance, right = np.full(order.shape, np.inf, np.float32), np.zeros(order.shape, bool)
+    distance, right = np.full(order.shape, np.inf), np.zeros(order.shape, bool)
     pairs, junk = protocols.same_person(query, gallery), gallery.person_id == JUNK
     for i, index in enumerate(queries):
         row = _rows(distances, np.array([index]), len(gallery.person_id))[0]

@@ -48,16 +48,17 @@ def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6,
       ValueError: shapes disagree, a feature is not finite, or k1, k2 or weight are out of range.
     """
     features = _joined(query, gallery)
+    rows = fusion.squared_euclidean_rows(features, features)
+    wide = np.result_type(features, rows(slice(0, 1)))  # float64 where the distances are
 
     def pairs(first, second):  # straight differences: nothing cancels
-        found = np.empty(len(first), np.float32)
+        found = np.empty(len(first), wide)
         for start in range(0, len(first), 1 << 13):
             part = slice(start, start + (1 << 13))
-            difference = features[first[part]] - features[second[part]]
+            difference = np.subtract(features[first[part]], features[second[part]], dtype=wide)
             found[part] = np.einsum("nd,nd->n", difference, difference)
         return found
 
-    rows = fusion.squared_euclidean_rows(features, features)
     return _rerank(rows, pairs, len(query), len(features), k1, k2, weight)
 
 
@@ -103,7 +104,7 @@ def _joined(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         finite = np.isfinite(values.sum(axis=1))
         if not finite.all():
             raise ValueError(f"The features of {name} row {int(np.argmin(finite))} are not all finite.")
-    return np.concatenate([query, gallery], dtype=np.float32, casting="unsafe")
+    return np.concatenate([query, gallery])
 
 
 def _rerank(
@@ -126,15 +127,14 @@ def _rerank(
     if not 0 <= weight <= 1:
         raise ValueError(f"The weight of the original distance is {weight}; it can be 0 to 1.")
     near = np.empty((images, max(k1 + 1, k2)), np.int32)
-    largest = np.empty(images, np.float32)
+    largest = np.empty(images)
     result = np.empty((queries, images - queries), np.float32)
     for block, matrix in _blocks(rows, images):
         near[block], largest[block] = nearest(matrix, near.shape[1]), matrix.max(axis=1)
+        largest[block][largest[block] <= 0] = 1  # all images alike: their distances are 0 anyway
         asked = slice(block.start, min(block.stop, queries))
         if asked.start < asked.stop:
-            result[asked] = matrix[: asked.stop - asked.start, queries:]
-    largest[largest <= 0] = 1  # all images alike: their distances are 0 anyway
-    result *= weight / largest[:queries, None]
+            result[asked] = matrix[: asked.stop - asked.start, queries:] * (weight / largest[asked, None])
     vectors = _reciprocal(near, k1)
     _weigh(vectors, rows, pairs, largest)
     if k2 > 1:
@@ -209,7 +209,7 @@ def _weigh(vectors: sparse.csr_array, rows: Rows, pairs, largest: np.ndarray) ->
     if pairs is not None:
         distance = pairs(first, vectors.indices)
     else:
-        distance = np.empty(len(first), np.float32)
+        distance = np.empty(len(first))
         for block, matrix in _blocks(rows, images):
             part = slice(pointer[block.start], pointer[block.stop])
             distance[part] = matrix[first[part] - block.start, vectors.indices[part]]

@@ -49,7 +49,7 @@ def paired(x: jax.Array, y: jax.Array, *, kind: str) -> jax.Array:
       kind: a name in DISTANCES.
 
     Returns:
-      [...], usually [N]; exactly 0 for equal rows, but for cosine, where it is 0 up to rounding.
+      [...], usually [N]; exactly 0 for equal rows (for cosine: that are not all zeros).
 
     Raises:
       ValueError: unknown kind, or rows of different length.
@@ -118,14 +118,27 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.where(norm > 0, norm, 1)
 
 
+def _pairwise_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
+    # Half the squared distance of unit rows: 1 - x.y would lose what tells rows apart that point the same way.
+    x, y = _unit(x), _unit(y)
+    return _pairwise_squared(x, y) / 2 + _lacking(x)[:, None] + _lacking(y)[None, :]
+
+
+def _paired_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
+    x, y = _unit(x), _unit(y)
+    return _paired_squared(x, y) / 2 + _lacking(x) + _lacking(y)
+
+
+def _lacking(x: jax.Array) -> jax.Array:
+    """A half for unit rows that are zeros after all: 1 - x.y is 1 there, and half a squared distance is 1/2 or 0."""
+    return jnp.where(jnp.any(x != 0, axis=-1), 0, 0.5)
+
+
 DISTANCES: dict[str, Distance] = {
     "squared_euclidean": Distance(_pairwise_squared, _paired_squared),
     "euclidean": Distance(
         lambda x, y: _root(_pairwise_squared(x, y)),
         lambda x, y: _root(_paired_squared(x, y)),
     ),
-    "cosine": Distance(
-        lambda x, y: jnp.maximum(1 - _dot(_unit(x), _unit(y)), 0),
-        lambda x, y: jnp.maximum(1 - jnp.sum(_unit(x) * _unit(y), axis=-1), 0),
-    ),
+    "cosine": Distance(_pairwise_cosine, _paired_cosine),
 }

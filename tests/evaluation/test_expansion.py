@@ -32,7 +32,7 @@ def test_agrees_with_loops(alpha, block, monkeypatch):
         settings = {} if alpha is None else {"alpha": alpha}
         function = expansion.average if alpha is None else expansion.alpha_weighted
         found = function(query, gallery, k=k, **settings)
-        assert found.dtype == np.float32 and np.array_equal(query, before)
+        assert found.dtype == np.float64 and np.array_equal(query, before)
         np.testing.assert_allclose(found, loops(query, gallery, k, alpha), atol=1e-5)
 
 

@@ -126,3 +126,13 @@ def test_errors():
         distance.paired(x, jnp.ones((3, 5)), kind="cosine")
     with pytest.raises(ValueError, match="at least two rows"):
         distance.pair_mean(x[:1], kind="cosine")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_rows_have_in_common_costs_nothing(kind):
+    x, y = (3000 * _rows(1, seed=9) + _rows(n, seed=n) for n in (6, 4))
+    expected = oracles.distances(x.astype(np.float64), y.astype(np.float64), kind)
+    np.testing.assert_allclose(distance.pairwise(x, y, kind=kind), expected, rtol=5e-3)
+    np.testing.assert_allclose(
+        distance.paired(x[:4], y, kind=kind), np.diag(expected[:4]), rtol=1e-2 if kind == "cosine" else 1e-5
+    )
