@@ -59,7 +59,7 @@ def _define(kind: str, several: bool) -> Callable[..., flags.FlagHolder]:
         holder = flags.DEFINE(parser, name, default, help, flag_values=flag_values, serializer=serializer)
 
         def check(value: Any) -> bool:
-            for path in value if several else [value]:
+            for path in (value or ()) if several else [value]:
                 if path is not None and (wrong := fault(path, kind)):
                     raise flags.ValidationError(wrong)
             return True
