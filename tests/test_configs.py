@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from acrn_jax import build, runs
+from acrn_jax import build, runs, schema
+from acrn_jax.data import source
 from acrn_jax.train import checkpoint, optimizer, state
 from configs import ablations, common
 from tests.fixtures import googlenet
@@ -265,6 +266,43 @@ def test_given_weights_must_name_every_attribute(tmp_path):
     np.testing.assert_array_equal(build.given_weights(config, NAMES), [2, 1, 0, 3, -1])
     with pytest.raises(ValueError, match="gives no weight for hat"):
         build.given_weights(config, (*NAMES, "hat"))
+
+
+def test_decay_momentum_and_rates_reach_the_optimiser():
+    config = load("acrn_market1501")
+    assert config.identity.scratch.decay == 2e-4
+    with config.unlocked():
+        config.identity.scratch.update({"decay": 0.5, "momentum": 0.25, "every_epochs": 2, "factor": 0.1, "rate": 0.01})
+    steps, tx, rates = build.optimisation(config, "identity", 3, ("scratch",))
+    assert steps == 30 and [round(float(rates["scratch"](s)), 9) for s in (0, 5, 6, 11, 12)] == [0.01] * 2 + [
+        1e-3
+    ] * 2 + [1e-4]
+    params = {"net": {"stem0": {"kernel": np.full((2, 2), 4.0, np.float32), "bias": np.full(2, 4.0, np.float32)}}}
+    opt = tx.init(params)
+    for wanted in (-0.01 * 2, -0.01 * (2 + 0.25 * 2)):  # no gradient: half of 4, and a quarter of what it did before
+        updates, opt = tx.update(jax.tree.map(np.zeros_like, params), opt, params)
+        np.testing.assert_allclose(updates["net"]["stem0"]["kernel"], wanted, rtol=1e-5)
+        np.testing.assert_array_equal(updates["net"]["stem0"]["bias"], 0)
+
+
+@pytest.mark.parametrize(
+    "scheme, weights", [("wpal", lambda r: (1 / (2 * r), 1 / (2 - 2 * r))), ("none", lambda r: (1, 1))]
+)
+def test_unknown_labels_do_not_count_in_the_shares_of_positives(scheme, weights):
+    labels = np.array([[1, 0], [1, -1], [0, -1], [0, -1], [-1, 1], [0, 1]], np.int8)  # shares 2 of 5 and 2 of 3
+    split = source.Split(*["s", *3 * [np.arange(6)], -np.ones(6), labels, ("hat", "bag"), {}, "", np.arange(6), None])
+    config = load("mva_peta")
+    with config.unlocked():
+        config.mva.loss_weights, config.mva.reduction = scheme, "sum"
+    objective = build.attribute_objective(config, split)
+    for column, share in enumerate((2 / 5, 2 / 3)):
+        for label, weight in zip((1, 0), weights(share), strict=True):
+            batch = np.full((1, 2), -1, np.int8)
+            batch[0, column] = label
+            loss, _ = objective(
+                {}, schema.Outputs(attribute_logits=np.zeros((1, 2), np.float32)), {"attributes": batch}, {}
+            )
+            assert float(loss) == pytest.approx(weight * np.log(2), rel=1e-5)
 
 
 def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path):

@@ -149,6 +149,23 @@ def test_weights_that_are_not_learned(kind):
     assert "attribute_loss" not in scalars
 
 
+@pytest.mark.parametrize("kind", ["acrn", "classic"])
+def test_identity_loss_beside_the_triplets_is_added_with_its_weight(kind):
+    f, p, person, w = data()
+    logits = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
+    batch = {"person": person, "probabilities": p}
+    params, outputs = {"attribute_weights": {"raw": w}}, Outputs(f, f, identity_logits=logits)
+    without, _ = objectives.make_reid(**SETTINGS | {"kind": kind})(params, outputs, batch, START)
+    settings = SETTINGS | {"kind": kind, "identity_weight": 0.7, "smoothing": 0.3}
+    loss, (scalars, _) = objectives.make_reid(**settings)(params, outputs, batch, START)
+    each = []
+    for row, who in zip(logits.astype(np.float64), person, strict=True):
+        wanted = [0.7 * (place == who) + 0.3 / 3 for place in range(3)]
+        each.append(-sum(t * (z - np.log(np.exp(row).sum())) for t, z in zip(wanted, row, strict=True)))
+    np.testing.assert_allclose(scalars["identity_loss"], np.mean(each), rtol=1e-5)
+    np.testing.assert_allclose(loss, without + 0.7 * np.mean(each), rtol=1e-5)
+
+
 def test_identity_by_hand():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]], np.float32))
     objective = objectives.make_identity(smoothing=0.0)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from acrn_jax.models import acrn, inception, initialize, mva
 
@@ -161,12 +162,34 @@ def test_max_pool_sends_the_gradient_to_the_maximum_and_shares_it_among_ties():
     assert np.isclose(tied.sum(), 1) and (tied > 0).all()
 
 
+def noise(*shape):
+    return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
+
+
+def seen_inside(captured):
+    """Output of every named module, as {"layer1/mix": ...}."""
+    flat = traverse_util.flatten_dict(captured["intermediates"], sep="/")
+    return {name.removesuffix("/__call__"): value[0] for name, value in flat.items()}
+
+
+SCALE = 0.7  # of the residual layers, not the default
+
+
+@pytest.fixture(scope="module")
+def trained_acrn():
+    """Feature norm -> (outputs, what the modules said), of one batch in training; one program, which XLA shares."""
+    nets = {n: acrn.ACRN(4, 0.0625, feature_dim=8, feature_norm=n, residual_scale=SCALE) for n in acrn.FEATURE_NORMS}
+    variables = initialize.variables(nets["bnneck"], height=32, width=16, seed=0)
+    options = {"train": True, "capture_intermediates": True, "mutable": ["batch_stats", "intermediates"]}
+    found = jax.jit(lambda v, x: {n: net.apply(v, x, **options) for n, net in nets.items()})(
+        variables, noise(6, 32, 16, 3)
+    )
+    return {n: (outputs, seen_inside(captured)) for n, (outputs, captured) in found.items()}
+
+
 @pytest.mark.parametrize("norm", acrn.FEATURE_NORMS)
-def test_feature_norms(norm):
-    net = acrn.ACRN(4, width=0.0625, feature_dim=8, feature_norm=norm)
-    variables = initialize.variables(net, height=32, width=16, seed=0)
-    images = np.random.default_rng(0).normal(size=(6, 32, 16, 3)).astype(np.float32)
-    out, _ = net.apply(variables, images, train=True, mutable=["batch_stats"])
+def test_feature_norms(trained_acrn, norm):
+    out, _ = trained_acrn[norm]
     if norm == "l2":
         np.testing.assert_allclose(np.linalg.norm(out.feature, axis=1), 1, rtol=1e-5)
     if norm in ("batch_norm", "bnneck"):
@@ -174,6 +197,46 @@ def test_feature_norms(norm):
         np.testing.assert_allclose(np.std(out.feature, 0), 1, atol=1e-2)
     same = np.array_equal(out.feature, out.trained_feature)
     assert same == (norm != "bnneck")
+
+
+def test_residual_layers_add_their_scaled_branches_to_what_came_in(trained_acrn):
+    _, found = trained_acrn["none"]
+    before = {"layer1": "v3", "layer3": "layer2", "layer5": "layer4", "layer6": "layer5", "layer7": "layer6"}
+    for layer, came_from in before.items():
+        x, branches = found[came_from], found[f"{layer}/mix"]
+        assert min(np.abs(x).max(), np.abs(branches).max()) > 1e-3
+        np.testing.assert_allclose(found[layer], np.maximum(x + SCALE * branches, 0), atol=1e-5, err_msg=layer)
+
+
+def test_each_local_view_sees_its_own_third_with_a_shortcut_around_its_convolutions():
+    net = mva.MVA(3, width=0.0625)
+    variables, images = initialize.variables(net, height=96, width=32, seed=0), noise(1, 96, 32, 3)
+    options = {"train": False, "capture_intermediates": True, "mutable": ["intermediates"]}
+    forward = jax.jit(lambda x: net.apply(variables, x, **options)[1])
+    whole = seen_inside(forward(images))
+    for place, view in enumerate(mva.VIEWS):
+        changed = images.copy()
+        changed[:, 32 * place + 6 : 32 * place + 26] += 1  # out of reach of the 7x7 convolution from other bands
+        other = seen_inside(forward(changed))
+        differing = [name for name in mva.VIEWS if not np.allclose(whole[f"view_{name}"], other[f"view_{name}"])]
+        assert differing == [view]
+        for block in (f"view_{view}/block0", f"view_{view}/block1"):
+            branch, shortcut = whole[f"{block}/conv2"], whole[f"{block}/shortcut"]
+            np.testing.assert_allclose(whole[block], np.maximum(branch + shortcut, 0), atol=1e-5)
+            assert min(np.abs(branch).max(), np.abs(shortcut).max()) > 1e-3
+
+
+def test_running_statistics_move_by_a_tenth():
+    x, unit = noise(4, 5, 6, 3), inception.ConvNorm(2)
+    kernel = noise(1, 1, 3, 2)
+    norm = {"scale": np.ones(2, np.float32), "bias": np.zeros(2, np.float32)}
+    before = {"norm": {"mean": np.array([0.5, -1.0], np.float32), "var": np.array([2.0, 1.0], np.float32)}}
+    variables = {"params": {"conv": {"kernel": kernel}, "norm": norm}, "batch_stats": before}
+    _, moved = unit.apply(variables, x, train=True, mutable=["batch_stats"])
+    y = (x.reshape(-1, 3) @ kernel[0, 0]).astype(np.float64)
+    after = moved["batch_stats"]["norm"]
+    np.testing.assert_allclose(after["mean"], 0.9 * before["norm"]["mean"] + 0.1 * y.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(after["var"], 0.9 * before["norm"]["var"] + 0.1 * y.var(0), rtol=1e-4)
 
 
 def test_unknown_feature_norm_is_refused():
@@ -200,13 +263,13 @@ def test_initial_values_depend_on_seed_and_path_alone():
 @pytest.mark.parametrize(
     "net", [mva.MVA(3, axis_name="data"), acrn.ACRN(5, feature_norm="bnneck", axis_name="data")], ids=["mva", "acrn"]
 )
-def test_every_batch_norm_sees_all_devices(net):
+def test_every_batch_norm_sees_all_devices_and_moves_by_a_tenth(net):
     """Under pmap a layer without the axis would silently take statistics of its own share."""
     seen = {}
 
     def note(call, args, kwargs, context):
         if isinstance(context.module, nn.BatchNorm):
-            seen[context.module.path] = context.module.axis_name
+            seen[context.module.path] = (context.module.axis_name, context.module.momentum)
         return call(*args, **kwargs)
 
     _, variables = shapes(net, 160, 64)
@@ -215,7 +278,7 @@ def test_every_batch_norm_sees_all_devices(net):
     with nn.intercept_methods(note):
         jax.eval_shape(jax.vmap(forward, (None, 0), axis_name="data"), {**variables, "intermediates": {}}, share)
     assert len(seen) == sum(path[-1].key == "mean" for path, _ in jax.tree.leaves_with_path(variables["batch_stats"]))
-    assert set(seen.values()) == {"data"}
+    assert set(seen.values()) == {("data", 0.9)}
 
 
 class Thin(nn.Module):

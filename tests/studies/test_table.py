@@ -47,6 +47,21 @@ def test_rows_hold_mean_deviation_and_paired_interval(tmp_path):
         table.show(found, method="ReIdCNN")
 
 
+def test_a_persons_queries_are_drawn_together():
+    """Four queries that say the same are worth one: the interval is twice as wide as that of as many people."""
+    gain = np.repeat(np.random.default_rng(0).normal(0.1, 0.2, 50), 4)
+    width = {}
+    for name, groups in (("together", np.arange(200) // 4), ("alone", np.arange(200))):
+        arms = {}
+        for arm, more in (("reference", 0), ("up", gain)):
+            each = {("ACRN", "rank1"): np.random.default_rng(1).random(200) + more}
+            arms[arm] = {"seed_0": table.Scores(ABOUT, {key: v.mean() for key, v in each.items()}, each, groups, {})}
+        row = table.build_table("s", arms, reference="reference", resamples=4000)["rows"][1]
+        width[name] = row["high"] - row["low"]
+    assert width["together"] == pytest.approx(2 * width["alone"], rel=0.15)
+    assert width["together"] == pytest.approx(2 * 1.96 * gain.std() / np.sqrt(50), rel=0.15)
+
+
 def test_only_common_replicates_are_compared_and_splits_weigh_alike():
     other = ABOUT | {"fingerprint": "f1", "dataset": "d/1"}
     base = {"a/seed_0": scores(0, 0), "a/seed_1": scores(0, 1), "b/seed_0": scores(0, 2, about=other, n=30)}

@@ -90,6 +90,18 @@ def test_schedules_by_hand():
         optimizer.schedule("linear", rate=1.0, steps=5)
 
 
+def test_the_step_after_which_the_rate_falls_takes_the_lower_one():
+    stairs = optimizer.schedule("staircase", rate=0.5, steps=6, every=2, factor=0.1)
+    groups = {"trunk": {"kind": "sgd", "rate": stairs, "momentum": 0.0}, "scratch": {"kind": "adam", "rate": stairs}}
+    groups["attribute_weights"] = {"kind": "sgd", "rate": stairs, "momentum": 0.0}
+    gone = np.cumsum([0.5, 0.5, 0.05, 0.05, 0.005])  # of a gradient of 1; Adam's step is 1, too, as long as it stays
+    for count in (1, 2, 3, 5):
+        found = steps(groups, 1.0, count)
+        np.testing.assert_allclose(found["net"]["trunk"]["bias"], 2 - gone[count - 1], rtol=1e-5)
+        np.testing.assert_allclose(found["net"]["head_dense"]["kernel"], 1 - gone[count - 1], atol=1e-4)
+        np.testing.assert_allclose(found["attribute_weights"]["raw"][1], 1 - gone[count - 1], atol=1e-6)
+
+
 def test_average_of_parameters_by_a_loop():
     groups = {name: {"kind": "sgd", "rate": 0.1} for name in ("trunk", "scratch", "attribute_weights")}
     tx = optimizer.averaged(optimizer.make(groups), 0.5)

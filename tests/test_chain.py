@@ -1,0 +1,118 @@
+"""What a run trains on, and what its numbers are made of, against plain arithmetic: nets of two layers, drawn colours.
+
+The re-id phases have rate 0 and see all images at their one step: what went in can be told from what came out.
+"""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from acrn_jax import build, phases, runs
+from acrn_jax.evaluation import methods
+from data_prep import prepare
+from tests import oracles
+from tests.fixtures import small_net
+
+PEOPLE, HELD, IMAGES = 16, 6, 6  # of training
+WEIGHTS = {"red": -2.0, "green": 1.0, "blue": 0.5}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """(config, attribute run, ACRN run, its results)."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "raw").mkdir()
+    csv = small_net.write_images(folder / "raw", people=2 * PEOPLE, images=IMAGES)
+    (folder / "weights.json").write_text(json.dumps(WEIGHTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "net", build.net)  # put back after
+        small_net.stand_in()
+        prepare.prepare("image_folder", "mini", data_dir=folder / "data", raw_dir=folder / "raw", csv=csv)
+        config = small_net.config("reid", folder / "data", "mini")
+        config.devices = config.save_every = 1
+        config.data.validation_identities = HELD
+        config.identity.epochs, config.identity.batch = 2, 20
+        config.reid.update({"epochs": 1, "people": PEOPLE - HELD, "images": IMAGES})
+        config.reid.scratch.rate = 0.0
+        config.loss.attribute_weights, config.loss.attribute_weights_file = "given", str(folder / "weights.json")
+        runs.train(small_net.config("mva", folder / "data", "mini"), folder / "net")
+        results = runs.reproduce(config, attributes=folder / "net", workdir=folder / "acrn")
+        yield config, folder / "net", folder / "acrn", results
+
+
+def squared(x, y):
+    return ((x[:, None].astype(np.float64) - y[None]) ** 2).sum(-1)
+
+
+def probabilities(net, split):
+    return 1 / (1 + np.exp(-runs.outputs(net, split, batch=16)["attribute_logits"].astype(np.float64)))
+
+
+def mean_over_pairs(x):
+    return squared(x, x).sum() / (len(x) * (len(x) - 1))
+
+
+def test_both_kinds_of_re_id_start_from_the_identity_phase(chain):
+    _, _, run, _ = chain
+    identity = phases.load(run / "identity")
+    for folder in (run / "reid", run / "baseline" / "reid"):
+        for part in ("stem", "feature", "stem_norm", "feature_norm"):
+            for name, value in phases.load(folder)["params"]["net"][part].items():
+                np.testing.assert_array_equal(value, identity["params"]["net"][part][name], err_msg=f"{folder} {part}")
+    drawn, _ = build.first_variables(chain[0], build.net(chain[0], people=2), None)
+    assert not np.allclose(drawn["params"]["stem"]["kernel"], identity["params"]["net"]["stem"]["kernel"])
+
+
+def test_held_out_people_are_not_trained_on(chain):
+    config, net, run, results = chain
+    train, held = build.reid_splits(config)
+    assert len(np.unique(held.person_id)) == HELD and len(train) == (PEOPLE - HELD) * IMAGES
+    assert phases.load(run / "identity")["params"]["net"]["classifier"]["bias"].shape == (PEOPLE - HELD,)
+    # The first step's scales are the mean distances of all that it saw: of the right attributes of the right images.
+    whole = np.concatenate([probabilities(net, train), probabilities(net, held)])
+    wanted = mean_over_pairs(whole[: len(train)])
+    assert results["scales"]["attribute"] == pytest.approx(wanted, rel=1e-4)
+    assert abs(mean_over_pairs(whole) / wanted - 1) > 1e-2
+    by_position = probabilities(net, build.open_split(config, "train"))[: len(train)]
+    assert abs(mean_over_pairs(by_position) / wanted - 1) > 1e-2
+
+
+def test_attributes_are_joined_by_key(chain):
+    _, net, run, _ = chain
+    config = runs.read_config(run)
+    split = build.open_split(config, "gallery")
+    backwards = split.take(np.arange(len(split))[::-3])
+    found = runs.predict_attributes(config, run, "gallery").of(backwards, "probabilities")
+    np.testing.assert_allclose(found, probabilities(net, backwards), atol=1e-6)
+    assert np.abs(found - probabilities(net, split)[: len(found)]).max() > 0.1
+
+
+def test_the_tuned_factor_is_chosen_on_held_out_people_with_both_scales(chain):
+    config, net, run, results = chain
+    train, held = build.reid_splits(config)
+    s_f, s_a = phases.load(run / "baseline" / "reid")["scales"]["feature"], results["scales"]["attribute"]
+
+    def best(split, s_a):
+        feature = runs.outputs(run / "baseline", split, batch=16)["feature"]
+        d_f, d_a = squared(feature, feature), squared(*2 * [probabilities(net, split)])
+        scores = [
+            oracles.ranking(d_f / s_f + factor * d_a / s_a, split.labels, split.labels, "market1501", "skip")
+            for factor in methods.CANDIDATES
+        ]
+        return methods.CANDIDATES[int(np.argmax([score["mAP_precision"] for score in scores]))]
+
+    assert results["tuned_factor"] == best(held, s_a)
+    assert best(held, s_a) not in (best(held, 1.0), best(train, s_a))
+
+
+def test_correlations_are_of_the_size_of_weights(chain):
+    results = chain[-1]
+    entries = results["weights"]
+    assert {entry["name"]: entry["weight"] for entry in entries} == WEIGHTS
+    for key in ("accuracy", "between_within"):
+        values = [entry[key] for entry in entries]
+        wanted = stats.spearmanr([abs(entry["weight"]) for entry in entries], values).statistic
+        assert results[f"spearman_weight_{key}"] == pytest.approx(wanted)
+        assert abs(stats.spearmanr([entry["weight"] for entry in entries], values).statistic - wanted) > 0.1
