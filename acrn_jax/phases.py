@@ -91,15 +91,20 @@ def check(phase: Path, now: Mapping[str, Any]) -> None:
     if before is None:
         tell_old(Path(phase).parent)
         return
-    for kind, (done, remedy) in KINDS.items():
+    compare(phase, before, now)
+
+
+def compare(place: Path, before: Mapping[str, Any], now: Mapping[str, Any], kinds: Any = None) -> None:
+    """ValueError if what `place` was made of differs from `now` in one of the kinds that `now` holds; names both."""
+    for kind, (done, remedy) in (kinds or KINDS).items():
         if kind not in now:
             continue
         nothing = entry("nothing", "none")
         old, new = (inputs.get(kind) or nothing for inputs in (before, now))
         if old["fingerprint"] != new["fingerprint"]:
             raise ValueError(
-                f"{phase} {done} {old['name']} (fingerprint {old['fingerprint'][:12]}), not {new['name']} as it is "
-                f"now ({new['fingerprint'][:12]}); {remedy}, or train in another --workdir."
+                f"{place} {done} {old['name']} (fingerprint {old['fingerprint'][:12]}), not {new['name']} as it is "
+                f"now ({new['fingerprint'][:12]}); {remedy}, or give another --workdir."
             )
 
 

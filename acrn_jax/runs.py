@@ -813,11 +813,12 @@ def _number(value):
 # The run chain
 
 
-def begin(config: Any, *, attributes: Path, shared: Callable[[str, Any], Path] | None = None) -> Any:
+def begin(config: Any, *, attributes: Path | None, shared: Callable[[str, Any], Path] | None = None) -> Any:
     """The config of `reproduce`'s ACRN run: with the attribute net, from the shared identity phase if there is one."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.attributes["from"] = str(attributes)
+        if attributes:
+            config.attributes["from"] = str(attributes)
         # Before an identity phase is trained for it:
         build.check(config)
         split, _ = build.reid_splits(config)
@@ -833,13 +834,13 @@ def begin(config: Any, *, attributes: Path, shared: Callable[[str, Any], Path] |
 
 
 def reproduce(
-    config: Any, *, attributes: Path, workdir: Path, shared: Callable[[str, Any], Path] | None = None
+    config: Any, *, attributes: Path | None, workdir: Path, shared: Callable[[str, Any], Path] | None = None
 ) -> dict[str, Any]:
     """One seed of method.md's chain: ACRN with its identity phase, the ReIdCNN that shares it, the table of methods.
 
     Args:
       config: of ACRN, with its seed; of a ReIdCNN, which then comes alone.
-      attributes: workdir of a trained attribute net.
+      attributes: workdir of a trained attribute net; a ReIdCNN needs none.
       workdir: ACRN's workdir; the ReIdCNN goes to workdir/baseline.
       shared: trains what other runs may need too, ("identity" | "baseline" | "tune", its config) -> its workdir;
         default: all of it lies in `workdir`.

@@ -14,10 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from acrn_jax.cli import cards, shell
+from acrn_jax.cli import cards, settings, shell
 from acrn_jax.studies import arms, cached, table, together
 from data_prep import paths
 
@@ -28,7 +29,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Of the reference, e.g
 _ATTRIBUTES = paths.define_folder("attributes", None, "Workdir of a trained attribute net.")
 _DATA_DIR = paths.define_folder("data_dir", None, "Folder made by ./launch.sh prepare.")
 _WORKDIR = paths.define_folder("workdir", None, "Runs go to WORKDIR/STUDY; a stopped study goes on.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many: 0, 1, ...", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many, from --config.seed on.", lower_bound=1)
 _SPLITS = flags.DEFINE_list("splits", [], "Values of data.config to repeat all on, e.g. reid_grid_0,reid_grid_1.")
 _ARMS = flags.DEFINE_list("arms", [], "Some arms of the study; the reference comes along. Default: all.")
 _ON = paths.define_folders(
@@ -53,23 +54,26 @@ def main(argv):
     study, config = _STUDY.value, shell.tidied(_CONFIG.value)
     if _DATA_DIR.value:
         config.data.dir = _DATA_DIR.value
+    config.evaluate.update(settings.of_evaluation())
     known = arms.find(ablations.STUDIES, study, "study")
     folder, shared = Path(_WORKDIR.value) / study, Path(_WORKDIR.value) / "shared"
     jobs = arms.jobs(config, known, folder, only=_ARMS.value, seeds=_SEEDS.value, splits=_SPLITS.value)
-    attributes = Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None
+    attributes = settings.attribute_net(_ATTRIBUTES.value, config)
     if _JOB.value:
-        cards.warn_of_idle_card()  # here and not before: who deals cards out does not take hold of any
-    if _JOB.value == "vectorised":
-        for group in together.groups(jobs):
-            together.train(group, attributes=attributes, shared=shared)
-        return 0
-    if _JOB.value:
+        cards.warn_of_idle_card()
+    if _JOB.value and _JOB.value != "vectorised":
         job = arms.find({job.name: job for job in jobs}, _JOB.value, "job")
         if not arms.work(job, attributes=attributes, shared=shared):
             print(f"{job.name}: another process is at it.")
         return 0
-    if attributes is None and "mva" not in config.phases:
-        shell.require(attributes=None)
+    if _JOB.value:
+        for group in together.groups(arms.identified(jobs, attributes)):
+            together.train(group, attributes=attributes, shared=shared)
+        return 0
+    jax.config.update("jax_platforms", "cpu")  # of this process alone, which deals cards out and takes hold of none
+    jobs = arms.identified(jobs, attributes)
+    for job in jobs:
+        arms.done(job)  # refuses what is of other nets or data, before any work
     again = [sys.executable, "-P", "-m", "acrn_jax.cli.ablate", *sys.argv[1:]]
     todo, began = arms.mine_first(jobs, os.environ), time.time()
     if _VECTORISED.value:
@@ -95,6 +99,8 @@ def on_finished_runs():
         values = [float(value) for value in _VALUES.value] or None
     except ValueError as error:
         raise ValueError(f"--values={','.join(_VALUES.value)} are not all numbers.") from error
+    if given := [f"--{name}" for name in settings.of_evaluation()]:
+        raise ValueError(f"{', '.join(given)} does not go with --on: finished runs are scored as they were evaluated.")
     study, method, folders = _STUDY.value, _METHOD.value, [Path(folder) for folder in _ON.value]
     arms.find(dict.fromkeys(("methods", *cached.SWEEPS)), study, "study on finished runs")
     if study == "methods":  # the rows of their results, compared with the row --method

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from acrn_jax import files, scoring
-from acrn_jax.cli import distributed, shell
+from acrn_jax.cli import distributed, settings, shell
 from acrn_jax.evaluation import fusion, protocols
 from acrn_jax.report import tables
 from data_prep import paths
@@ -21,15 +21,6 @@ _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACR
 _TUNE = paths.define_folder("tune", None, "A ReIdCNN run that held people out, for ReIdCNN+Attributes-tuned.")
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the prepared data is, if not where the run found it.")
 _DATASET = flags.DEFINE_string("dataset", None, "Another prepared data set to score on, NAME/CONFIG.")
-_SETTINGS = {  # keys of config.evaluate; default: the run's
-    "protocol": flags.DEFINE_string("protocol", None, "Protocol, if not the data set's own."),
-    "no_match": flags.DEFINE_enum(
-        "no_match", None, ("error", "skip", "count_as_miss"), "What to do with queries that have no right image."
-    ),
-    "draws": flags.DEFINE_integer("draws", None, "Repeats of protocols that draw."),
-    "draw_seed": flags.DEFINE_integer("draw_seed", None, "Seed of these draws."),
-    "probe_view": flags.DEFINE_enum("probe_view", None, ("1", "2", "both"), "Probes of cuhk03_single_shot."),
-}
 _FEATURES = paths.define_files("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
 _OF_FEATURES = {
     "labels": paths.define_files("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
@@ -61,17 +52,19 @@ def main(argv):
 
 def score_files():
     wanted = {name: flag.value for name, flag in _OF_FEATURES.items()}
-    if not _SETTINGS["protocol"].value:
+    if not settings.EVALUATION["protocol"].value:
         raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
     if not wanted["rerank"] and any(flags.FLAGS[name].present for name in ("k1", "k2", "lambda_value")):
         raise ValueError("--k1, --k2 and --lambda_value are of re-ranking; give --rerank too.")
     named = {"draws": "repeats", "draw_seed": "seed", "probe_view": "probe_view"}
-    options = {new: _SETTINGS[old].value for old, new in named.items() if _SETTINGS[old].value is not None}
+    options = {
+        new: settings.EVALUATION[old].value for old, new in named.items() if settings.EVALUATION[old].value is not None
+    }
     results = scoring.score(
         [Path(file) for file in _FEATURES.value],
         [Path(file) for file in wanted["labels"]],
-        protocol=protocols.named(_SETTINGS["protocol"].value, **options),
-        no_match=_SETTINGS["no_match"].value or "error",
+        protocol=protocols.named(settings.EVALUATION["protocol"].value, **options),
+        no_match=settings.EVALUATION["no_match"].value or "error",
         distance=wanted["distance"],
         multi_query=wanted["multi_query"],
         kissme_train=Path(wanted["kissme_train"]) if wanted["kissme_train"] else None,
@@ -98,7 +91,7 @@ def score_run():
         tune=tune,
         data_dir=_DATA_DIR.value,
         dataset=_DATASET.value,
-        settings={key: flag.value for key, flag in _SETTINGS.items() if flag.value is not None},
+        settings=settings.of_evaluation(),
     )
     if "methods" in results:
         print(tables.methods_table(results))

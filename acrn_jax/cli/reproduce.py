@@ -1,6 +1,8 @@
 """The whole chain of a config, over seeds, resumable.
 
 ./launch.sh reproduce --config=configs/acrn_market1501.py --attributes=M --data_dir=D --workdir=W --seeds=5
+
+Of a ReIdCNN config (--config.loss.kind=classic) the ReIdCNN comes alone and --attributes is not needed.
 """
 
 import os
@@ -10,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from acrn_jax import runs
-from acrn_jax.cli import distributed, shell
+from acrn_jax.cli import distributed, settings, shell
 from acrn_jax.report import html, tables
 from acrn_jax.train import parallel
 from data_prep import paths
@@ -19,18 +21,22 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs
 _ATTRIBUTES = paths.define_folder("attributes", None, "Workdir of a trained attribute net.")
 _DATA_DIR = paths.define_folder("data_dir", None, "Folder made by ./launch.sh prepare.")
 _WORKDIR = paths.define_folder("workdir", None, "One folder a seed goes here; a stopped run goes on.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many: 0, 1, ...", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many, from --config.seed on.", lower_bound=1)
 
 
 def main(argv):
     del argv
-    shell.require(config=_CONFIG.value, attributes=_ATTRIBUTES.value, workdir=_WORKDIR.value)
+    shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
     config, workdir = shell.tidied(_CONFIG.value), Path(_WORKDIR.value)
     if _DATA_DIR.value:
         config.data.dir = _DATA_DIR.value
-    for seed in range(_SEEDS.value):
+    config.evaluate.update(settings.of_evaluation())
+    attributes = settings.attribute_net(_ATTRIBUTES.value, config)
+    if config.loss.kind == "acrn":
+        shell.require(attributes=attributes)
+    for seed in range(config.seed, config.seed + _SEEDS.value):
         config.seed = seed
-        results = runs.reproduce(config, attributes=Path(_ATTRIBUTES.value), workdir=workdir / f"seed_{seed}")
+        results = runs.reproduce(config, attributes=attributes, workdir=workdir / f"seed_{seed}")
         print(tables.methods_table(results), flush=True)
     if not parallel.leads():
         return

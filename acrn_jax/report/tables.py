@@ -253,6 +253,8 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
         first = next(filter(None, found), {})
         rows.append((*line, *(_number(first.get(cost), 0) for cost in told)))
     notes = [f"Interval: {content['interval']}."]
+    if len(nets := content.get("attribute_nets") or {}) > 1:  # of replicates on different data
+        notes.append(f"{len(nets)} attribute nets: {', '.join(nets.values())}.")
     notes += [f"failed: {name}: {why}" for name, why in content["failed"].items()]
     if content["missing"]:
         notes.append(f"not there yet: {', '.join(content['missing'])}.")

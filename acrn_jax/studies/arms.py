@@ -33,7 +33,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from acrn_jax import build, files, runs
+from acrn_jax import build, files, phases, runs
+from acrn_jax.data import source
 
 Overrides = Mapping[str, Any]
 TERMINATED = (os.EX_TEMPFAIL, -signal.SIGTERM)  # exit codes of an arm that SIGTERM stopped
@@ -47,6 +48,8 @@ IRRELEVANT = {
     ),
 }  # fmt: skip
 IRRELEVANT["tune"] = IRRELEVANT["baseline"]
+# What a job is made of: inputs of its phases, and the images that it is scored on.
+KINDS = phases.KINDS | {"test": ("was scored on", "bring back the data as it was (--data_dir)")}
 
 
 class Job(NamedTuple):
@@ -57,6 +60,7 @@ class Job(NamedTuple):
     config: Any
     base: Any  # the config without the arm's overrides
     folder: Path  # of the run
+    made_of: Mapping[str, Any] = {}  # see `identified`
 
     @property
     def name(self) -> str:
@@ -122,7 +126,7 @@ def jobs(
       arms: name -> overrides.
       folder: of the study.
       only: arms to take; the reference always comes along; default: all.
-      seeds: how many, 0, 1, ...
+      seeds: how many, from the config's own on.
       splits: values of data.config, e.g. ("reid_grid_0", "reid_grid_1"); default: the config's own.
     """
     for name in only:
@@ -133,7 +137,7 @@ def jobs(
     first = {_signature(changed(config, arms[name])): name for name in reversed(ordered)}
     taken = [name for name in taken if name in first.values()]
     found = []
-    for seed in range(seeds):
+    for seed in range(config.seed, config.seed + seeds):
         for split in splits or ("",):
             base = changed(config, {"seed": seed} | ({"data.config": split} if split else {}))
             replicate = f"{split}/seed_{seed}" if split else f"seed_{seed}"
@@ -162,11 +166,53 @@ def mine_first(every: Sequence[Job], environment: Mapping[str, str]) -> list[Job
 # One job
 
 
+def wants_attributes(job: Job) -> bool:
+    """Whether the job trains an ACRN, which needs an attribute net."""
+    return "mva" not in job.config.phases and job.config.loss.kind == "acrn"
+
+
+def identified(every: Sequence[Job], attributes: Path | None) -> list[Job]:
+    """The jobs with what they are made of, as it lies there now; see KINDS.
+
+    Raises:
+      FileNotFoundError: there is no such attribute net, data set, or net to start from.
+      ValueError: an ACRN has no attribute net; that net, or what is started from, is not finished.
+    """
+    if attributes is None and any(map(wants_attributes, every)):
+        raise ValueError("--attributes must be given: the workdir of a trained attribute net, which ACRN needs.")
+    net = phases.entry(attributes, runs.attribute_net(attributes)[2], path=attributes) if attributes else None
+    return [job._replace(made_of=_made_of(job, net)) for job in every]
+
+
+def _made_of(job, net):
+    data = job.config.data
+    parts = ("test",) if "mva" in job.config.phases else ("query", "gallery")
+    test = source.fingerprint(data.dir, data.name, data.config, parts)
+    found = {"data": build.data_input(job.config)}
+    found["test"] = phases.entry(f"{data.name}/{data.config}/{'+'.join(parts)}", test, path=data.dir)
+    if wants_attributes(job):
+        found["attributes"] = net
+    if job.config.init_from:
+        found["start"] = build.start_input(job.config.init_from)
+    return found
+
+
 def done(job: Job) -> bool:
-    """Whether the job's run is finished, with this config (evaluation included)."""
+    """Whether the job's run is finished, with this config (evaluation included).
+
+    Raises:
+      ValueError: it is finished, but of another attribute net, data set or start than the job's `made_of`.
+    """
     result = "recognition.json" if "mva" in job.config.phases else "results.json"
     note = read_json(job.folder / "job.json")
-    return (job.folder / result).is_file() and note.get("config") == wanted(job.config)
+    if not (job.folder / result).is_file() or note.get("config") != wanted(job.config):
+        return False
+    if "made_of" in note:
+        phases.compare(job.folder, note["made_of"], job.made_of, KINDS)
+    elif job.made_of:  # of an older version: the run itself may know
+        inputs = {kind: job.made_of[kind] for kind in ("data", "attributes") if kind in job.made_of}
+        phases.check(job.folder / job.config.phases[-1], inputs)
+    return True
 
 
 def work(job: Job, *, attributes: Path | None, shared: Path) -> bool:
@@ -181,16 +227,15 @@ def work(job: Job, *, attributes: Path | None, shared: Path) -> bool:
         if not free:
             return False
         with noting_failure(job):
+            (job,) = identified([job], attributes)
             if "mva" in job.config.phases:
                 runs.train(job.config, job.folder)
                 _score_images(job)
-            elif attributes is None:
-                raise ValueError("A study of re-id nets wants --attributes=M, the workdir of a trained attribute net.")
             else:
                 config, share = prepared(job, attributes, shared), sharing(job.base, shared)
                 runs.reproduce(config, attributes=attributes, workdir=job.folder, shared=share)
-            note = {"config": wanted(job.config), **_peak_memory(read_json(job.folder / "job.json"))}
-            runs.write_json(job.folder / "job.json", note)
+            about = {"config": wanted(job.config), "made_of": job.made_of}
+            runs.write_json(job.folder / "job.json", about | _peak_memory(read_json(job.folder / "job.json")))
             beside(job, "failed").unlink(missing_ok=True)
     return True
 
@@ -255,19 +300,19 @@ def sharing(base: Any, shared: Path) -> Callable[[str, Any], Path]:
     return train
 
 
-def prepared(job: Job, attributes: Path, shared: Path) -> Any:
+def prepared(job: Job, attributes: Path | None, shared: Path) -> Any:
     """The config to run, after what the attribute net says has been put into the run's folder, computed once for all.
 
     Where weights are to be given and no file is named, they are the attribute net's mA of each attribute.
     """
-    config = changed(job.config, {"attributes.from": str(attributes)})
-    if config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
+    config = changed(job.config, {"attributes.from": str(attributes)} if attributes else {})
+    if attributes and config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
         rates = read_json(attributes / "recognition.json").get("attributes", [])
         file = beside(job, "weights.json")
         runs.write_json(file, {entry["name"]: entry["mA"] for entry in rates if entry["mA"] is not None})
         config = changed(config, {"loss.attribute_weights_file": str(file)})
     build.check(config)
-    if config.loss.kind == "classic":
+    if not attributes or config.loss.kind == "classic":
         return config
     data = config.data
     tag = hashlib.sha256(f"{Path(attributes).resolve()} {data.dir} {data.name} {data.config}".encode()).hexdigest()[:12]

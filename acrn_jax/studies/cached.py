@@ -76,7 +76,7 @@ def load(workdir: Path) -> Run:
     config = runs.read_config(workdir)
     if not (workdir / "results.json").is_file():
         raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
-    results = json.loads((workdir / "results.json").read_text())
+    results = json.loads((workdir / "results.json").read_text()) | {"made_of": phases.read(workdir / "reid")}
     if "mva" in config.phases or config.loss.kind != "acrn":
         raise ValueError(f"{workdir} is no ACRN run; studies on features want one, with its ReIdCNN beside it.")
     if results["protocol"] == "market1501_multi_query":
@@ -414,8 +414,10 @@ def train_weights(
 def study(name: str, workdirs: Sequence[Path], values: Sequence[float] | None = None) -> dict[str, Any]:
     """The table of one of SWEEPS over finished runs, which are its seeds (or splits x seeds)."""
     sweep_of, scores, reference = arms.find(SWEEPS, name, "study on features"), {}, ""
+    abouts: list[tuple[Path, dict[str, Any]]] = []
     for workdir in workdirs:
         run = load(Path(workdir))
+        table.check_setting(abouts := [*abouts, (run.folder, run.results)])
         replicate = run.name if all(run.name not in of for of in scores.values()) else f"{run.name} {run.folder}"
         began, sweep = time.monotonic(), sweep_of(run, values)
         if reference and sweep.reference != reference:

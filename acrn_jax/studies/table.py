@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from acrn_jax import build, files, runs
+from acrn_jax import build, files, phases, runs
 from acrn_jax.evaluation import bootstrap
 from acrn_jax.report import tables
 from acrn_jax.studies import arms
@@ -23,6 +23,8 @@ COLUMNS = (
 )  # fmt: skip
 SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
 SAME_REPLICATE = ("dataset", "split", "fingerprint", "queries", "gallery")  # in all arms of one
+MADE_OF = {"attributes": "attribute nets", "data": "training data of one name"}
+PER_REPLICATE = ("seed", "data.config", "phases")  # config keys in which replicates differ
 
 
 class Scores(NamedTuple):
@@ -58,6 +60,7 @@ def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
         groups = groups[counted]
         each = {tuple(name.rsplit("/", 1)): values[counted] for name, values in arrays.items()}
         metrics = {(method, name): value for method, of in about["methods"].items() for name, value in of.items()}
+        about["made_of"] = phases.read(folder / "reid")
     return Scores(about, metrics, each, groups, {})
 
 
@@ -70,13 +73,15 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[s
 
     Raises:
       FileNotFoundError: a run is not evaluated.
-      ValueError: a run lacks the reference, or the runs were scored by different protocols.
+      ValueError: a run lacks the reference; the runs are of different settings, or as `build_table`.
     """
     scores: dict[str, dict[str, Scores]] = {}
+    abouts: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in map(Path, workdirs):
         if not (folder / "results.json").is_file():
             raise FileNotFoundError(f"{folder} has no results.json; run ./launch.sh evaluate --workdir={folder} first.")
         one = read_run(folder)
+        check_setting(abouts := [*abouts, (folder, one.about)])
         for method in tables.method_names(one.about):
             metrics, each = (
                 {("each method", metric): value for (name, metric), value in of.items() if name == method}
@@ -146,7 +151,8 @@ def build_table(
       resamples: of the bootstrap.
 
     Raises:
-      ValueError: arms were scored by different protocols, or on different data.
+      ValueError: arms were scored by different protocols or on different data, or made of other attribute nets or
+        training images on the same data.
     """
     check_same(scores)
     failed = dict(failed or {})
@@ -175,6 +181,7 @@ def build_table(
         "protocol": abouts[0]["protocol"] if abouts else None,
         "datasets": sorted({about["dataset"] for about in abouts}),
         "fingerprints": sorted({about["fingerprint"] for about in abouts}),
+        "attribute_nets": _attribute_nets(abouts),
         "commits": sorted({about["commit"] for about in abouts if "commit" in about}),
         "replicates": {arm: list(replicates) for arm, replicates in scores.items()},
         "failed": failed,
@@ -183,8 +190,44 @@ def build_table(
     }
 
 
+def _attribute_nets(abouts) -> dict[str, str]:
+    """Fingerprint -> name of the attribute nets; runs of older versions do not tell theirs."""
+    nets = [net for about in abouts if (net := (about.get("made_of") or {}).get("attributes"))]
+    return {net["fingerprint"]: net["name"] for net in nets}
+
+
+def check_setting(abouts: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """ValueError unless runs are replicates of one setting: they may differ in seed and split, and in what is free.
+
+    Args:
+      abouts: (workdir, its results) of each.
+    """
+    flat = []
+    for folder, about in abouts:
+        if "config" in about:
+            flat.append((folder, runs.YOUNG | arms.flat(about["config"])))
+    for folder, mine in flat[1:]:
+        other, first = flat[0]
+        keys = sorted(
+            key
+            for key in mine.keys() | first.keys()
+            if mine.get(key) != first.get(key) and not key.startswith((*runs.FREE, *PER_REPLICATE))
+        )
+        if keys:
+            told = "; ".join(
+                f"{key} is {first.get(key)!r} in {other}, {mine.get(key)!r} in {folder}" for key in keys[:5]
+            )
+            raise ValueError(
+                f"These runs are not replicates of one setting: {told}. Make a table of each "
+                "setting, or compare them by a study with arms."
+            )
+
+
 def check_same(scores: Mapping[str, Mapping[str, Scores]]) -> None:
-    """Raises ValueError unless what is compared was measured on the same images by the same rules."""
+    """Raises ValueError unless what is compared was measured alike on the same images, and made of the same.
+
+    Other images may go with another attribute net: worlds that are drawn with a net each are replicates, too.
+    """
     every = [(f"{arm}/{name}", name, one) for arm, of in scores.items() for name, one in of.items()]
     first: dict[str, tuple[str, Scores]] = {}
     for label, replicate, one in every:
@@ -199,6 +242,19 @@ def check_same(scores: Mapping[str, Mapping[str, Scores]]) -> None:
                         f"Results of different {key} do not belong in one table: {other_label} has {theirs!r}, {label} "
                         f"has {mine!r}; evaluate them on the same prepared data with the same protocol."
                     )
+    before: dict[Any, tuple[str, Mapping[str, str]]] = {}
+    for label, _, one in every:
+        for kind, what in MADE_OF.items():
+            if not (made := (one.about.get("made_of") or {}).get(kind)):
+                continue  # a ReIdCNN has no attribute net, and old runs do not tell theirs
+            key = (kind, one.about["fingerprint"], made["name"] if kind == "data" else None)
+            other_label, theirs = before.setdefault(key, (label, made))
+            if made["fingerprint"] != theirs["fingerprint"]:
+                raise ValueError(
+                    f"Results of different {what} do not belong in one table: {other_label} was made with "
+                    f"{theirs['name']} (fingerprint {theirs['fingerprint'][:12]}), {label} with {made['name']} "
+                    f"({made['fingerprint'][:12]}); use a --workdir, or a list of runs, for each."
+                )
 
 
 def _intervals(scores, reference, resamples):

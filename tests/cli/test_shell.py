@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from ml_collections import ConfigDict
 
-from acrn_jax.cli import cards, manual, shell
+from acrn_jax.cli import cards, manual, settings, shell
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -168,6 +169,24 @@ def test_every_key_has_a_comment_that_help_finds():
     assert found["reid.attribute_weights.kind"] == "sgd | adam | adamw"
     behind = [line.split("  # ")[1] for line in source.splitlines() if "  # " in line and line.strip()[0] != "#"]
     assert all(any(comment in said for said in found.values()) for comment in behind)
+
+
+def test_an_attribute_net_that_is_not_there_is_refused_before_any_work(tmp_path):
+    """Even where the study would not need it: what is named is meant."""
+    command = [sys.executable, "-m", "acrn_jax.cli.ablate", "--study=distance", "--config=configs/demo.py"]
+    command += ["--config.loss.kind=classic", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/w", "--attributes=gone"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "gone holds no finished attribute net" in done.stderr, done.stderr
+    assert not (tmp_path / "w").exists()
+
+
+def test_one_attribute_net_is_named(tmp_path):
+    config = ConfigDict({"attributes": {"from": f"{tmp_path}/../{tmp_path.name}"}})
+    assert settings.attribute_net(None, config) == pathlib.Path(config.attributes["from"])
+    assert settings.attribute_net(str(tmp_path), config) == tmp_path  # the same folder
+    with pytest.raises(ValueError, match=r"--attributes=M and --config.attributes.from=.* name two nets"):
+        settings.attribute_net("M", config)
+    assert settings.attribute_net(None, ConfigDict({"attributes": {"from": None}})) is None
 
 
 @pytest.mark.parametrize("verb", ["train", "prepare", "report", "bench"])

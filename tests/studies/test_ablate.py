@@ -1,11 +1,12 @@
 """A whole study: what is shared, what is missing, what the table says."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from acrn_jax import build
+from acrn_jax import build, runs
 from acrn_jax.studies import arms, table
 from configs import ablations, demo, mva_peta
 
@@ -54,6 +55,65 @@ def test_again_nothing_is_missing(study):
     good = [job for job in jobs if job.arm != "broken"]
     assert all(map(arms.done, good)) and arms.failure(jobs[2])
     assert not any(arms.done(job._replace(config=arms.changed(job.config, {"loss.margin": 0.7}))) for job in good)
+
+
+@pytest.fixture
+def other_net(config_of, data_dir, tmp_path):
+    config = config_of("attributes", data_dir)
+    config.seed = 1
+    runs.train(config, tmp_path / "other_net")
+    return tmp_path / "other_net"
+
+
+def test_a_study_goes_on_with_its_attribute_net_alone(study, attribute_net, other_net):
+    good = [job for job in study[1] if job.arm != "broken"]
+    assert all(map(arms.done, arms.identified(good, attribute_net)))
+    others = arms.identified(good, other_net)
+    for ask in (lambda: arms.done(others[0]), lambda: table.of_jobs("mini", others, "reference")):
+        with pytest.raises(ValueError) as told:
+            ask()
+        for part in (good[0].folder, attribute_net, other_net, "--attributes", "another --workdir"):
+            assert str(part) in str(told.value)
+    note = good[0].folder / "job.json"
+    kept = note.read_text()
+    note.write_text(json.dumps({key: value for key, value in json.loads(kept).items() if key != "made_of"}))
+    with pytest.raises(ValueError, match="was trained with the attribute net"):  # the run itself tells
+        arms.done(others[0])
+    note.write_text(kept)
+    with pytest.raises(FileNotFoundError, match="gone holds no finished attribute net"):
+        arms.identified(good, attribute_net.parent / "gone")
+
+
+def test_a_study_goes_on_with_its_data_alone(study, attribute_net, tmp_path):
+    job = study[1][0]
+    shutil.copytree(job.config.data.dir, tmp_path / "data")
+    moved = job._replace(config=arms.changed(job.config, {"data.dir": str(tmp_path / "data")}))
+    assert arms.done(*arms.identified([moved], attribute_net))  # the same, elsewhere
+    (folder,) = (tmp_path / "data").glob("*/target_mini/*")
+    splits = ("train", "query", "gallery")
+    known = {split: {"sha256": build.open_split(moved.config, split).fingerprint} for split in splits}
+    for split, done in (("train", "was trained on"), ("gallery", "was scored on")):
+        (folder / "fingerprint.json").write_text(json.dumps(known | {split: {**known[split], "sha256": "0" * 64}}))
+        with pytest.raises(ValueError, match=f"{job.folder} {done} .*synthetic_pedestrians/target_mini"):
+            arms.done(*arms.identified([moved], attribute_net))
+
+
+def test_a_study_goes_on_from_its_start_alone(study, attribute_net):
+    reference = study[1][0]
+    (identity,) = study[0].glob("shared/identity_*/identity")
+    begun = reference._replace(config=arms.changed(reference.config, {"init_from": str(identity)}))
+    with pytest.raises(ValueError, match=f"was started from nothing .*, not {identity}"):
+        arms.done(*arms.identified([begun], attribute_net))
+
+
+def test_a_study_of_reidcnns_needs_no_attribute_net(config_of, data_dir, tmp_path):
+    config = config_of("acrn", data_dir)
+    with pytest.raises(ValueError, match="--attributes must be given"):
+        arms.identified(arms.jobs(config, {"reference": {}}, tmp_path), None)
+    config.loss.kind = "classic"
+    (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
+    arms.work(job, attributes=None, shared=tmp_path / "shared")
+    assert arms.done(*arms.identified([job], None)) and list(results(job)["methods"]) == ["ReIdCNN"]
 
 
 def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute_net):

@@ -38,6 +38,10 @@ def test_jobs_come_seed_by_seed_with_their_overrides(tmp_path):
     assert (last.config.reid.miner, last.config.seed, last.config.data.config) == ("batch_hard", 1, "target_1")
     assert (last.base.reid.miner, last.base.seed) == ("batch_all", 1)
     assert [job.arm for job in arms.jobs(config(), GAMMA, tmp_path, only=("0",))] == ["0.5", "0"]
+    later = config()
+    later.seed = 5
+    jobs = arms.jobs(later, GAMMA, tmp_path, only=("0",), seeds=2)
+    assert [(job.name, job.config.seed) for job in jobs][::2] == [("0.5/seed_5", 5), ("0.5/seed_6", 6)]
     twice = {"same": {"loss.gamma": 0.5}, "reference": {}, "other": {"loss.gamma": 1.0}, "again": {"loss.gamma": 1.0}}
     assert [job.arm for job in arms.jobs(config(), twice, tmp_path)] == ["reference", "other"]
     assert arms.reference(GAMMA) == "0.5" and arms.reference({"a": {}, "reference": {}}) == "reference"

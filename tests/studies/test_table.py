@@ -81,6 +81,36 @@ def test_other_protocols_and_data_are_refused(key):
         table.build_table("s", study(odd=odd), reference="reference")
 
 
+def made(net, data="d1"):
+    kinds = {"attributes": {"name": f"runs/{net}", "fingerprint": f"{net}-values"}}
+    return ABOUT | {"made_of": kinds | {"data": {"name": "d/0/train", "fingerprint": data}}}
+
+
+def test_arms_of_other_attribute_nets_or_training_data_are_refused():
+    def build(*abouts):
+        of = {f"seed_{s}": scores(0.1, s, about=about) for s, about in enumerate(abouts)}
+        base = {f"seed_{s}": scores(0, s, about=made("M1")) for s in range(len(abouts))}
+        return table.build_table("s", {"base": base, "arm": of}, reference="base", resamples=10)
+
+    assert build(made("M1"), made("M1"))["attribute_nets"] == {"M1-values": "runs/M1"}
+    build(ABOUT, made("M1"))  # a ReIdCNN, or a run that does not tell
+    told = r"base/seed_0 was made with runs/M1 \(fingerprint M1-values\), arm/seed_1 with runs/M2 \(M2-values\)"
+    with pytest.raises(ValueError, match="different attribute nets do not belong in one table: " + told):
+        build(made("M1"), made("M2"))
+    with pytest.raises(ValueError, match="different training data of one name do not belong in one table"):
+        build(made("M1"), made("M1", data="d2"))
+
+
+def test_worlds_with_a_net_each_are_replicates_and_the_nets_are_named():
+    worlds = [made(f"M{s}", f"d{s}") | {"fingerprint": f"f{s}"} for s in range(3)]
+    arms = {
+        name: {f"target_{s}": scores(gain, s, about=about) for s, about in enumerate(worlds)}
+        for name, gain in (("base", 0), ("arm", 0.1))
+    }
+    found = table.build_table("s", arms, reference="base", resamples=10)
+    assert "3 attribute nets: runs/M0, runs/M1, runs/M2." in table.show(found)
+
+
 def test_arms_without_results_are_told():
     found = table.build_table("s", study(none={}), reference="reference", missing=["none/seed_0"], resamples=10)
     assert [row["arm"] for row in found["rows"]] == ["reference", "up", "none"]
@@ -120,6 +150,14 @@ def test_rows_of_finished_runs_are_compared_within_each(tmp_path):
     np.savez(old / "per_query.npz", counted=np.ones(40, bool))
     with pytest.raises(ValueError, match="old was evaluated by an older version"):
         table.of_methods([old])
+    settings = [
+        ABOUT | {"config": {"seed": seed, "loss": {"gamma": gamma}, "data": {"config": f"c{seed}"}, "log_every": seed}}
+        for seed, gamma in ((0, 0.5), (1, 0.5), (2, 2.0))
+    ]
+    configured = [finished_run(tmp_path / f"c{i}", gains[0], seed=i, about=about) for i, about in enumerate(settings)]
+    table.of_methods([*folders, *configured[:2]])
+    with pytest.raises(ValueError, match=r"not replicates of one setting: loss.gamma is 0.5 in .*c0, 2.0 in .*c2"):
+        table.of_methods(configured)
     odd = finished_run(tmp_path / "odd", gains[0], seed=9, about=ABOUT | {"protocol": "single_shot"})
     with pytest.raises(ValueError, match="different protocol"):
         table.of_methods([*folders, odd])
