@@ -170,6 +170,12 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
+    nothing_left_out = protocol.left_out is protocols.MULTI_SHOT.left_out and search.query is not None
+    if nothing_left_out and np.array_equal(search.query, search.gallery):
+        raise ValueError(
+            f"Query and gallery features are the same, so every query would find itself first under {protocol.name}; "
+            "choose all_vs_all, which leaves it out."
+        )
     if protocol.name == protocols.ALL_VS_ALL.name:
         if expand or reranking is not None:
             raise ValueError(

@@ -253,6 +253,18 @@ def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_an_image_in_query_and_gallery_is_not_its_own_match(chain, monkeypatch):
+    """The query searched in itself: multi_shot, which knows images by their keys, scores as all_vs_all, by places."""
+    run, opened = chain[1], build.open_split
+    monkeypatch.setattr(build, "open_split", lambda config, name: opened(config, name.replace("gallery", "query")))
+    one, other = (
+        runs.evaluate(run, dataset="synthetic_pedestrians/target_mini", settings={"protocol": name, "no_match": "skip"})
+        for name in ("multi_shot", "all_vs_all")
+    )
+    assert one["methods"] == other["methods"] and one["methods"]["ACRN"]["rank1"] < 1
+
+
+@pytest.mark.slow
 def test_protocols_that_draw(chain, monkeypatch):
     _, run, _, _ = chain
     settings = {"protocol": "cuhk03_single_shot", "draws": 3, "no_match": "skip"}

@@ -177,6 +177,7 @@ def test_open_gallery(files, tmp_path):
         ("a.npz", {"multi_query": True, "protocol": protocols.SINGLE_SHOT}, "single_shot wants one gallery image"),
         ("set.npz", {"multi_query": True, "protocol": protocols.ALL_VS_ALL}, "the protocol is all_vs_all"),
         ("set.npz", {"reranking": {}, "protocol": protocols.ALL_VS_ALL}, "meet every image twice"),
+        ("set.npz", {"protocol": protocols.MULTI_SHOT}, "find itself first under multi_shot; choose all_vs_all"),
         ("set.npz", {}, "have no camera"),
         ("a.npz", {"kissme_train": "train.npz", "distance": "cosine"}, "leave --distance=cosine out"),
         ("a.npz", {"kissme_train": "a.npz"}, "lacks features, person_id; it holds"),

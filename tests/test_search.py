@@ -147,6 +147,14 @@ def test_what_cannot_be_read_is_listed_and_skipped(place):
     assert found["pictures"] == 12 and len(found["results"]) == 3
     assert [e["file"] for e in found["results"]] == [f for _, f in expected_without(folder, {"hairLong": 1})[:3]]
     assert "1 file cannot be read" in search.table(found)
+    for name in (".thumbs/a.png", "@eaDir/a.png", "scan.tif", "._a.png"):
+        (folder / "gallery" / name).parent.mkdir(exist_ok=True)
+        (folder / "gallery" / name).write_bytes((folder / "gallery" / "sub0" / "4.png").read_bytes())
+    found = search.search(folder / "run", folder / "gallery", want=["hairLong"], top=3)
+    assert found["pictures"] == 12 and sorted(found["passed_over"].pop("hidden folder")) == [".thumbs", "@eaDir"]
+    assert found["passed_over"] == {"ending in .tif": ["scan.tif"], "hidden file": ["._a.png"]}
+    text = search.table(found)
+    assert "  ending in .tif: 1, such as scan.tif\n" in text and "thumbs" not in text
     (folder / "bad").mkdir()
     (folder / "bad" / "a.png").touch()
     with pytest.raises(ValueError, match="None of the 1 files"):

@@ -360,6 +360,11 @@ def describe(results: Mapping[str, Any]) -> str:
         f"{_count(results.get('queries'))} queries, {_count(results.get('gallery'))} gallery images"
         + (", part of the data set only" if results.get("partial") else "")
         + (
+            f", {results['people_seen_in_training']} people of train among them"
+            if results.get("people_seen_in_training")
+            else ""
+        )
+        + (
             f", {results['queries_without_match']} queries without a match ({results.get('no_match', '')})"
             if results.get("queries_without_match")
             else ""
