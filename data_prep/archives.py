@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
+from data_prep import disk
+
 MAX_MEMBERS = 2_000_000  # Market-1501 with its 500,000 distractors has a quarter of that
 
 
@@ -42,7 +44,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> int:
     archive, folder = pathlib.Path(archive), pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
-    with _named(archive), _members(archive) as members:
+    with _named(archive), _members(archive) as members, disk.writing(folder):
         left = shutil.disk_usage(folder).free
         for member in members:
             name = _safe(member.name)
@@ -51,7 +53,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> int:
             seen.add(name.casefold())
             left -= member.size
             if left < 0 or len(seen) > MAX_MEMBERS:
-                raise _TooMuchError(
+                raise disk.DiskError(
                     f"{archive} unpacks to more than {'the disk has free' if left < 0 else f'{MAX_MEMBERS:,} files'}; "
                     "make room on the disk of --data_dir, or unpack it elsewhere and give the folder."
                 )
@@ -64,15 +66,11 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> int:
     return len(seen)
 
 
-class _TooMuchError(OSError):
-    """Passes `_named` as it is."""
-
-
 @contextlib.contextmanager
 def _named(archive: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except _TooMuchError:
+    except disk.DiskError:
         raise
     except Exception as error:  # zipfile, tarfile and the decompressors raise a dozen kinds for broken files
         raise ValueError(

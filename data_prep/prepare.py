@@ -30,7 +30,7 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from data_prep import archives, paths, pictures, reid
+from data_prep import archives, disk, paths, pictures, reid
 
 
 class Dataset(NamedTuple):
@@ -80,7 +80,7 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
         _say(f"Already prepared: {final}")
         return final
     _check_needs(dataset, options)
-    with _staging(data_dir, f".preparing-{dataset}-{config_name}") as staging:
+    with disk.writing(data_dir), _staging(data_dir, f".preparing-{dataset}-{config_name}") as staging:
         if _is_prepared(final, options):  # by another process, while this one waited for nothing
             return final
         arguments = {"config": config_name, "data_dir": staging / "data"}
@@ -113,8 +113,8 @@ def check(
     Args:
       dataset: a name in DATASETS.
       config_name: as `prepare` takes it.
-      data_dir: where an archive is unpacked for the while (default: the system's temporary folder), or where the
-        prepared set lies.
+      data_dir: where an archive is unpacked for the while (where it is not there, in the system's temporary folder),
+        or where the prepared set lies.
       options: as `prepare` takes them.
 
     Returns:
@@ -131,9 +131,8 @@ def check(
     if not issubclass(builder_class, reid.ContentsBuilder):
         raise ValueError(f"{dataset} draws its images itself; there is nothing to check before it is prepared.")
     _check_needs(dataset, options)
-    if data_dir is not None:
-        pathlib.Path(data_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=data_dir, prefix=".checking-") as temporary:
+    place = data_dir if data_dir is not None and pathlib.Path(data_dir).is_dir() else tempfile.gettempdir()
+    with disk.writing(place), tempfile.TemporaryDirectory(dir=place, prefix=".checking-") as temporary:
         folder = pathlib.Path(temporary)
         found = builder_class(
             config=config_name, options=_unpacked(options, folder / "raw"), lenient=True, data_dir=folder / "data"
@@ -470,7 +469,7 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError) as error:
         if flags.FLAGS.debug:
             raise
-        return _complain(str(error))
+        return _complain(disk.sentence(error))
     except KeyboardInterrupt:
         code = os.EX_TEMPFAIL if terminated else 130
         return _complain("interrupted, nothing was written; the same command starts again.", code)

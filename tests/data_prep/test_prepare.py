@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import prepare, reid
+from data_prep import disk, prepare, reid
 from tests.fixtures import image_folder as image_folder_fixture
 from tests.fixtures import peta as peta_fixture
 
@@ -135,6 +135,54 @@ def test_bad_images_are_named_and_counted(mine, tmp_path):
     with pytest.raises(ValueError, match=r"2 of 6 images cannot be read, the first is .*a/0002\.png"):
         prepare.prepare(**mine, data_dir=tmp_path / "data")
     assert left(tmp_path / "data") == []
+
+
+FULL = """
+import resource, signal, sys
+from data_prep import archives, prepare
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+archive, *folders = sys.argv[1:]
+options = dict(raw_dir=folders[0], csv=folders[0] + "/images.csv")
+for size in (200, 3000):  # bytes that a file may grow to, as if the disk were full: some files come through
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    for work in (
+        lambda: prepare.prepare("image_folder", "mine", data_dir=folders[1], **options),
+        lambda: prepare.prepare("synthetic_pedestrians", "target_tiny", data_dir=folders[1]),
+        lambda: archives.unpack(archive, f"{folders[2]}/{size}"),
+    ):
+        try:
+            work()
+        except OSError as error:
+            print(error)
+"""
+
+
+def test_a_full_disk_gets_one_sentence_and_nothing_is_left(mine, tmp_path):
+    for i in range(3):  # larger than what a file may grow to
+        (tmp_path / "big" / "sub").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "big" / "sub" / f"{i}").write_bytes(bytes(5000))
+    shutil.make_archive(str(tmp_path / "big"), "zip", tmp_path / "big")
+    folders = [str(mine["csv"].parent), str(tmp_path / "data"), str(tmp_path / "unpacked")]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "big.zip"), *folders],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    told = done.stdout.splitlines()
+    assert len(told) == 6, done.stderr
+    places = ("data", "data", "unpacked/200", "data", "data", "unpacked/3000")
+    for line, place in zip(told, places, strict=True):
+        assert line.startswith(f"{tmp_path / place} cannot be written: File too large; make room there"), line
+    assert "Traceback" not in done.stderr and not (tmp_path / "data").exists()
+
+
+def test_a_place_that_is_closed_is_named(mine, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    flags = [f"--{name}={value}" for name, value in mine.items()]
+    status, _, err = run(*flags, f"--data_dir={tmp_path / 'file' / 'sub'}")
+    assert status == 2 and "file is a file" in err and len(err.splitlines()) == 1
+    with pytest.raises(disk.DiskError, match="file/sub cannot be written: Not a directory"):
+        prepare.prepare(**mine, data_dir=tmp_path / "file" / "sub")
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp"])
@@ -301,7 +349,7 @@ def test_check_looks_and_writes_nothing(grid, tmp_path):
     assert "2 faults:" in lines and "  11 images, officially 1,275" in lines
     assert f"  {images[2]} (0 bytes)" in lines
     assert "1 notes:" in lines and f"  the same bytes: {images[0]} and {images[1]}" in lines
-    assert left(tmp_path / "data") == []
+    assert not (tmp_path / "data").exists()
 
 
 def test_check_of_what_is_prepared(grid, tmp_path):
