@@ -343,7 +343,8 @@ def recognition_scores(said: np.ndarray, labels: np.ndarray) -> dict[str, np.nda
     """A score of each image for mA, accuracy, precision, recall and f1, whose mean is the metric to first order.
 
     mA and f1 are no means over images but smooth functions of some; a resampled mean of these scores (metric +
-    influence of the image) follows the resampled metric.
+    influence of the image) follows the resampled metric. As in `recognition.evaluate`, an image without a positive
+    label counts for mA alone: its other scores are the metrics themselves.
 
     Args:
       said: [N, A] bool.
@@ -359,13 +360,16 @@ def recognition_scores(said: np.ndarray, labels: np.ndarray) -> dict[str, np.nda
         these = labels == kind
         share = np.sum(right & these, axis=0) / np.maximum(these.sum(axis=0), 1)  # [A]
         influence = share + these * (right - share) * count / np.maximum(these.sum(axis=0), 1)
-        score += influence[:, both].mean(axis=1) / 2
+        score += influence[:, both].mean(axis=1) / 2 if both.any() else np.nan
     result = {"mA": score}
     known = labels >= 0
     yes, truth = said & known, labels == 1
-    hits = np.sum(yes & truth, axis=1)
+    hits, counted = np.sum(yes & truth, axis=1), truth.any(axis=1)
+    times = counted * count / max(counted.sum(), 1)  # how much an image counts, in the mean over all
     for name, of in (("accuracy", yes | truth), ("precision", yes), ("recall", truth)):
-        result[name] = hits / np.maximum(of.sum(axis=1), 1)
+        values = hits / np.maximum(of.sum(axis=1), 1)
+        metric = values[counted].mean() if counted.any() else np.nan
+        result[name] = metric + times * (values - metric)
     p, r = result["precision"].mean(), result["recall"].mean()
     slope = (2 * r**2, 2 * p**2) if p + r else (0.0, 0.0)
     f1 = 2 * p * r / (p + r) if p + r else 0.0

@@ -51,8 +51,13 @@ def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
         raise ValueError(f"{folder} was evaluated by an older version, whose files lack people; evaluate it again.")
     groups = arrays.pop("person_id")
     if attribute_net:
-        each = {("attribute net", name): values for name, values in arrays.items()}
+        each = {("attribute net", name): v for name, v in arrays.items() if about[name] is not None}  # if defined
         metrics = {(method, name): about[name] for method, name in each}
+        if any(abs(values.mean() - metrics[key]) > 1e-6 for key, values in each.items()):
+            raise ValueError(
+                f"{folder} was scored by an older version, whose scores of images are not about its metrics; delete "
+                "its recognition.json and run the study again, which trains nothing anew."
+            )
         about = {"protocol": "attributes", **about}
     else:
         counted = arrays.pop("counted")
