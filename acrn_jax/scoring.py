@@ -7,7 +7,7 @@ Steps, in this order, each optional but the last:
   cosine       features get unit length
   expansion    a query becomes a mean of itself and the k nearest gallery images, by squared distance
   re-ranking   distances become k-reciprocal ones
-  ranking      with bootstrap intervals over queries, and operating points
+  ranking      with bootstrap intervals over the queries' people, and operating points
 
 Expansion and re-ranking see the whole gallery, junk included, as the authors' code of re-ranking does: a search does
 not know what is junk. Leave it out of the file to do as libraries that drop it when they read a data set.
@@ -84,7 +84,7 @@ def score(
         distances, more = _distances(search, distance, multi_query, kissme_train, expand, reranking)
         about |= more
     result = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
-    intervals = bootstrap.intervals(result)
+    intervals = bootstrap.intervals(result, groups=query.person_id)
     found = {
         "schema": 1,
         "files": {str(path): _sha256(path) for path in [*features, *labels, *([kissme_train] if kissme_train else [])]},
@@ -94,8 +94,8 @@ def score(
         "no_match": no_match,
         **about,
         "methods": {"features": result.metrics},
-        "intervals": {name: {"low": ends.low, "high": ends.high} for name, ends in intervals.items()},
-        "interval": "95 % bootstrap over queries, 10,000 resamples, seed 0",
+        "intervals": {name: {"low": _finite(ends.low), "high": _finite(ends.high)} for name, ends in intervals.items()},
+        "interval": "95 % bootstrap over people, each with all queries, 10,000 resamples, seed 0",
         "deviation": {"features": {n: _finite(v) for n, v in result.deviation.items()}} if result.deviation else None,
         "queries": result.queries,
         "queries_counted": int(result.counted.sum()),
@@ -128,14 +128,15 @@ def summary(results: dict[str, Any]) -> str:
     rows = []
     for name in METRICS:
         ends = results["intervals"][name]
-        value, low, high = (f"{100 * v:.1f}" for v in (results["methods"]["features"][name], ends["low"], ends["high"]))
-        rows.append((tables.TITLES[name], value, f"{low} to {high}"))
+        low, high = (None if ends[end] is None else f"{100 * ends[end]:.1f}" for end in ("low", "high"))
+        value = f"{100 * results['methods']['features'][name]:.1f}"
+        rows.append((tables.TITLES[name], value, f"{low} to {high}" if low and high else "-"))
     steps = [f"{name} {results[name]}" for name in ("distance", "kissme", "expand", "rerank") if results.get(name)]
     notes = [*steps, *(["multi-query"] if results["multi_query"] else [])]
     junk, distractors = results["gallery_junk"], results["gallery_distractors"]
     notes.append(f"{junk:,} junk and {distractors:,} distractors in the gallery")
     if results["deviation"]:
-        notes.append(f"means over {results['protocol_options']['repeats']} draws, the interval is over queries")
+        notes.append(f"means over {results['protocol_options']['repeats']} draws, the interval is over people")
     text = tables.render(
         tables.Table(tables.describe(results), ("metric", "per cent", "95 % interval"), rows, "; ".join(notes) + ".")
     )

@@ -1,15 +1,19 @@
-"""Bootstrap intervals over queries (and over training seeds and splits of the data), for every metric at once.
+"""Intervals over people, and over training seeds and splits of the data too, for every metric at once.
 
-Queries of one person resemble each other; with `groups` whole people are drawn instead, and intervals get honestly
-wider.
+Over people they are percentile intervals of a bootstrap, over the few seeds and splits Student's t. Queries of one
+person resemble each other, so whole people are drawn (`groups`). A bootstrap of n people sees (n - 1) / n of their
+variance and takes it for the true one; percentiles are moved outwards by as much as Student's t would move them, which
+matters below some fifty people. A single one has no interval (NaN).
 
-Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals).
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile intervals); Hesterberg,
+"What Teachers Should Know About the Bootstrap", The American Statistician, 2015 (expanded percentiles).
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from acrn_jax.evaluation.ranking import Result
 
@@ -17,7 +21,7 @@ _CELLS = 1 << 22  # draws that are held at once
 
 
 class Interval(NamedTuple):
-    """A mean over queries and the ends of its percentile interval."""
+    """A mean over queries and the ends of its interval."""
 
     mean: float
     low: float
@@ -92,11 +96,14 @@ def resample(
         size = min(step, resamples - start)
         total = _times(generator, size, number) @ sums  # [size, M + 1]
         drawn.append(total[:, :-1] / total[:, -1:])
-    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if number == 1:
+        return [Interval(float(mean), np.nan, np.nan) for mean in scores.mean(axis=0)]
+    tail = special.ndtr(-np.sqrt(number / (number - 1)) * special.stdtrit(number - 1, (1 + level) / 2))
+    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail], axis=0)
     return [Interval(*map(float, ends)) for ends in zip(scores.mean(axis=0), low, high, strict=True)]
 
 
-def nested(
+def over_replicates(
     scores: Sequence[np.ndarray],
     groups: Sequence[np.ndarray] | None = None,
     *,
@@ -104,10 +111,16 @@ def nested(
     resamples: int = 10_000,
     level: float = 0.95,
 ) -> list[Interval]:
-    """Intervals of means over splits of the data, over training seeds and over queries at once.
+    """Intervals of means over splits of the data, training seeds and queries, right for few splits and seeds.
 
-    A resample draws splits with replacement; in each drawn split training seeds, and groups of queries, which are the
-    same for all its seeds, as all seeds rank the same queries. A level of one (a single split) stays as it is.
+    | given | interval |
+    | --- | --- |
+    | several splits | Student's t of the splits' means, with whatever seeds and people differ between them |
+    | one split, several seeds | t of the seeds' means and the bootstrap over people, added as squares |
+    | one split, one seed | the bootstrap over people: nothing is known of another training |
+
+    Seeds rank the same queries, so that noise of a person with a seed shows in both parts of the second; the share of
+    it in the spread of people is taken off there.
 
     Args:
       scores: for each split [seeds, n, M] float; n queries may differ from split to split, M columns may not.
@@ -116,34 +129,52 @@ def nested(
 
     Returns:
       one for each column; `mean` is over queries, then seeds, then splits.
+
+    Source: Graybill and Wang, "Confidence Intervals on Nonnegative Linear Combinations of Variances", JASA 1980, for
+    the sum of squares; tests/evaluation/test_bootstrap.py simulates the coverage.
     """
     if not len(scores) or any(np.ndim(s) != 3 or not np.size(s) for s in scores):
         raise ValueError(
-            f"A bootstrap over seeds wants scores [seeds, n, M] a split, got {[np.shape(s) for s in scores]}."
+            f"An interval over seeds wants scores [seeds, n, M] a split, got {[np.shape(s) for s in scores]}."
         )
-    sums = []  # for each split [groups, seeds * M + 1]: sums over a group's queries; the last column counts them
-    for place, part in enumerate(scores):
-        seeds, n, columns = part.shape
-        flat = np.moveaxis(np.asarray(part, np.float64), 0, 1).reshape(n, seeds * columns)
-        flat = np.concatenate([flat, np.ones((n, 1))], axis=1)
-        if groups is not None:
-            group = np.unique(groups[place], return_inverse=True)[1]
-            flat = np.stack([np.bincount(group, column) for column in flat.T], axis=1)
-        sums.append(flat)
-    generator, count, columns = np.random.default_rng(seed), len(scores), scores[0].shape[2]
-    drawn = np.zeros((resamples, columns))
-    for _ in range(count):
-        of_split = generator.integers(0, count, resamples) if count > 1 else np.zeros(resamples, int)
-        for place, flat in enumerate(sums):
-            rows, seeds = np.flatnonzero(of_split == place), len(scores[place])
-            step = max(1, _CELLS // max(flat.shape))
-            for part in (rows[start : start + step] for start in range(0, len(rows), step)):
-                total = _times(generator, len(part), len(flat)) @ flat
-                means = (total[:, :-1] / total[:, -1:]).reshape(len(part), seeds, columns)
-                drawn[part] += np.einsum("rs,rsm->rm", _times(generator, len(part), seeds) / seeds, means) / count
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    mean = np.mean([np.mean(s, axis=(0, 1)) for s in scores], axis=0)
-    return [Interval(*map(float, ends)) for ends in zip(mean, low, high, strict=True)]
+    if len(scores) > 1:
+        means = np.array([np.mean(s, axis=(0, 1)) for s in scores])
+        half = _student(means, level)
+        return [Interval(*map(float, (m, m - h, m + h))) for m, h in zip(means.mean(axis=0), half, strict=True)]
+    values, group = np.asarray(scores[0], np.float64), None if groups is None else np.asarray(groups[0])
+    people = resample(values.mean(axis=0), group, seed, resamples, level)
+    if len(values) == 1:
+        return people
+    half = _student(values.mean(axis=1), level)
+    found = []
+    for end, of_seeds, share in zip(people, half, _people_share(values, group), strict=True):
+        low, high = (np.sqrt(of_seeds**2 + share * (end.mean - e) ** 2) for e in (end.low, end.high))
+        found.append(Interval(end.mean, float(end.mean - low), float(end.mean + high)))
+    return found
+
+
+def _student(means: np.ndarray, level: float) -> np.ndarray:
+    """Half the width of the t-interval of the mean over rows [n, M], n > 1: [M]."""
+    number = len(means)
+    return special.stdtrit(number - 1, (1 + level) / 2) * np.std(means, axis=0, ddof=1) / np.sqrt(number)
+
+
+def _people_share(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Of the variance over people of scores [seeds, n, M], averaged over seeds, the share that seeds do not cause [M].
+
+    An analysis of variance of seeds x people, each person's part in a seed's mean being one observation.
+    """
+    group = np.arange(values.shape[1]) if groups is None else np.unique(groups, return_inverse=True)[1]
+    size = np.bincount(group)[None, :, None]
+    sums = np.zeros((len(values), size.size, values.shape[2]))
+    np.add.at(sums, (slice(None), group), values)
+    mean = values.mean(axis=1, keepdims=True)
+    part = size.size / len(group) * (sums - size * mean)  # [seeds, people, M], mean over people 0
+    person = part.mean(axis=0)
+    degrees = (len(values) - 1) * max(size.size - 1, 1)
+    noise = np.sum((part - person) ** 2, axis=(0, 1)) / degrees / len(values)
+    spread = np.sum(person**2, axis=0) / max(size.size - 1, 1)
+    return np.maximum(1 - noise / np.where(spread > 0, spread, np.inf), 0)
 
 
 def _times(generator: np.random.Generator, size: int, number: int) -> np.ndarray:

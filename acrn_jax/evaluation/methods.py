@@ -1,11 +1,11 @@
-"""The rows of the result table, each a distance; the fusion factor that validation chooses; a paired bootstrap."""
+"""The rows of the result table, each a distance; the fusion factor that validation chooses."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from acrn_jax.evaluation import bootstrap, fusion, kissme, protocols, ranking
+from acrn_jax.evaluation import fusion, kissme, protocols, ranking
 from acrn_jax.evaluation.ranking import Rows
 from acrn_jax.schema import METHODS, Labels
 
@@ -131,15 +131,3 @@ def tune_factor(
         result = ranking.evaluate(fused, labels, labels, protocol=protocol, no_match="skip")
         scores[factor] = result.metrics["mAP_precision"]
     return max(scores, key=scores.__getitem__), scores
-
-
-def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Mean of a - b, scores [n] of two methods for the same queries, and the ends of its percentile interval."""
-    if np.shape(a) != np.shape(b) or np.ndim(a) != 1 or not np.size(a):
-        raise ValueError(
-            f"A paired bootstrap wants two arrays [n] of the same queries, got {np.shape(a)} and {np.shape(b)}."
-        )
-    difference = np.subtract(a, b, dtype=np.float64)
-    return tuple(bootstrap.resample(difference[:, None], None, seed, resamples, level)[0])

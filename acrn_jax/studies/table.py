@@ -1,8 +1,8 @@
 """The table of a study: each arm's mean over replicates, what it gains over the reference with an interval, its cost.
 
 A replicate is one split of the data with one seed. Differences are paired: the same split, the same seed, the same
-queries. Their 95 % interval is a bootstrap over splits, seeds and people (evaluation/bootstrap.nested);
-docs/ablations.md says how to read it.
+queries. Their 95 % interval is over splits, or over seeds and people (evaluation/bootstrap.over_replicates), and `over`
+says which; docs/ablations.md says how to read it.
 """
 
 import json
@@ -18,13 +18,21 @@ from acrn_jax.report import tables
 from acrn_jax.studies import arms
 
 COLUMNS = (
-    "study", "arm", "method", "metric", "seeds", "mean", "deviation", "reference", "difference", "low", "high",
+    "study", "arm", "method", "metric", "seeds", "mean", "deviation", "reference", "difference", "low", "high", "over",
     "seconds", "images_per_second", "peak_memory_mib", "failed",
 )  # fmt: skip
 SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
 SAME_REPLICATE = ("dataset", "split", "fingerprint", "queries", "gallery")  # in all arms of one
 MADE_OF = {"attributes": "attribute nets", "data": "training data of one name"}
 PER_REPLICATE = ("seed", "data.config", "phases")  # config keys in which replicates differ
+
+
+# What an interval is about, by whether there are several splits, or several seeds: the column `over`, and in words.
+OVER = {
+    "splits": "Student's t over splits, with whatever seeds and people differ between them",
+    "seeds and people": "over trainings and people of this split: Student's t over seeds and a bootstrap over people",
+    "people": "over people alone, a bootstrap: another training may lie outside",
+}
 
 
 class Scores(NamedTuple):
@@ -173,7 +181,7 @@ def build_table(
             row = blank | spent | {"method": method, "metric": metric, "seeds": len(values), "mean": _mean(values)}
             row["deviation"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
             if interval := intervals.get((arm, method, metric)):
-                row |= dict(zip(("difference", "low", "high"), interval, strict=True))
+                row |= dict(zip(("difference", "low", "high", "over"), interval, strict=True))
             rows.append(row)
         if not replicates:
             rows.append(blank | {"seeds": 0})
@@ -182,7 +190,8 @@ def build_table(
         "schema": 1,
         "study": study,
         "reference": reference,
-        "interval": "95 %, paired bootstrap over splits, seeds and people",
+        "interval": "; ".join(f"95 % {OVER[over]}" for over in OVER if any(row["over"] == over for row in rows))
+        or "none, there is nothing to compare",
         "protocol": abouts[0]["protocol"] if abouts else None,
         "datasets": sorted({about["dataset"] for about in abouts}),
         "fingerprints": sorted({about["fingerprint"] for about in abouts}),
@@ -289,16 +298,18 @@ def _intervals(scores, reference, resamples):
             for replicates in splits.values()
         ]
         groups = [base[replicates[0]].groups for replicates in splits.values()]
-        ends = bootstrap.nested(differences, groups, resamples=resamples)
+        ends = bootstrap.over_replicates(differences, groups, resamples=resamples)
+        over = "splits" if len(splits) > 1 else "seeds and people" if len(common) > 1 else "people"
         for (arm, *key), end in zip(keys, ends, strict=True):
-            # The point is the difference of what the table shows (for f1, say, no mean over images).
+            # The point is the difference of what the table shows (over drawn galleries, say, no mean over queries).
             gain = np.mean(
                 [
                     np.mean([scores[arm][r].metrics[tuple(key)] - base[r].metrics[tuple(key)] for r in replicates])
                     for replicates in splits.values()
                 ]
             )
-            found[arm, *key] = (float(gain), end.low, end.high)
+            low, high = (float(gain + e - end.mean) if np.isfinite(e) else None for e in (end.low, end.high))
+            found[arm, *key] = (float(gain), low, high, over)
     return found
 
 

@@ -64,33 +64,84 @@ def test_refusals():
         bootstrap.resample(np.ones((3, 2)), resamples=0)
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_intervals_over_splits_seeds_and_queries_agree_with_loops(grouped):
-    """Seeds that differ much more than queries do, unequal splits, people of unequal size: each level shows."""
+def people(scores, person):
+    """The t-interval over people of means [n], each person once: half its width, by hand."""
+    means = [np.mean(scores[person == p]) for p in np.unique(person)]
+    return stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+
+
+def test_few_people_get_the_interval_of_students_t():
+    person = np.repeat(np.arange(6), 3)
+    values = np.random.default_rng(0).normal(size=6)[person]
+    end = bootstrap.resample(values[:, None], person)[0]
+    assert (end.high - end.low) / 2 == pytest.approx(people(values, person), rel=0.15)
+    alone = bootstrap.resample(values[:3, None], person[:3])[0]
+    assert alone.mean == values[0] and np.isnan(alone[1:]).all()  # one person tells nothing of others
+
+
+def test_intervals_over_splits_seeds_and_people_by_hand():
     rng = np.random.default_rng(0)
-    sizes, seeds = (12, 25), (3, 4)
-    scores = [
-        0.3 * rng.normal(size=(k, n, 2)) + rng.normal(size=(k, 1, 2)) + rng.normal(size=2)
-        for n, k in zip(sizes, seeds, strict=True)
-    ]
-    person = [np.sort(rng.integers(0, 5, n)) for n in sizes]
-    found = bootstrap.nested(scores, person if grouped else None, resamples=2500, seed=1)
-    drawn = []
-    for _ in range(2500):
-        means = []
-        for split in rng.integers(0, 2, 2):
-            people = np.unique(person[split])
-            rows = rng.integers(0, sizes[split], sizes[split])
-            if grouped:
-                rows = np.concatenate([np.flatnonzero(person[split] == p) for p in rng.choice(people, len(people))])
-            chosen = rng.integers(0, seeds[split], seeds[split])
-            means.append(np.mean([scores[split][s][rows].mean(axis=0) for s in chosen], axis=0))
-        drawn.append(np.mean(means, axis=0))
-    expected = np.quantile(drawn, [0.025, 0.975], axis=0)
-    for column, interval in enumerate(found):
-        assert interval.mean == pytest.approx(np.mean([s[:, :, column].mean() for s in scores]))
-        assert interval[1:] == pytest.approx(expected[:, column], abs=0.15)
-    alone = bootstrap.nested([scores[0][:1]], resamples=1000)  # one split, one seed: queries alone are drawn
-    assert np.allclose(alone, bootstrap.resample(scores[0][0], None, 7, 1000), atol=0.06)
+    person = np.repeat(np.arange(40), 2)
+    of_people, of_seeds = rng.normal(size=40)[person], np.array([0.1, -0.4, 0.7])
+    scores = of_seeds[:, None] + of_people  # [seeds, n]
+    both = bootstrap.over_replicates([scores[..., None]], [person])[0]
+    half = np.hypot(stats.t.ppf(0.975, 2) * stats.sem(of_seeds), people(of_people, person))
+    assert both.mean == pytest.approx(scores.mean())
+    assert (both.high - both.low) / 2 == pytest.approx(half, rel=0.03)
+    # What a person does with one seed alone is in the seeds' spread already.
+    noise = rng.normal(size=(3, 40))[:, person]
+    noise -= noise.mean(axis=1, keepdims=True) - [[0.2], [0.0], [-0.2]]
+    only = bootstrap.over_replicates([noise[..., None]], [person])[0]
+    assert (only.high - only.low) / 2 == pytest.approx(stats.t.ppf(0.975, 2) * 0.2 / np.sqrt(3), rel=0.25)
+    # One seed: people alone. Several splits: t over their means, unequal numbers of queries and seeds or not.
+    alone = bootstrap.over_replicates([scores[:1, :, None]], [person])
+    assert alone == bootstrap.resample(scores[0][:, None], person)
+    splits = bootstrap.over_replicates([scores[..., None], 2 + scores[:1, :30, None]])[0]
+    means = [scores.mean(), 2 + scores[0, :30].mean()]
+    assert splits == pytest.approx((np.mean(means), *stats.t.interval(0.95, 1, np.mean(means), stats.sem(means))))
     with pytest.raises(ValueError, match="seeds, n, M"):
-        bootstrap.nested([scores[0][0]])
+        bootstrap.over_replicates([scores])
+
+
+WORLDS = {  # deviations of: splits, seeds, people, a person with a seed
+    "seeds": (0, 1, 1, 1),
+    "people": (0, 0.02, 5, 1),
+    "both": (0, 0.5, 4, 1),
+    "noise": (0, 0, 0, 3),
+    "splits": (1, 0.3, 1, 1),
+}
+
+
+def coverage(world, splits, seeds, repeats, crowd=40):
+    """How many of the intervals hold the true mean, 0."""
+    deviation, rng, hits = WORLDS[world], np.random.default_rng((splits, seeds)), 0
+    person = np.repeat(np.arange(crowd), 2)
+    for _ in range(repeats):
+        scores = [
+            (
+                deviation[0] * rng.normal()
+                + deviation[1] * rng.normal(size=(seeds, 1))
+                + (deviation[2] * rng.normal(size=crowd) + deviation[3] * rng.normal(size=(seeds, crowd)))[:, person]
+            )[..., None]
+            for _ in range(splits)
+        ]
+        end = bootstrap.over_replicates(scores, [person] * splits, resamples=400)[0]
+        hits += end.low <= 0 <= end.high
+    return hits / repeats
+
+
+@pytest.mark.parametrize(
+    ("world", "splits", "seeds"), [("seeds", 1, 2), ("people", 1, 2), ("people", 1, 1), ("splits", 2, 1)]
+)
+def test_intervals_cover(world, splits, seeds):
+    """A bootstrap over two seeds covers 0.62 where seeds differ, one over two splits 0.5."""
+    assert coverage(world, splits, seeds, 250) > 0.9  # of 0.95: 250 draws may miss by 0.04
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WORLDS)
+def test_intervals_cover_in_every_world(world):
+    for splits, seeds in [(1, 2), (1, 3), (1, 5), (1, 10)] if world != "splits" else [(2, 1), (3, 2), (5, 1), (10, 1)]:
+        found = coverage(world, splits, seeds, 2000)
+        print(f"{world}: {splits} splits, {seeds} seeds: {found:.3f}")
+        assert 0.935 < found < 0.995, (splits, seeds)

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy import stats
 from scipy.spatial import distance
 
 from acrn_jax import schema
@@ -77,16 +76,3 @@ def test_tuned_factor_is_the_best_candidate(cameras):
         expected = ranking.evaluate(f / 3 + factor * a / 0.2, labels, labels, protocol=protocol)
         assert score == pytest.approx(expected.metrics["mAP_precision"], abs=1e-3)
     assert scores[best] == max(scores.values()) > max(scores[0.0], scores[100.0])
-
-
-def test_bootstrap_interval_is_that_of_the_mean():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(0.5, 1, 400), rng.normal(0, 1, 400)
-    difference, low, high = methods.paired_bootstrap(a, b, seed=3, resamples=4000)
-    assert difference == pytest.approx(np.mean(a - b))
-    expected = stats.t.interval(0.95, 399, loc=np.mean(a - b), scale=stats.sem(a - b))
-    assert (low, high) == pytest.approx(expected, abs=0.01)
-    assert methods.paired_bootstrap(a, b, seed=3, resamples=4000) == (difference, low, high)
-    assert methods.paired_bootstrap(a, a, resamples=10) == (0, 0, 0)
-    with pytest.raises(ValueError, match="same queries"):
-        methods.paired_bootstrap(a, b[1:])

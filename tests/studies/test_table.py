@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from acrn_jax.studies import table
 
@@ -39,7 +40,9 @@ def test_rows_hold_mean_deviation_and_paired_interval(tmp_path):
     assert json.loads((tmp_path / "table.json").read_text()) == found
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert [row["arm"] for row in rows] == ["reference", "up"] and float(rows[1]["mean"]) == up["mean"]
+    assert up["over"] == "seeds and people" and reference["over"] is None and rows[1]["over"] == up["over"]
     text = table.show(found)
+    assert "Interval: 95 % over trainings and people of this split: Student's t over seeds" in text
     assert "+10." in text and "-" in text.splitlines()[4]
     assert text.endswith("\nfailed: up/seed_3: broke\nfailed: down/seed_1: too\n")
     assert "| up |" in table.show(found, format="markdown")
@@ -69,7 +72,11 @@ def test_only_common_replicates_are_compared_and_splits_weigh_alike():
     found = table.build_table("s", {"base": base, "arm": arm, "few": {"b/seed_0": arm["b/seed_0"]}}, reference="base")
     by_arm = {row["arm"]: row for row in found["rows"]}
     assert by_arm["arm"]["difference"] == pytest.approx(0.25, abs=0.005)
-    assert by_arm["arm"]["low"] < 0.12 and by_arm["arm"]["high"] > 0.38  # two splits may both be the same one
+    means = [0.1, 0.4]  # of the splits
+    expected = stats.t.interval(0.95, 1, np.mean(means), stats.sem(means))  # two splits tell very little
+    assert (by_arm["arm"]["low"], by_arm["arm"]["high"]) == pytest.approx(expected, abs=0.1)
+    assert (by_arm["arm"]["over"], by_arm["few"]["over"]) == ("splits", "people")
+    assert "t over splits" in found["interval"] and "95 % over people alone" in found["interval"]
     assert by_arm["few"]["difference"] == pytest.approx(0.4, abs=0.005) and by_arm["few"]["high"] < 0.42
     assert found["datasets"] == ["d/0", "d/1"]
 
@@ -136,9 +143,11 @@ def test_rows_of_finished_runs_are_compared_within_each(tmp_path):
     found = table.of_methods(folders)
     rows = {row["arm"]: row for row in found["rows"]}
     assert list(rows) == ["ReIdCNN", "ACRN", "mine"] and found["reference"] == "ReIdCNN"
-    # Exact gains: queries and people cancel, so the interval is that of the runs' 0.1, 0.3 and 0.2 alone.
+    # Exact gains: queries and people cancel, so the interval is Student's of the runs' 0.1, 0.3 and 0.2 alone.
     assert rows["ACRN"]["difference"] == pytest.approx(0.2)
-    assert (rows["ACRN"]["low"], rows["ACRN"]["high"]) == pytest.approx((0.1, 0.3), abs=1e-9)
+    assert (rows["ACRN"]["low"], rows["ACRN"]["high"]) == pytest.approx(
+        stats.t.interval(0.95, 2, 0.2, 0.1 / np.sqrt(3))
+    )
     assert (rows["mine"]["seeds"], rows["mine"]["difference"]) == (1, pytest.approx(0.5))
     against = {row["arm"]: row for row in table.of_methods(folders, "ACRN")["rows"]}
     assert against["ReIdCNN"]["difference"] == pytest.approx(-0.2) and against["ACRN"]["difference"] is None
