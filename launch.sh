@@ -23,7 +23,8 @@ usage: ./launch.sh VERB [flags]
   test       runs the tests; its arguments go to pytest
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
 
-./launch.sh VERB --help lists the flags of a verb; with --debug an error shows its traceback.
+./launch.sh VERB --help lists the flags of a verb and the keys of its config, --help=TEXT searches them; with --debug an
+error shows its traceback. Exit codes: docs/clusters.md.
 The same command on several hosts works as one (sbatch, mpirun, gcloud, ssh): docs/clusters.md has examples.
 Environment variables, all optional:
   ACRN_ACCELERATOR  cpu, cuda12, cuda13 or tpu: which jax to install; default: by what the machine has

@@ -4,7 +4,7 @@ from acrn_jax.cli import shell
 from acrn_jax.report import html, tables
 from data_prep import paths
 
-_WORKDIR = paths.define_folders("workdir", None, "Folders of evaluated runs, separated by commas.")
+_WORKDIR = paths.define_folders("workdir", None, "Folders of evaluated runs, attribute nets too, by commas.")
 _OUT = paths.define_file("out", "report.html", "The file to write.")
 
 
@@ -13,7 +13,8 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value:
         raise ValueError("--workdir is not set; give the folder of an evaluated run, or several separated by commas.")
     for folder in _WORKDIR.value:
-        print(tables.methods_table(html.read(folder).results))
+        results = html.read(folder).results
+        print(tables.methods_table(results) if results["methods"] else tables.recognition_table(results))
     print(html.write(_WORKDIR.value, _OUT.value))
 
 

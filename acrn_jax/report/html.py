@@ -25,7 +25,7 @@ class Run(NamedTuple):
     """What a workdir holds, read and checked."""
 
     folder: pathlib.Path  # as given
-    results: dict[str, Any]  # of the run, or over its seeds
+    results: dict[str, Any]  # of the run, or over its seeds; of an attribute net recognition.json, with no "methods"
     seeds: dict[str, dict[str, Any]]  # {seed folder: results}; empty unless the workdir is one of `reproduce`
     first: pathlib.Path  # the folder whose rank lists and curves are shown: the workdir itself or its first seed
 
@@ -34,7 +34,8 @@ def write(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> path
     """Writes the report of the runs in `workdirs` to `out`, complete or not at all.
 
     Args:
-      workdirs: folders with results.json, or with seed_*/results.json, which are then shown as mean and interval.
+      workdirs: folders with results.json, or with seed_*/results.json, which are then shown as mean and interval; or
+        of attribute nets, with recognition.json.
       out: the HTML file to make; folders above it are made too.
 
     Returns:
@@ -59,6 +60,8 @@ def write(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> path
 def read(folder: str | os.PathLike) -> Run:
     """Reads a workdir's results, over seeds where it holds seed_*/results.json instead of its own.
 
+    Of an attribute net these are the contents of recognition.json.
+
     Raises:
       FileNotFoundError, ValueError: as `write`.
     """
@@ -67,10 +70,12 @@ def read(folder: str | os.PathLike) -> Run:
         raise FileNotFoundError(f"There is no folder {folder}; --workdir takes the folder of an evaluated run.")
     if (folder / "results.json").is_file():
         return Run(folder, read_results(folder / "results.json"), {}, folder)
+    if (folder / "recognition.json").is_file():
+        return Run(folder, _recognition(folder / "recognition.json") | {"methods": {}}, {}, folder)
     paths = sorted(folder.glob("seed_*/results.json"), key=lambda path: (len(path.parent.name), path.parent.name))
     if not paths:
         raise FileNotFoundError(
-            f"{folder} has neither results.json nor seed_*/results.json; "
+            f"{folder} has neither results.json nor recognition.json nor seed_*/results.json; "
             f"run ./launch.sh evaluate --workdir={folder} (or ./launch.sh reproduce) first."
         )
     seeds = {path.parent.name: read_results(path) for path in paths}
@@ -146,7 +151,8 @@ def render(runs: Iterable[Run]) -> str:
     runs = list(runs)
     sections = [_section(run) for run in runs]
     try:
-        comparison, refusal = (_comparison(runs), "") if len(runs) > 1 else (None, "")
+        ranked = [run for run in runs if run.results["methods"]]
+        comparison, refusal = (_comparison(ranked), "") if len(ranked) > 1 else (None, "")
     except ValueError as error:
         comparison, refusal = None, str(error)
     environment = jinja2.Environment(
@@ -195,15 +201,22 @@ def _section(run: Run) -> dict[str, Any]:
             related[name] = folder
         else:
             missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
-    methods = tables.methods(results)
+    methods = tables.methods(results) if results["methods"] else None
     weights = tables.weights(results) if results.get("weights") else None
     ledger, studies = _ledger(run.folder), _studies(run)
     charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
+    recognition = [
+        (name, tables.recognition_summary(content), tables.recognition_attributes(content))
+        for name, folder in related.items()
+        if (folder / "recognition.json").is_file()
+        for content in [_recognition(folder / "recognition.json")]
+    ]
+    shown = (methods, weights, *ledger, *studies, *(() if methods else recognition[0][1:]))
     return {
         "name": str(run.folder),
         "results": results,
         "methods": methods,
-        "others": tables.others(results),
+        "others": tables.others(results) if methods else None,
         "seeds": [
             tables.methods(one)._replace(caption=f"{name}: seeds {_flat_text(one.get('seeds'))}")
             for name, one in run.seeds.items()
@@ -212,24 +225,18 @@ def _section(run: Run) -> dict[str, Any]:
         "weights": weights,
         "weight_charts": [chart for chart in charts if chart],
         "weight_bars": figures.weight_bars(results),
-        "cmc": figures.cmc(results),
+        "cmc": figures.cmc(results) if methods else None,
         "ledger": ledger,
         "studies": studies,
         "look_alikes": _look_alikes(run.first),
         "rank_lists": _rank_lists(run.first),
         "training": [entry for name, folder in related.items() for entry in _training(name, folder)],
-        "recognition": [
-            (name, tables.recognition_summary(content), tables.recognition_attributes(content))
-            for name, folder in related.items()
-            if (folder / "recognition.json").is_file()
-            for content in [_recognition(folder / "recognition.json")]
-        ],
+        "recognition": recognition,
         "missing": missing,
         "facts": _facts(run),
         "config": json.dumps(results.get("config") or {}, indent=2, sort_keys=True, default=str),
         "copies": [
-            (kind, "\n".join(tables.render(table, kind) for table in (methods, weights, *ledger, *studies) if table))
-            for kind in ("markdown", "latex")
+            (kind, "\n".join(tables.render(table, kind) for table in shown if table)) for kind in ("markdown", "latex")
         ],
     }
 
@@ -355,8 +362,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = {
         "data set": results["dataset"],
         "split": results.get("split"),
-        "protocol": results["protocol"],
-        "queries without a match": f"{results.get('queries_without_match', 0)} (policy {results.get('no_match', '-')})",
+        "protocol": results.get("protocol"),
+        "queries without a match": f"{results.get('queries_without_match', 0)} (policy {results.get('no_match', '-')})"
+        if results["methods"]
+        else None,
+        "mA": results.get("mA"),
         "part of the data set only": "yes" if results.get("partial") else "no",
         "gamma": results.get("gamma"),
         "scales": results.get("scales"),
