@@ -394,6 +394,7 @@ def train_phase(
         save_every=config.save_every,
         parts=config.accumulate,
         profile_steps=config.profile_steps,
+        epoch=per_epoch,
         extra=functools.partial(_named_weights, attribute_names) if attribute_weights is not None else lambda state: {},
     )
 

@@ -184,15 +184,13 @@ def _train_reid(config, workdir, train_phase):
     parallel.first(lambda: [phases.check(workdir / phase, known) for phase, known in inputs.items()])
     parallel.first(lambda: claim(workdir, config))
     people, person = np.unique(split.person_id, return_inverse=True)
+    attributes, names = _train_probabilities(config, workdir, split)
     start = config.init_from
     for phase in config.phases:
         columns = {"person": person.astype(np.int32)}
-        weights, classify, names = None, True, ()
+        weights, classify = None, True
         if phase == "reid":
-            if config.loss.kind == "acrn":
-                predicted = predict_attributes(config, workdir, config.data.train_split)
-                columns["probabilities"] = predicted.of(split, config.attributes.representation)
-                names = predicted.names
+            columns |= attributes
             objective, weights = build.reid_objective(config, names)
             classify = config.loss.identity_weight > 0
         else:
@@ -218,6 +216,21 @@ def _train_reid(config, workdir, train_phase):
             attribute_names=names,
         )
         start = workdir / phase
+
+
+def _train_probabilities(config, workdir, split):
+    """({"probabilities": what the attribute net says of the images}, its names) for a phase reid that wants them."""
+    if "reid" not in config.phases or config.loss.kind != "acrn":
+        return {}, ()
+    predicted, shown = predict_attributes(config, workdir, config.data.train_split), config.attributes.representation
+    found = predicted.of(split, shown)
+    if np.all(found == found[0]):
+        raise ValueError(
+            f"The attribute net {config.attributes['from']} says the same of all {len(split)} images of {split.name} "
+            f"(config.attributes.representation={shown}), so that attributes tell nobody apart; look at its "
+            "recognition.json, and take another representation or net."
+        )
+    return {"probabilities": found}, predicted.names
 
 
 def _inputs(config, phase, split, init_from=None):

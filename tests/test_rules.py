@@ -238,3 +238,20 @@ def test_reid_goes_on_with_the_classifier_of_the_same_people(data_dir, tmp_path,
         jax.tree.map(np.testing.assert_array_equal, begun[name, "reid"], first)
     assert not np.array_equal(begun["others", "reid"]["kernel"], first["kernel"])
     assert np.ptp(first["bias"]) > 0 and np.ptp(begun["first", "identity"]["bias"]) == 0
+
+
+@pytest.mark.parametrize(("shown", "told"), [("binary", True), ("probabilities", False)])
+def test_attributes_that_are_the_same_for_all_are_told_before_training(shown, told, data_dir, monkeypatch):
+    c = small_net.config("reid", data_dir, "mini")
+    c.attributes["from"], c.attributes.representation = "M", shown
+    split, _ = build.reid_splits(c)
+    logits = np.random.default_rng(0).uniform(-3, -1, (len(split), 4)).astype(np.float32)  # never above one half
+    said = runs.Predictions(split.key, logits, tuple("abcd"))
+    monkeypatch.setattr(runs, "predict_attributes", lambda *_: said)
+    if told:
+        with pytest.raises(ValueError, match=r"net M says the same of all 36 images .* take another representation"):
+            runs._train_probabilities(c, None, split)
+    else:
+        columns, names = runs._train_probabilities(c, None, split)
+        np.testing.assert_allclose(columns["probabilities"], 1 / (1 + np.exp(-logits)), rtol=1e-5)
+        assert names == tuple("abcd")

@@ -14,10 +14,11 @@ returns a scalar and a dict of scalars to log:
 | triplets | number of valid triplets |
 | active | share of them that lie inside the margin; for the soft margin: whose gap is above 0 |
 | positive, negative | their mean distances, after scaling: d_f, for `attribute` d_w |
+| undecided | share whose two distances differ by less than a tenth of the margin (soft: of the temperature) |
 | switched_on | `acrn`: share that is active with the attribute term and not without it |
 | switched_off | `acrn`: share that is active without the attribute term and not with it |
 
-Shares and means are 0 where no triplet is valid.
+Shares and means are 0 where no triplet is valid. Where all triplets stay undecided, the loss stays at its margin.
 """
 
 from typing import Literal
@@ -91,7 +92,7 @@ def classic(
     positive, negative = _distances(feature, triplets, distance=distance, scale=scale)
     gap = positive - negative
     loss, _ = hinge(gap, triplets.valid, margin=margin, temperature=temperature, reduction=reduction)
-    return loss, _summary(gap, positive, negative, triplets.valid, margin)
+    return loss, _summary(gap, positive, negative, triplets.valid, margin, temperature)
 
 
 def acrn(
@@ -149,7 +150,7 @@ def acrn(
         "switched_on": _mean(now & ~before, triplets.valid),
         "switched_off": _mean(before & ~now, triplets.valid),
     }
-    return loss, _summary(gap, positive, negative, triplets.valid, margin) | switched
+    return loss, _summary(gap, positive, negative, triplets.valid, margin, temperature) | switched
 
 
 def attribute(
@@ -289,11 +290,18 @@ def _mean(values: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _summary(
-    gap: jax.Array, positive: jax.Array, negative: jax.Array, valid: jax.Array, margin: Margin
+    gap: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    valid: jax.Array,
+    margin: Margin,
+    temperature: float | jax.Array,
 ) -> dict[str, jax.Array]:
+    unit = temperature if _soft(margin) else margin
     return {
         "triplets": jnp.sum(valid),
         "active": _mean(_active(gap, valid, margin), valid),
         "positive": _mean(positive, valid),
         "negative": _mean(negative, valid),
+        "undecided": _mean(jnp.abs(positive - negative) < 0.1 * unit, valid),
     }

@@ -233,6 +233,8 @@ def _fit(jobs, parts, together):
     if step:
         print(f"reid: they go on from step {step} of {made.steps}.", flush=True)
     scalars = [logs.Scalars(part.folder, first_step=step) for part in parts]
+    per_epoch = len(build.epoch_plan(parts[0].config, parts[0].split, "reid")(0))
+    watches = [loop.Watch(f"{job.name}: reid", per_epoch) for job in jobs]
     first, alive, window, run = parts[0].config, [True] * count, [], None
     started, progress = 0.0, logs.Progress("reid", made.steps, first=step)
     source = made.batches(step)
@@ -263,7 +265,7 @@ def _fit(jobs, parts, together):
                     means |= {"images_per_second": speed * count, "learning_rate": float(made.rate(step))}
                     try:
                         with arms.noting_failure(job):
-                            loop.check(means, step, len(window), "reid")
+                            watches[i](means, step, len(window))
                     except ValueError as error:
                         print(f"{job.name}: {error}", flush=True)
                         alive[i] = False

@@ -30,6 +30,7 @@ def fit(
     extra: Callable[[State], dict[str, float]] = lambda state: {},
     parts: int = 1,
     profile_steps: int = 0,
+    epoch: int = 1,
 ) -> State:
     """Trains from the newest checkpoint in `folder`, or from `state`, to `steps`.
 
@@ -46,6 +47,7 @@ def fit(
       extra: more scalars to log, from the state.
       parts: how often a step's loops run, to know its work.
       profile_steps: how many steps are traced into `folder`/profile.
+      epoch: steps of one, to know how long is long.
 
     Raises:
       ValueError: the loss is not finite, the feature collapsed to one point, or a step does not fit into memory.
@@ -64,7 +66,7 @@ def fit(
         print(f"{name}: goes on from step {step} of {steps} ({folder}).", flush=True)
     scalars = logs.Scalars(folder, first_step=step) if parallel.leads() else None
     window: list[dict[str, Any]] = []
-    waited = started = 0.0
+    waited, started, watch = 0.0, 0.0, Watch(name, epoch)
     source = batches(step)
     cost = None
     with (
@@ -98,7 +100,7 @@ def fit(
                 if cost.best_seconds:
                     means["mfu"] = cost.best_seconds / means["step_seconds"]
                 means["learning_rate"] = float(rate(step))
-                check(means, step, len(window), name)
+                watch(means, step, len(window))
                 if scalars:
                     scalars.write(step, means | extra(state))
                     progress.show(step, _line(means))
@@ -133,6 +135,60 @@ def check(means: dict[str, float], step: int, length: int, name: str) -> None:
             f"{means['spread']:.1g}), the loss stays at its margin ({means['loss']:.3g}). Use a lower learning rate, "
             "a soft margin, mining semi_hard or batch_all, or identity pre-training."
         )
+
+
+ADVICE = {  # prefix of a triplet loss's scalars -> what is wrong where all its triplets stay undecided, what to do
+    "": (
+        "the feature has collapsed, or does not begin to spread",
+        "a lower learning rate, a soft margin (loss.soft), reid.miner=semi_hard or batch_all, "
+        "loss.distance_scale=unit_mean or an identity phase",
+    ),
+    "attribute_": (
+        "weighted attributes tell nobody apart: the weights have collapsed, or the attribute net says the same of all",
+        "a smaller loss.attribute_margin, loss.distance_scale=unit_mean, loss.attribute_miner=batch_all or a lower "
+        "reid.attribute_weights.rate",
+    ),
+}
+
+
+class Watch:
+    """Looks at the means of each window: `check`, and says once of each triplet loss that it stays at its margin.
+
+    That is so where for two epochs nearly all triplets are undecided (losses/triplet.py), with distances that have not
+    grown to twice those of the first steps, as they do in a run that starts slowly. Under distance_scale=unit_mean
+    distances keep their size when features shrink: there all triplets stay active while the features lie a thousandth
+    as far apart as in the first steps.
+    """
+
+    def __init__(self, name: str, epoch: int):
+        self._name, self._epoch = name, epoch
+        self._first: dict[str, float] = {}  # prefix -> mean distance in the first window
+        self._since: dict[str, int] = {}  # prefix -> step since which its loss stays
+        self._told: set[str] = set()
+
+    def __call__(self, means: dict[str, float], step: int, length: int) -> None:
+        check(means, step, length, self._name)
+        for prefix in ADVICE:
+            if f"{prefix}undecided" not in means or prefix in self._told:
+                continue
+            distance = (means[f"{prefix}positive"] + means[f"{prefix}negative"]) / 2
+            first = self._first.setdefault(prefix, distance)
+            spread = self._first.setdefault("spread", means["spread"])
+            since = self._since.setdefault(prefix, step - length)
+            undecided = means[f"{prefix}undecided"] > 0.99 and distance < 2 * first
+            shrunk = not prefix and means["active"] > 0.99 and means["spread"] < 1e-3 * spread
+            if not (undecided or shrunk):
+                self._since[prefix] = step
+            elif step - since >= 2 * self._epoch:
+                self._told.add(prefix)
+                wrong, advice = ADVICE[prefix]
+                loss = means[f"{prefix}loss"]
+                print(
+                    f"{self._name}: warning: {wrong}. From step {since} to {step} the loss has stayed at its margin "
+                    f"({loss:.3g}) for nearly all triplets; their mean distance is {distance:.3g} ({first:.3g} in the "
+                    f"first steps), that of all images {means['spread']:.3g} ({spread:.3g}). Use {advice}.",
+                    flush=True,
+                )
 
 
 def _line(means):

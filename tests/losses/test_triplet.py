@@ -121,9 +121,10 @@ def _by_hand():
 def test_switched_by_hand():
     # margin 0.5, gamma 0.5: gaps without attributes 0 -1 1 -4, with them -1 0 1 -4; active above -0.5
     loss, info = triplet.acrn(*_by_hand(), margin=0.5, gamma=0.5)
-    assert set(info) == {"triplets", "active", "positive", "negative", "switched_on", "switched_off"}
+    assert set(info) == {"triplets", "active", "positive", "negative", "undecided", "switched_on", "switched_off"}
     np.testing.assert_allclose(loss, (0.5 + 1.5) / 4, rtol=1e-6)
     wanted = {"triplets": 4, "active": 0.5, "positive": 0.5, "negative": 1.5, "switched_on": 0.25, "switched_off": 0.25}
+    wanted["undecided"] = 0.25  # of the distances of the feature alone
     for name, value in wanted.items():
         np.testing.assert_allclose(info[name], value, rtol=1e-6, err_msg=name)
     loss, _ = triplet.acrn(*_by_hand(), margin=0.5, gamma=0.5, reduction="active_only")

@@ -15,7 +15,10 @@ import numpy as np
 import optax
 import pytest
 
+from acrn_jax import schema
+from acrn_jax.losses import objectives
 from acrn_jax.train import checkpoint, logs, loop, measure, state
+from tests.losses import test_objectives
 
 STEPS = 12
 
@@ -174,6 +177,63 @@ def test_collapse_stops_the_run(tmp_path):
 
     with pytest.raises(ValueError, match="collapsed by step 2"):
         fit(tmp_path, run=collapsed)
+
+
+PERSON = np.repeat(np.arange(4), 3)
+LOSS = test_objectives.SETTINGS | {"margin": 0.3, "attribute_margin": 0.3}
+SOFT = {"margin": "soft", "attribute_margin": "soft", "temperature": 0.3}
+
+
+def watched(folder, capsys, sizes, weight=1.0, **settings):
+    """What is said of a run whose features have `sizes[i]` in window i, or the last, and weights of w `weight`."""
+    rng = np.random.default_rng(0)
+    f, a = rng.normal(size=(12, 5)).astype(np.float32), rng.random((12, 4)).astype(np.float32)
+    objective = jax.jit(objectives.make_reid(**LOSS | settings))
+
+    def step_of(current, batch):
+        size = sizes[min(int(current.step) // 2, len(sizes) - 1)]
+        outputs, of = schema.Outputs(size * f, size * f), {"person": PERSON, "probabilities": a}
+        w = {"attribute_weights": {"raw": np.full(4, weight, np.float32)}}
+        loss, (scalars, scales) = objective(w, outputs, of, current.scales)
+        return current.replace(step=current.step + 1, scales=scales), {"loss": loss} | scalars
+
+    loop.fit(
+        start(), name="test", folder=folder, run=step_of, put=jax.device_put, batches=batches, steps=STEPS,
+        rate=lambda s: 0.1, log_every=2, save_every=99, epoch=3,
+    )  # fmt: skip
+    return [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+
+
+@pytest.mark.parametrize("settings", [{}, SOFT, {"distance": "euclidean"}, {"kind": "classic", "miner": "batch_all"}])
+def test_a_loss_that_stays_at_its_margin_is_told_once(tmp_path, capsys, settings):
+    told = watched(tmp_path / "collapsed", capsys, [0.2, 0.002], **settings)
+    assert len(told) == 1 and "the feature has collapsed" in told[0] and "loss.soft" in told[0]
+    at = lines(tmp_path / "collapsed")
+    stays = next(line["step"] for line in at if line["undecided"] == 1) - 2
+    assert f"From step {stays} to {stays + 6} the loss has stayed" in told[0]
+    assert not watched(tmp_path / "healthy", capsys, [1.0], **settings)
+    assert not watched(tmp_path / "slow", capsys, [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2], **settings)  # it grows
+    assert not watched(tmp_path / "shrinks", capsys, [3.0, 2.0, 1.0], **settings)
+
+
+def test_features_that_shrink_to_nothing_under_unit_mean_are_told(capsys):
+    means = {"loss": 0.7, "positive": 1.2, "negative": 0.8, "undecided": 0.1}  # as large as ever: they are scaled
+    for spread, active, told in ((0.9, 1.0, 0), (9e-4, 0.5, 0), (9e-4, 1.0, 1)):
+        watch = loop.Watch("test", 4)
+        watch(means | {"spread": 1.0, "active": 1.0}, 2, 2)
+        for step in range(4, 20, 2):
+            watch(means | {"spread": spread, "active": active}, step, 2)
+        said = capsys.readouterr().out
+        assert said.count("the feature has collapsed") == told
+        assert not told or ("From step 2 to 10 the loss has stayed" in said and "all images 0.0009 (1)" in said)
+
+
+@pytest.mark.parametrize("settings", [{}, SOFT, {"distance_scale": "unit_mean"}])
+def test_attribute_weights_that_vanish_are_told(tmp_path, capsys, settings):
+    told = watched(tmp_path / "collapsed", capsys, [3.0], weight=0.01, **settings)
+    assert len(told) == 1 and "weighted attributes tell nobody apart" in told[0]
+    assert "loss.attribute_margin" in told[0]
+    assert not watched(tmp_path / "healthy", capsys, [3.0], **settings)
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.4])
