@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from acrn_jax import phases, rules
+from acrn_jax import files, phases, rules
 from acrn_jax.data import pipeline, sampler, source, transforms
 from acrn_jax.losses import objectives
 from acrn_jax.losses.attribute import class_weights
@@ -160,8 +159,7 @@ def start_input(init_from: str | Path) -> dict[str, str]:
     """What a phase starts from as an input of it: a phase's trained values, or a file's bytes."""
     path = Path(init_from)
     if path.is_file():
-        with open(path, "rb") as file:
-            return phases.entry(path, hashlib.file_digest(file, "sha256").hexdigest(), path=path)
+        return phases.entry(path, files.sha256(path), path=path)
     return phases.entry(path, phases.fingerprint(_phase(path)), path=path)
 
 
@@ -192,6 +190,11 @@ def attribute_split(config: Any) -> source.Split:
             f"it has {', '.join(sorted(set(subsets))[:12])}."
         )
     return split.take(~np.isin(subsets, list(config.data.exclude_subsets))) if config.data.exclude_subsets else split
+
+
+def training_split(config: Any) -> source.Split:
+    """The images that a run's last phase trains on."""
+    return attribute_split(config) if "mva" in config.phases else reid_splits(config)[0]
 
 
 def preprocessing(config: Any) -> dict[str, Any]:

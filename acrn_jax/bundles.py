@@ -26,6 +26,7 @@ def export(
     tolerance: float = 1e-4,
     sample: int = 64,
     data_dir: str | None = None,
+    attributes: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the nets of a run as a bundle and returns its manifest.
 
@@ -37,15 +38,17 @@ def export(
       tolerance: largest difference from the net here, as a share of the output's root mean square.
       sample: training images, where they are at hand, that nets are compared on beside the drawn ones.
       data_dir: where prepared data is now; default: where the run was trained.
+      attributes: where the attribute net is now; default: see `phases.locate`.
 
     Raises:
-      ValueError: the run is not finished, lacks an asked output, or a written program differs.
+      ValueError: the run is not finished, has another attribute net or other data than in training, lacks an asked
+        output, or a written program differs.
       FileNotFoundError: no run, or its attribute net is gone.
     """
     bundle.check_formats(formats)
-    config = runs.read_config(workdir)
-    if data_dir:
-        config.data.dir = data_dir
+    config = runs.read_config(workdir, attributes=attributes, data_dir=data_dir)
+    runs.check_data(config, workdir)
+    runs.check_attributes(config, workdir)
     split = _training_split(config)
     model, about = describe(config, workdir, outputs)
     phase = config.phases[-1]
@@ -72,7 +75,7 @@ def export(
 def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model, dict[str, Any]]:
     """(what to export of a run, entries for the manifest)."""
     phase = config.phases[-1]
-    net_folder = workdir if phase == "mva" else config.attributes["from"] if _weighted(config) else None
+    net_folder = workdir if phase == "mva" else config.attributes["from"] if runs.weighted(config) else None
     names = tuple(runs.attribute_names(net_folder)) if net_folder else ()
     refused = {"embedding": _no_embedding(config)}
     refused["feature"] = "the run has no re-id net" if phase == "mva" else ""
@@ -101,7 +104,7 @@ def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model,
     factors: tuple[float, Any] = (1.0, None)
     if {"feature", "embedding"} & set(outputs):
         scales = {name: float(value) for name, value in load("reid", config, workdir / phase).items()}
-        if _weighted(config):
+        if runs.weighted(config):
             weights, gamma = (
                 runs.learned_weights(config, workdir, names, runs.training_attributes(config, workdir)),
                 config.loss.gamma,
@@ -123,13 +126,9 @@ def draw(height: int, width: int) -> np.ndarray:
     return (slope * blocks[:, :height, :width]).astype(np.uint8)
 
 
-def _weighted(config):
-    return config.phases[-1] == "reid" and config.loss.kind == "acrn"
-
-
 def _no_embedding(config):
     """Why there is no z, or nothing."""
-    if not _weighted(config):
+    if not runs.weighted(config):
         return "without both a re-id net and an attribute net there is nothing to join"
     if config.loss.distance != "squared_euclidean":
         return (
@@ -142,14 +141,14 @@ def _no_embedding(config):
 def _training_split(config) -> source.Split | None:
     """The images that the run's last phase trained on, or None where they are not at hand."""
     try:
-        return build.attribute_split(config) if "mva" in config.phases else build.reid_splits(config)[0]
+        return build.training_split(config)
     except FileNotFoundError:
         return None
 
 
 def _check_finished(config, split, phase, step, workdir):
-    _, per_epoch = build.batches(config, split, phase, {}, steps=1)
-    steps = config[phase].get("steps", 0) or math.ceil(config[phase].epochs * per_epoch)
+    """Of a run of an older version, which does not say itself how many steps it was to take; see phases.load."""
+    steps = build.planned_steps(config, phase, split)
     if step < steps:
         raise ValueError(
             f"{workdir} is at step {step} of {steps} of phase {phase}; end it by the same ./launch.sh train as before."

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,10 +73,10 @@ def begin(phase: Path, inputs: Mapping[str, Any]) -> None:
     check(phase, dict.fromkeys(KINDS) | dict(inputs))
     if begun(phase) and read(phase) is None:
         return
-    run, kept = Path(phase).parent, dict(inputs)
+    run, kept = os.path.realpath(Path(phase).parent), dict(inputs)
     for kind in kept.keys() & KINDS.keys():
-        if "path" in kept[kind]:
-            kept[kind] = kept[kind] | {"path": os.path.relpath(kept[kind]["path"], run)}
+        if kept[kind] and "path" in kept[kind]:
+            kept[kind] = kept[kind] | {"path": os.path.relpath(os.path.realpath(kept[kind]["path"]), run)}
     files.write_json(Path(phase) / "inputs.json", kept)
 
 
@@ -106,6 +106,24 @@ def compare(place: Path, before: Mapping[str, Any], now: Mapping[str, Any], kind
                 f"{place} {done} {old['name']} (fingerprint {old['fingerprint'][:12]}), not {new['name']} as it is "
                 f"now ({new['fingerprint'][:12]}); {remedy}, or give another --workdir."
             )
+
+
+def locate(run: Path, given: str | Path, kept: str | None, there: Callable[[Path], bool]) -> Path:
+    """Where something that a run was made of lies now, should the run have been moved or be used from elsewhere.
+
+    Looked up relative to the run, then within it under the last parts of the path as it was given, then as given.
+
+    Args:
+      run: its workdir.
+      given: the path as it was given in training.
+      kept: the same relative to the run, where that is known.
+      there: whether a place holds it.
+    """
+    parts = [part for part in Path(given).parts if part not in (os.sep, os.pardir)]
+    inside = [Path(run, *parts[first:]) for first in range(len(parts))]
+    places = [*([Path(run, kept)] if kept else []), *inside]
+    found, given = next((place for place in places if there(place)), None), Path(given)
+    return given if found is None or (there(given) and given.samefile(found)) else found
 
 
 @functools.cache

@@ -4,13 +4,14 @@ A workdir holds config.json, a folder for each phase (checkpoints, scalars.jsonl
 attribute net says about the data set) and the result files.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,8 +97,14 @@ def claim(workdir: Path, config: Any) -> None:
     write_json(file, json.loads(config.to_json_best_effort()))
 
 
-def read_config(workdir: Path) -> Any:
-    """The config of the run in `workdir`, on top of today's defaults."""
+def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str | None = None) -> Any:
+    """The config of the run in `workdir`, on top of today's defaults, its paths as they are found from here.
+
+    Args:
+      workdir: of the run.
+      attributes: where its attribute net is now; default: see `phases.locate`.
+      data_dir: where its prepared data is now; default: likewise.
+    """
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(
@@ -110,6 +117,19 @@ def read_config(workdir: Path) -> Any:
     for key, value in YOUNG.items():
         *path, last = key.split(".")
         functools.reduce(lambda place, part: place.setdefault(part, {}), path, tree).setdefault(last, value)
+    inputs = [phases.read(Path(workdir) / phase) or {} for phase in reversed(tree["phases"])]
+
+    def now(kind, given, there):
+        kept = next((of[kind].get("path") for of in inputs if of.get(kind)), None)
+        return str(phases.locate(Path(workdir), given, kept, there)) if given else given
+
+    data, net = tree["data"], tree["attributes"]
+    data["dir"] = data_dir or now("data", data["dir"], lambda place: Path(place, str(data["name"])).is_dir())
+    net["from"] = (
+        str(attributes)
+        if attributes
+        else now("attributes", net["from"], lambda place: Path(place, "attributes.json").is_file())
+    )
     return ml_collections.ConfigDict(tree)
 
 
@@ -174,14 +194,14 @@ def _train_attributes(config, workdir):
 def _train_reid(config, workdir, train_phase):
     split, _ = build.reid_splits(config)
     build.check_images(config, split)
-    if "reid" in config.phases and config.loss.kind == "acrn":
-        _check_overlap(config, split)
-        build.reid_objective(config, tuple(attribute_names(Path(config.attributes["from"]))))  # reads given weights
     # What has begun is of these inputs, or nothing is touched; the phase before is looked at when it has ended.
     inputs = {phase: _inputs(config, phase, split) for phase in config.phases}
     if config.init_from:
         inputs[config.phases[0]]["start"] = build.start_input(config.init_from)
     parallel.first(lambda: [phases.check(workdir / phase, known) for phase, known in inputs.items()])
+    if weighted(config):
+        check_overlap(config, [split])
+        build.reid_objective(config, tuple(attribute_names(Path(config.attributes["from"]))))  # reads given weights
     parallel.first(lambda: claim(workdir, config))
     people, person = np.unique(split.person_id, return_inverse=True)
     attributes, names = _train_probabilities(config, workdir, split)
@@ -237,9 +257,10 @@ def _inputs(config, phase, split, init_from=None):
     """What a phase is made of, as far as it is known before the phase in front of it has ended; see phases.py."""
     inputs: dict[str, Any] = {"steps": build.planned_steps(config, phase, split), "data": build.data_input(config)}
     inputs["records"] = phases.entry(split.name, split.fingerprint)
+    if phase == "mva":
+        inputs["attribute_names"] = split.attribute_names
     if phase == "reid" and config.loss.kind == "acrn":
-        net = config.attributes["from"]
-        inputs["attributes"] = phases.entry(net, attribute_net(Path(net))[2], path=net)
+        inputs["attributes"] = _attribute_input(config)
     return inputs | ({"start": build.start_input(init_from)} if init_from else {})
 
 
@@ -255,20 +276,78 @@ def _begin(folder, inputs, report):
         write_json(folder / "init.json", report)
 
 
-def _check_overlap(config, split):
-    """ValueError where the attribute net was trained on images of the target, which the paper rules out."""
-    _about(config.attributes["from"])
-    theirs = read_config(Path(config.attributes["from"]))
-    if theirs.data.name != config.data.name or config.attributes.allow_overlap:
-        return
-    theirs.data.dir = config.data.dir
-    shared = np.intersect1d(build.attribute_split(theirs).file_name, split.file_name)
-    if shared.size:
-        raise ValueError(
-            f"The attribute net {config.attributes['from']} was trained on {shared.size} images of {split.name}, e.g. "
-            f"{shared[0]}; train one with --config.data.exclude_subsets=\"('{shared[0].split('/')[0]}',)\", or pass "
-            "--config.attributes.allow_overlap=True."
+# What a run is made of, where it is used
+
+
+def check_data(config: Any, workdir: Path) -> None:
+    """ValueError if the run's training images, as they lie in config.data.dir, are not those that it was trained on.
+
+    Where they are not at hand nothing is said: what needs them will say so.
+    """
+    phase = Path(workdir) / config.phases[-1]
+    if phases.begun(phase):
+        with contextlib.suppress(FileNotFoundError):
+            phases.check(phase, {"data": build.data_input(config)})
+
+
+def check_attributes(config: Any, workdir: Path) -> None:
+    """ValueError if the net in config.attributes.from is not the one that an ACRN run was trained with."""
+    phase = Path(workdir) / config.phases[-1]
+    if weighted(config) and phases.begun(phase):
+        phases.check(phase, {"attributes": _attribute_input(config)})
+
+
+def weighted(config: Any) -> bool:
+    """Whether the config is of an ACRN, which has weighted attributes in its distance."""
+    return config.phases[-1] == "reid" and config.loss.kind == "acrn"
+
+
+def _attribute_input(config):
+    net = config.attributes["from"]
+    return phases.entry(net, attribute_net(Path(net))[2], path=net)
+
+
+def check_overlap(config: Any, splits: Sequence[source.Split]) -> None:
+    """ValueError where the attribute net was trained on images of `splits`, which the paper rules out.
+
+    `config` has the attribute net and, as config.data, the data set that the splits are of.
+    """
+    net = Path(config.attributes["from"])
+    _about(net)
+    if not config.attributes.allow_overlap:
+        told = ", or pass --config.attributes.allow_overlap=True (evaluate: --allow_overlap)."
+        _check_unseen(
+            net, config, splits, "attribute net", 'train one with --config.data.exclude_subsets="({!r},)"' + told
         )
+
+
+def _check_unseen(workdir, target, splits, what, remedy):
+    """ValueError where a run was trained on images of `splits`, which are of the data set of the config `target`."""
+    if read_config(workdir).data.name != target.data.name:
+        return
+    trained = _training_images(workdir, target.data.dir)
+    place = {name: i for i, name in enumerate(trained.file_name)}
+    for split in splits:
+        named = [(i, place[name]) for i, name in enumerate(split.file_name) if name in place]
+        shared = [i for i, mine in named if split.image_bytes(i) == trained.image_bytes(mine)]
+        if shared:
+            first = str(split.file_name[shared[0]])
+            raise ValueError(
+                f"The {what} {workdir} was trained on {len(shared)} images of {split.name}, e.g. {first}; "
+                f"{remedy.format(first.split('/')[0])}"
+            )
+
+
+def _training_images(workdir, data_dir):
+    """What a run was trained on, from `data_dir` or else from where it lay in training; see build.training_split."""
+    try:
+        config = read_config(workdir, data_dir=data_dir)
+        check_data(config, workdir)
+        return build.training_split(config)
+    except (FileNotFoundError, ValueError):
+        config = read_config(workdir)
+        check_data(config, workdir)
+        return build.training_split(config)
 
 
 # Attribute predictions
@@ -319,6 +398,7 @@ def training_attributes(config: Any, workdir: Path) -> np.ndarray | None:
     """Attributes [N, A] of the training images, where the form of the weights asks for them; else None."""
     if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
         return None
+    check_data(config, workdir)
     split, _ = build.reid_splits(config)
     return predict_attributes(config, workdir, config.data.train_split).of(split, config.attributes.representation)
 
@@ -327,8 +407,15 @@ def _about(folder: str | Path) -> dict[str, Any]:
     """attributes.json of a finished attribute run."""
     file = Path(folder) / "attributes.json"
     if not file.is_file():
+        if phases.begun(Path(folder) / "mva"):
+            step, steps = phases.progress(Path(folder) / "mva")
+            raise ValueError(
+                f"The attribute net {folder} is not finished: it is at step {step} of {steps or 'more'}; run the "
+                "command again that trained it, to go on (evaluate takes it as it is with --unfinished)."
+            )
         raise FileNotFoundError(
-            f"{folder} holds no finished attribute net (no attributes.json); train one with "
+            f"{folder} holds no finished attribute net (no attributes.json); name where it lies "
+            "(--config.attributes.from=M in training, --attributes=M elsewhere), or train one with "
             f"./launch.sh train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
         )
     return json.loads(file.read_text())
@@ -340,12 +427,15 @@ def attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
     return tuple(about["attribute_names"]), about, phases.fingerprint(Path(folder) / "mva")
 
 
-def outputs(workdir: Path, split: source.Split, *, batch: int) -> dict[str, np.ndarray]:
-    """Everything that the last phase of a run's net says about a split, name -> float32 [N, ...]."""
+def outputs(workdir: Path, split: source.Split, *, batch: int, unfinished: bool = False) -> dict[str, np.ndarray]:
+    """Everything that the last phase of a run's net says about a split, name -> float32 [N, ...].
+
+    With `unfinished` the phase need not have come to its end.
+    """
     config = read_config(workdir)
     phase = config.phases[-1]
-    count = len(attribute_names(workdir)) if phase == "mva" else 0
-    trained = build.trained(config, Path(workdir) / phase, attributes=count)
+    count = len(attribute_names(workdir, unfinished=unfinished)) if phase == "mva" else 0
+    trained = build.trained(config, Path(workdir) / phase, attributes=count, unfinished=unfinished)
     size = {"height": config.data.height, "width": config.data.width}
     mine = split.take(parallel.part(len(split))) if jax.process_count() > 1 else split
     batches = pipeline.eval_batches(mine, batch=min(batch, len(mine)), threads=config.data.threads, **size)
@@ -365,13 +455,20 @@ def kept_outputs(workdir: Path, split: source.Split, file: Path, *, batch: int) 
         return {name: kept[name] for name in kept.files if name != "stamp"}
 
 
-def attribute_names(workdir: Path) -> list[str]:
-    """Names of the attributes [A] of a trained attribute net, in its order."""
-    return _about(workdir)["attribute_names"]
+def attribute_names(workdir: Path, *, unfinished: bool = False) -> list[str]:
+    """Names of the attributes [A] of a trained attribute net, in its order; `unfinished` as of `outputs`."""
+    inputs = phases.read(Path(workdir) / "mva") or {}
+    return inputs["attribute_names"] if unfinished and inputs else _about(workdir)["attribute_names"]
 
 
 def recognise(
-    workdir: Path, *, config: Any = None, split_name: str = "test", target: Any = None, out: Path | None = None
+    workdir: Path,
+    *,
+    config: Any = None,
+    split_name: str = "test",
+    target: Any = None,
+    out: Path | None = None,
+    unfinished: bool = False,
 ) -> dict[str, Any]:
     """Scores an attribute net on a split and writes recognition.json.
 
@@ -381,9 +478,11 @@ def recognise(
       split_name: of the data set to score.
       target: config of another data set, of which the attributes that the net knows are scored; default: its own.
       out: where recognition.json goes; default: the workdir.
+      unfinished: score a net whose training has not come to its end.
     """
     config = config or read_config(workdir)
-    names, split = attribute_names(workdir), build.open_split(target or config, split_name)
+    names = attribute_names(workdir, unfinished=unfinished)
+    split = build.open_split(target or config, split_name)
     common = [name for name in names if name in split.attribute_names]
     if not common:
         raise ValueError(
@@ -394,7 +493,7 @@ def recognise(
 
     def probabilities(of):
         return build.REPRESENTATIONS["probabilities"](
-            outputs(workdir, of, batch=config.evaluate.batch)["attribute_logits"]
+            outputs(workdir, of, batch=config.evaluate.batch, unfinished=unfinished)["attribute_logits"]
         )
 
     threshold, calibrated = config.mva.threshold, {}
@@ -417,6 +516,7 @@ def recognise(
         "trained_on": f"{config.data.name}/{config.data.config}",
         "split": split_name,
         "fingerprint": split.fingerprint,
+        **_origins({"run": Path(workdir) / "mva"}, unfinished),
         "threshold": threshold.tolist() if held else threshold,
         **calibrated,
         "undefined": whole.undefined,
@@ -464,6 +564,9 @@ def evaluate(
     tune: Path | None = None,
     data_dir: str | None = None,
     dataset: str | None = None,
+    attributes: Path | None = None,
+    unfinished: bool = False,
+    allow_overlap: bool = False,
     settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
@@ -474,17 +577,23 @@ def evaluate(
       tune: a ReIdCNN run that held people out, to choose the fusion factor on; default: the baseline, if it did.
       data_dir: where the prepared data is now; default: where the run was trained.
       dataset: another data set "name/config" to score the run on; files then go to `folder_on(workdir, dataset)`.
+      attributes: where the attribute net is now; default: see `phases.locate`.
+      unfinished: score a run whose training has not come to its end; the results say so.
+      allow_overlap: nets may have been trained on images that they are scored on (as config.attributes.allow_overlap).
       settings: entries of config.evaluate for this time.
     """
-    config = read_config(workdir)
+    config = read_config(workdir, attributes=attributes, data_dir=data_dir)
     config.evaluate.update(settings or {})
-    if data_dir:
-        config.data.dir = data_dir
+    config.attributes.allow_overlap |= allow_overlap
     target, out = _target(config, dataset), folder_on(workdir, dataset)
+    check_data(config, workdir)
     if "mva" in config.phases:
-        return recognise(workdir, config=config, target=target if dataset else None, out=out)
+        _check_scored_on(config, workdir, target, [build.open_split(target, "test")])
+        return recognise(workdir, config=config, target=target if dataset else None, out=out, unfinished=unfinished)
+    check_attributes(config, workdir)
     query, gallery = (build.open_split(target, name) for name in ("query", "gallery"))
     query = query.take(query.person_id > 0)
+    _check_scored_on(config, workdir, target, [query, gallery])
     protocol = protocols.named(
         config.evaluate.protocol or query.protocol,
         repeats=config.evaluate.get("draws", 10),  # runs from before these were keys have none
@@ -492,13 +601,16 @@ def evaluate(
         probe_view=str(config.evaluate.get("probe_view", "both")),
     )
     protocol = protocols.without_itself(protocol, query.key, gallery.key)
-    rows, extra, made_of = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol)
+    rows, extra, made_of = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol, unfinished)
     scored = {
         name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
         for name, r in rows.items()
     }
     main = scored["ACRN" if "ACRN" in scored else "ReIdCNN"]
-    runs = {"run": workdir if dataset else None, "attributes": config.attributes["from"], "baseline": baseline}
+    net = config.attributes["from"]
+    runs = {"run": workdir if dataset else None, "attributes": net, "baseline": baseline}
+    folders = {"run": Path(workdir) / "reid"} | ({"attributes": Path(net) / "mva"} if weighted(config) else {})
+    folders |= {name: folder / "reid" for name, folder in (("baseline", baseline), ("tune", tune)) if folder}
     if protocol.options:
         deviation = {n: {m: _number(v) for m, v in (result.deviation or {}).items()} for n, result in scored.items()}
         extra |= {"protocol_options": protocol.options, "deviation": deviation}
@@ -517,6 +629,7 @@ def evaluate(
         "people_seen_in_training": int(query.metadata.get("people_seen_in_training", 0)),
         "runs": {name: os.path.relpath(folder, out) for name, folder in runs.items() if folder},
         **extra,
+        **_origins(folders, unfinished),
         **_provenance(config),
         "fingerprint": hashlib.sha256(f"{query.fingerprint} {gallery.fingerprint}".encode()).hexdigest(),
     }
@@ -533,6 +646,31 @@ def evaluate(
     )
     write_json(out / "results.json", results)
     return results
+
+
+def _check_scored_on(config, workdir, target, splits):
+    """ValueError where the run or its attribute net was trained on images of `splits`, unless that is allowed.
+
+    Where training images are not at hand, a sentence says so.
+    """
+    if config.attributes.allow_overlap:
+        return
+    remedy = "score it on other images, or pass --allow_overlap."
+    for folder, what in ((workdir, "run"), (config.attributes["from"] if weighted(config) else None, "attribute net")):
+        try:
+            if folder:
+                _check_unseen(Path(folder), target, splits, what, remedy)
+        except FileNotFoundError as error:
+            if parallel.leads():
+                told = f"Whether the {what} {folder} was trained on images that it is scored on is not known"
+                print(f"{told}: {error}", flush=True)
+
+
+def _origins(folders, unfinished):
+    """Entries for result files: what the phases in `folders` are made of, and how far the first one has come."""
+    about = {name: phases.about(phase, unfinished=unfinished and name == "run") for name, phase in folders.items()}
+    step, steps = about["run"]["step"], about["run"].get("steps", 0)
+    return {"made_of": about} | ({"unfinished": {"step": step, "steps": steps}} if step < steps else {})
 
 
 def folder_on(workdir: Path, dataset: str | None) -> Path:
@@ -552,7 +690,7 @@ def _target(config, dataset):
     return target
 
 
-def _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol):
+def _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol, unfinished):
     """(method -> rows of distances, entries for results.json, what ACRN's distances are made of)."""
     batch, distance = config.evaluate.batch, config.loss.distance
     boxes = build.open_split(target, "multi_query") if protocol.name == "market1501_multi_query" else query
@@ -561,12 +699,12 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
         """A row for each query: its own, or the mean over its boxes."""
         return values if boxes is query else protocols.multi_query(values, boxes.labels, query.labels)
 
-    def features(folder, scale):
-        asked, found = (outputs(folder, split, batch=batch)["feature"] for split in (boxes, gallery))
+    def features(folder, scale, **state):
+        asked, found = (outputs(folder, split, batch=batch, **state)["feature"] for split in (boxes, gallery))
         return methods.Features(averaged(asked), found, scale)
 
-    scales = scales_of(workdir)
-    own = features(workdir, scales["feature"])
+    scales = scales_of(workdir, unfinished=unfinished)
+    own = features(workdir, scales["feature"], unfinished=unfinished)
     if config.loss.kind == "classic":
         return {"ReIdCNN": fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}, None
     shown = config.attributes.representation
@@ -586,7 +724,7 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
             raise
         predicted_train = None
         missing["Attributes-KISSME"] = f"it is fitted on the run's training images: {error}"
-    weights = learned_weights(config, workdir, names, train)
+    weights = learned_weights(config, workdir, names, train, unfinished=unfinished)
     base, factor = None, None
     if baseline:
         theirs = read_config(baseline)
@@ -641,18 +779,20 @@ class _MadeOf(NamedTuple):
         return explain.shares(f[query], g[gallery], a[query], b[gallery], self.formula)
 
 
-def scales_of(workdir: Path) -> dict[str, float]:
+def scales_of(workdir: Path, *, unfinished: bool = False) -> dict[str, float]:
     """s_f and s_a, which a run's distances are divided by, as {"feature": s_f, "attribute": s_a}."""
-    saved = phases.load(Path(workdir) / "reid")["scales"]
+    saved = phases.load(Path(workdir) / "reid", unfinished=unfinished)["scales"]
     return {name: float(value) for name, value in saved.items()}
 
 
-def learned_weights(config: Any, workdir: Path, names: tuple[str, ...], train: np.ndarray | None) -> np.ndarray:
+def learned_weights(
+    config: Any, workdir: Path, names: tuple[str, ...], train: np.ndarray | None, *, unfinished: bool = False
+) -> np.ndarray:
     """[A] the attribute weights w that a run's distances use; form unit_mean wants training attributes [N, A]."""
     kind = config.loss.attribute_weights
     if kind != "learned":
         return np.ones(len(names), np.float32) if kind == "uniform" else build.given_weights(config, names)
-    saved = phases.load(Path(workdir) / "reid")
+    saved = phases.load(Path(workdir) / "reid", unfinished=unfinished)
     raw = build.optimizer.final_params(saved)["attribute_weights"]["raw"]
     return np.asarray(
         effective_weights(
@@ -839,7 +979,7 @@ def begin(config: Any, *, attributes: Path | None, shared: Callable[[str, Any], 
         build.check_images(config, split)
         if config.loss.kind == "acrn":
             _check_tuning(config)
-            _check_overlap(config, split)
+            check_overlap(config, [split])
         if shared and "identity" in config.phases:
             first = config.copy_and_resolve_references()
             first.phases = ("identity",)

@@ -39,6 +39,7 @@ def search(
     gamma: float | None = None,
     out: Path | None = None,
     data_dir: str | None = None,
+    attributes: Path | None = None,
     explained: bool = False,
 ) -> dict[str, Any]:
     """The pictures below a folder that look most alike; writes results.json and grid.jpg.
@@ -53,13 +54,16 @@ def search(
       gamma: influence of attributes beside the image; default: the run's.
       out: the folder to write to; default: workdir/search.
       data_dir: where prepared data is, for the calibration; default: where the attribute net was trained.
+      attributes: where the attribute net is now; default: see `phases.locate`.
       explained: with the share of the feature and of each attribute in each distance.
 
     Raises:
       ValueError: nothing to search for, an unknown attribute, or what does not go together.
       FileNotFoundError: no run, no gallery or no query.
     """
-    config = runs.read_config(workdir)
+    config = runs.read_config(workdir, attributes=attributes)
+    if data_dir and config.data.name and Path(data_dir, config.data.name).is_dir():
+        config.data.dir = data_dir
     alone = "mva" in config.phases  # an attribute run
     net = str(workdir) if alone else config.attributes["from"]
     wishes = _wishes(want, avoid, net)
@@ -79,8 +83,9 @@ def search(
             runs.kept_outputs(workdir, split, kept / f"{_name(split)}_feature.npz", batch=batch)["feature"]
             for split in (asked, pictures)
         ]
-    attributes, names, probabilities, about = None, (), None, None
+    shown, names, probabilities, about = None, (), None, None
     if alone or wishes or (asked is not None and config.loss.kind == "acrn" and gamma > 0):
+        runs.check_attributes(config, workdir)
         names = tuple(runs.attribute_names(Path(net)))
         logits = [
             runs.kept_outputs(Path(net), split, kept / f"{_name(split)}_attributes.npz", batch=batch)[
@@ -92,8 +97,8 @@ def search(
         if wishes:
             curve, about = _calibration(Path(net), kept, data_dir)
             probabilities = curve.probabilities(logits[-1])
-        attributes = [build.REPRESENTATIONS[config.attributes.representation](values) for values in logits]
-    formula, query_row, columns = _formula(config, workdir, names, wishes, gamma, attributes, probabilities, asked)
+        shown = [build.REPRESENTATIONS[config.attributes.representation](values) for values in logits]
+    formula, query_row, columns = _formula(config, workdir, names, wishes, gamma, shown, probabilities, asked)
     distance = config.loss.distance if asked is not None else explain.ADDITIVE
     distances = _distances(distance, feature, query_row, columns, formula)
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
@@ -234,10 +239,10 @@ def _calibration(net: Path, kept: Path, data_dir: str | None) -> tuple[calibrati
     if file.exists() and (stored := json.loads(file.read_text()))["net"] == fingerprint:
         curve = calibration.Platt(*(np.array(stored[key]) for key in ("slope", "offset", "fitted")))
         return curve, stored["about"]
-    config = runs.read_config(net)
-    config.data.dir = data_dir or config.data.dir
+    config = runs.read_config(net, data_dir=data_dir)
     raw = calibration.Platt(np.ones(len(names)), np.zeros(len(names)), np.zeros(len(names), bool))
     try:
+        runs.check_data(config, net)
         held, trained = build.open_split(config, "val"), build.attribute_split(config)
     except (ValueError, FileNotFoundError) as error:
         return raw, {"kind": "raw", "why": str(error).rstrip(".")}

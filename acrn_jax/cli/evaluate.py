@@ -20,6 +20,9 @@ _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or
 _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
 _TUNE = paths.define_folder("tune", None, "A ReIdCNN run that held people out, for ReIdCNN+Attributes-tuned.")
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the prepared data is, if not where the run found it.")
+_ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
+_UNFINISHED = flags.DEFINE_bool("unfinished", False, "Score a run whose training has not come to its end.")
+_OVERLAP = flags.DEFINE_bool("allow_overlap", False, "Score nets on images that they were trained on, too.")
 _DATASET = flags.DEFINE_string("dataset", None, "Another prepared data set to score on, NAME/CONFIG.")
 _FEATURES = paths.define_files("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
 _OF_FEATURES = {
@@ -43,7 +46,8 @@ _OF_FEATURES = {
 
 def main(argv):
     del argv
-    strays = ("workdir", "baseline", "tune", "data_dir", "dataset") if _FEATURES.value else _OF_FEATURES
+    of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "attributes", "unfinished", "allow_overlap")
+    strays = of_runs if _FEATURES.value else _OF_FEATURES
     given = [f"--{name}" for name in strays if flags.FLAGS[name].present]
     if given:
         raise ValueError(f"{', '.join(given)} does not go {'with' if _FEATURES.value else 'without'} --features.")
@@ -91,6 +95,9 @@ def score_run():
         tune=tune,
         data_dir=_DATA_DIR.value,
         dataset=_DATASET.value,
+        attributes=Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None,
+        unfinished=_UNFINISHED.value,
+        allow_overlap=_OVERLAP.value,
         settings=settings.of_evaluation(),
     )
     if "methods" in results:

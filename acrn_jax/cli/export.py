@@ -22,6 +22,7 @@ _OUTPUT = flags.DEFINE_list("output", [], "feature, attributes, embedding; defau
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference allowed, over the output's root mean square.")
 _SAMPLE = flags.DEFINE_integer("sample", 64, "Training images to compare on, where they are at hand.", lower_bound=0)
 _DATA_DIR = paths.define_folder("data_dir", None, "Where prepared data lies; default: where the run found it.")
+_ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
 _CHECK = paths.define_folder("check", None, "Instead: a bundle to check.")
 
 
@@ -34,6 +35,7 @@ def main(argv):
         shell.require(workdir=_WORKDIR.value, out=_OUT.value)
         cards.warn_of_idle_card()
         settings = {"tolerance": _TOLERANCE.value, "sample": _SAMPLE.value, "data_dir": _DATA_DIR.value}
+        settings["attributes"] = Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None
         paths = (Path(_WORKDIR.value), Path(_OUT.value))
         formats = bundle.installed() if _FORMAT.value is None else _FORMAT.value
         left_out = [remedy for kind in bundle.FILES if _FORMAT.value is None and (remedy := bundle.wanting(kind))]

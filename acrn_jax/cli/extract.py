@@ -34,10 +34,12 @@ def main(argv):
         splits = [source.open_folder(_FOLDER.value)]
         print(source.told_of_folder(splits[0].metadata), end="")
     else:
-        data_dir = _DATA_DIR.value or config.data.dir
+        config = runs.read_config(workdir, data_dir=_DATA_DIR.value)
         dataset, name = _DATASET.value or config.data.name, _CONFIG_NAME.value or config.data.config
         names = ("query", "gallery") if format == "mat" else (_SPLIT.value,)
-        splits = [source.open_split(data_dir, dataset, name, split) for split in names]
+        if (dataset, name) == (config.data.name, config.data.config):
+            runs.check_data(config, workdir)
+        splits = [source.open_split(config.data.dir, dataset, name, split) for split in names]
     print(extraction.extract(workdir, splits, out, format=format))
 
 

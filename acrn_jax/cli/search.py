@@ -23,6 +23,7 @@ _TOP = flags.DEFINE_integer("top", 20, "How many pictures.", lower_bound=1)
 _GAMMA = flags.DEFINE_float("gamma", None, "Influence of attributes beside the image, 0: none; default: the run's.")
 _OUT = paths.define_folder("out", None, "The folder to write to; default: WORKDIR/search.")
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
+_ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and the ranks without each of them.")
 
 
@@ -41,6 +42,7 @@ def main(argv):
         gamma=_GAMMA.value,
         out=out,
         data_dir=_DATA_DIR.value,
+        attributes=Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None,
         explained=_EXPLAIN.value,
     )
     print(search.table(results), end="")

@@ -20,7 +20,10 @@ TITLES = {
     "mINP": "mINP",
     **{f"rank{k}": f"r{k}" for k in schema.RANKS},
 }
-SAME = ("dataset", "split", "protocol", "protocol_options", "no_match", "fingerprint", "queries", "gallery", "partial")
+SAME = (
+    "dataset", "split", "protocol", "protocol_options", "no_match", "fingerprint", "queries", "gallery", "partial",
+    "unfinished",
+)  # fmt: skip
 INSTANCE_METRICS = {"mA": "mA", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1"}
 
 
@@ -472,7 +475,10 @@ def escape_latex(text: str) -> str:
 
 def _elsewhere(results: Mapping[str, Any]) -> str:
     trained_on = results.get("trained_on", results["dataset"])
-    return "" if trained_on == results["dataset"] else f", trained on {trained_on}"
+    told = "" if trained_on == results["dataset"] else f", trained on {trained_on}"
+    if stopped := results.get("unfinished"):
+        told += f", NOT FINISHED: step {_count(stopped['step'])} of {_count(stopped['steps'])}"
+    return told
 
 
 def _options(results: Mapping[str, Any]) -> str:

@@ -81,6 +81,9 @@ def load(workdir: Path) -> Run:
         raise ValueError(f"{workdir} is no ACRN run; studies on features want one, with its ReIdCNN beside it.")
     if results["protocol"] == "market1501_multi_query":
         raise ValueError(f"{workdir} was evaluated with several boxes a query; evaluate it with --protocol=market1501.")
+    runs.check_data(config, workdir)
+    runs.check_attributes(config, workdir)
+    scales = runs.scales_of(workdir)
     query, gallery = (build.open_split(config, name) for name in ("query", "gallery"))
     query = query.take(query.person_id > 0)
     shown = config.attributes.representation
@@ -89,7 +92,6 @@ def load(workdir: Path) -> Run:
     people, _ = build.reid_splits(config)
     predicted_train = runs.predict_attributes(config, workdir, config.data.train_split)
     train, names = predicted_train.of(people, shown), predicted_train.names
-    scales = results["scales"]
     base = None
     if "baseline" in results["runs"]:
         folder = Path(os.path.normpath(workdir / results["runs"]["baseline"]))
