@@ -410,8 +410,8 @@ def _about(folder: str | Path) -> dict[str, Any]:
         if phases.begun(Path(folder) / "mva"):
             step, steps = phases.progress(Path(folder) / "mva")
             raise ValueError(
-                f"The attribute net {folder} is not finished: it is at step {step} of {steps or 'more'}; run the "
-                "command again that trained it, to go on (evaluate takes it as it is with --unfinished)."
+                f"The attribute net {folder} is not finished: it is at step {step}{f' of {steps}' if steps else ''}; "
+                "run the command again that trained it, to go on (evaluate takes it as it is with --unfinished)."
             )
         raise FileNotFoundError(
             f"{folder} holds no finished attribute net (no attributes.json); name where it lies "

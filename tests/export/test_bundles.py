@@ -65,7 +65,7 @@ def test_runs_that_cannot_go_out(run, tmp_path):
     with pytest.raises(ValueError, match="at step 3 of 70000 of phase mva"):
         bundles._check_finished(config, np.zeros(100), "mva", 3, tmp_path)
     (pathlib.Path(shutil.copytree(run[1], tmp_path / "half")) / "attributes.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no finished attribute net"):
+    with pytest.raises(ValueError, match="half is not finished: it is at step 0; run the command again"):
         describe(tmp_path / "half")
 
 
