@@ -626,7 +626,7 @@ def evaluate(
         "gallery": main.gallery,
         "queries_without_match": main.queries_without_match,
         "partial": bool(query.metadata.get("partial", False)),
-        "people_seen_in_training": int(query.metadata.get("people_seen_in_training", 0)),
+        "people_seen_in_training": 0 if dataset else query.metadata.get("people_seen_in_training", 0),
         "runs": {name: os.path.relpath(folder, out) for name, folder in runs.items() if folder},
         **extra,
         **_origins(folders, unfinished),

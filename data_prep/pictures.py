@@ -72,10 +72,10 @@ def decode(data: bytes, *, key: str = "") -> np.ndarray:
         raise ValueError(f"Image {str(key)!r} ({len(data)} bytes) cannot be decoded: {error}; replace it.") from error
 
 
-def look(path: pathlib.Path) -> Look:
-    """Reads a file's picture as `decode` would."""
+def look(picture: pathlib.Path | bytes) -> Look:
+    """Reads a file, or what one holds, as `decode` would."""
     try:
-        data = path.read_bytes()
+        data = picture if isinstance(picture, bytes) else picture.read_bytes()
         if not data:
             return Look("0 bytes")
         with _open(data) as image:

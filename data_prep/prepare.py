@@ -23,9 +23,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -159,9 +159,17 @@ def _check_prepared(folder: pathlib.Path) -> tuple[str, list[str], list[str]]:
     changed = [split for split in marks.keys() | now.keys() if marks.get(split) != now.get(split)]
     allowed = json.loads((folder / "options.json").read_text()).get("allow_overlap", False)
     found = reid.examine(_labels(builder), allow_overlap=allowed)
+    records = (record for split in builder.info.splits for record in _records(builder, split))
+    looks = {record["file_name"].decode(): pictures.look(record["image"]) for record in records}
     faults = [f"{folder}: {split} is not what was written" for split in sorted(changed)]
+    faults += [f"{name} ({look.fault})" for name, look in looks.items() if look.fault]
     text = "\n".join(filter(None, (table(folder), reid.summary(found))))
-    return text, [*faults, *found.faults], list(found.notes)
+    return text, [*faults, *found.faults], [*found.notes, *_picture_notes(looks)]
+
+
+def _records(builder: tfds.core.DatasetBuilder, split: str):
+    """The records of one split, with images as they are stored."""
+    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def _labels(builder: tfds.core.DatasetBuilder) -> reid.Contents:
@@ -169,7 +177,7 @@ def _labels(builder: tfds.core.DatasetBuilder) -> reid.Contents:
     splits = {
         split: [
             reid.Example(b"", record["file_name"].decode(), int(record["person_id"]), int(record["camera_id"]))
-            for record in builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+            for record in _records(builder, split)
         ]
         for split in builder.info.splits
     }
@@ -257,8 +265,8 @@ def _looks(paths: list[pathlib.Path]) -> dict[pathlib.Path, pictures.Look]:
     return dict(zip(paths, looks, strict=True))
 
 
-def _picture_notes(looks: dict[pathlib.Path, pictures.Look]) -> list[str]:
-    """What happens to pictures when they are read."""
+def _picture_notes(looks: Mapping[Any, pictures.Look]) -> list[str]:
+    """What happens to pictures, by their names, when they are read."""
     about = {
         "turned": "lie on their side, upside down or mirrored, as EXIF says, and are turned when they are read",
         "sixteen": "have 16 bits a value and are read as the upper 8",
@@ -282,7 +290,7 @@ def fingerprint(builder: tfds.core.DatasetBuilder) -> dict:
     found: dict = {}
     for split in builder.info.splits:
         digest, people, cameras = hashlib.sha256(), set(), set()
-        for record in builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()}):
+        for record in _records(builder, split):
             numbers = f"{record['person_id']} {record['camera_id']}".encode()
             for field in (record["key"], record["file_name"], numbers, record["attributes"].tobytes(), record["image"]):
                 digest.update(len(field).to_bytes(8, "little"))

@@ -66,6 +66,12 @@ def test_sixteen_bits_become_their_upper_eight():
     assert found.mean() == 127.5 and [found[i, 0, 0] for i in (0, 1, 128, 255)] == [0, 1, 128, 255]
 
 
+def test_the_first_picture_of_a_camera_that_stores_previews_too():
+    first, preview = (Image.fromarray(np.full((16, 8, 3), level, np.uint8)) for level in (200, 20))
+    data = encode(first, "MPO", save_all=True, append_images=[preview])
+    assert np.abs(pictures.decode(data).astype(int) - 200).max() <= 2 and not pictures.look(data).fault
+
+
 def chunk(kind, data):
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 

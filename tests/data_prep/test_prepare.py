@@ -395,6 +395,22 @@ def test_what_is_to_be_known_is_printed_and_kept(tmp_path):
     assert not prepare.check("image_folder", "other", data_dir=tmp_path / "data")[1]
 
 
+def test_check_of_what_is_prepared_counts_pictures_too(mine, tmp_path):
+    ramp = np.arange(32_768, 32_768 + 128, dtype=np.uint16).reshape(16, 8)
+    PIL.Image.fromarray(ramp).save(mine["raw_dir"] / "a/0002.png")
+    side = PIL.Image.Exif()
+    side[0x112] = 6
+    PIL.Image.new("RGB", (8, 4)).save(mine["raw_dir"] / "b/0003.jpg", exif=side)
+    folder = prepare.prepare(**mine, data_dir=tmp_path)
+    _, faults, notes = prepare.check("image_folder", "mine", data_dir=tmp_path)
+    assert not faults and notes == [
+        "1 of 6 images lie on their side, upside down or mirrored, as EXIF says, and are turned when they are read; "
+        "the first is b/0003.jpg.",
+        "1 of 6 images have 16 bits a value and are read as the upper 8; the first is a/0002.png.",
+    ]
+    assert "1 of 6 images have 16 bits" in prepare.told(folder)
+
+
 def test_pictures_that_are_too_large_or_of_another_kind(tmp_path):
     PIL.Image.new("1", (40_000, 1)).save(tmp_path / "wide.png")
     with pytest.raises(ValueError, match=r"wide\.png \(40,000 x 1 pixels, more than 10,000 a side\)"):
