@@ -127,6 +127,7 @@ def search(
         "pictures": int(ranked.sum()),
         "unreadable": pictures.metadata["unreadable"],
         "passed_over": pictures.metadata["passed_over"],
+        "notes": pictures.metadata["notes"],
         "fingerprint": pictures.fingerprint,
         "note": NO_IDENTITY,
         "results": found,

@@ -16,9 +16,9 @@ Prepared sets keep the bytes that came; whoever reads them, training too, decode
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -58,6 +58,7 @@ class Found(NamedTuple):
     names: list[str]  # theirs, relative to the folder, with "/"
     unreadable: dict[str, str]  # name of what ends as a picture does -> why it is none
     passed_over: dict[str, list[str]]  # reason -> names of everything else
+    notes: list[str]  # of `notes`
 
 
 def decode(data: bytes, *, key: str = "") -> np.ndarray:
@@ -99,7 +100,8 @@ def find(folder: str | os.PathLike) -> Found:
         raise FileNotFoundError(f"There is no folder {folder}; name a folder of pictures.")
 
     def leave(path, reason):
-        passed_over.setdefault(reason, []).append(pathlib.Path(path).relative_to(folder).as_posix())
+        name = pathlib.Path(path).relative_to(folder).as_posix()
+        passed_over.setdefault(reason, []).append(name.encode(errors="backslashreplace").decode())
 
     def shut(error):
         leave(error.filename, f"folder that cannot be opened ({error.strerror})")
@@ -122,6 +124,8 @@ def find(folder: str | os.PathLike) -> Found:
                 leave(path, f"ending in {ending}" if ending else "without an ending")
             elif not path.is_file():
                 leave(path, "link to nothing")
+            elif any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+                leave(path, "name that is no UTF-8")  # nor could it be printed
             else:
                 paths.append(path)
     if not paths:
@@ -129,13 +133,30 @@ def find(folder: str | os.PathLike) -> Found:
         raise FileNotFoundError(f"{folder} holds no images ({', '.join(ENDINGS)}){there}; name a folder of pictures.")
     paths.sort()
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = {path: seen.fault for path, seen in zip(paths, pool.map(look, paths), strict=True) if seen.fault}
+        looks = dict(zip(paths, pool.map(look, paths), strict=True))
+    faults = {path: seen.fault for path, seen in looks.items() if seen.fault}
     if len(faults) == len(paths):
         first = f"the first is {paths[0]} ({faults[paths[0]]})"
         raise ValueError(f"None of the {len(paths)} files in {folder} can be read as a picture, {first}.")
     name = {path: path.relative_to(folder).as_posix() for path in paths}
     good = [path for path in paths if path not in faults]
-    return Found(good, [name[path] for path in good], {name[p]: fault for p, fault in faults.items()}, passed_over)
+    unreadable = {name[path]: fault for path, fault in faults.items()}
+    return Found(good, [name[path] for path in good], unreadable, passed_over, notes(looks))
+
+
+def notes(looks: Mapping[Any, Look]) -> list[str]:
+    """What happens to pictures, by their names, when they are read."""
+    about = {
+        "turned": "lie on their side, upside down or mirrored, as EXIF says, and are turned when they are read",
+        "sixteen": "have 16 bits a value and are read as the upper 8",
+        "dim": "have 16 bits a value and use less than a quarter of that range, so they are read nearly black: stretch "
+        "them to 0 to 65,535 first",
+    }
+    found = []
+    for name, words in about.items():
+        if pictures := [picture for picture, seen in looks.items() if getattr(seen, name)]:
+            found.append(f"{len(pictures):,} of {len(looks):,} images {words}; the first is {pictures[0]}.")
+    return found
 
 
 def told(passed_over: dict[str, Sequence[str]]) -> list[str]:

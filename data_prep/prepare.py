@@ -23,9 +23,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -141,7 +141,7 @@ def check(
         looks = _looks(images)
         faults = [*found.faults, *found.short(), *(f"{p} ({look.fault})" for p, look in looks.items() if look.fault)]
         notes = [f"the same bytes: {' and '.join(map(str, group))}" for group in _repeated(images)]
-        notes = [*found.notes, *_picture_notes(looks), *notes]
+        notes = [*found.notes, *pictures.notes(looks), *notes]
     rows = [("split", "images", "officially", "people", "officially")]
     for split, counts in found.counts().items():
         wanted = found.official.get(split)
@@ -164,7 +164,7 @@ def _check_prepared(folder: pathlib.Path) -> tuple[str, list[str], list[str]]:
     faults = [f"{folder}: {split} is not what was written" for split in sorted(changed)]
     faults += [f"{name} ({look.fault})" for name, look in looks.items() if look.fault]
     text = "\n".join(filter(None, (table(folder), reid.summary(found))))
-    return text, [*faults, *found.faults], [*found.notes, *_picture_notes(looks)]
+    return text, [*faults, *found.faults], [*found.notes, *pictures.notes(looks)]
 
 
 def _records(builder: tfds.core.DatasetBuilder, split: str):
@@ -239,7 +239,7 @@ def check_room(images: list[str | os.PathLike], data_dir: pathlib.Path) -> None:
 
 
 def check_images(paths: list[pathlib.Path]) -> list[str]:
-    """That every file decodes; gives the notes of `_picture_notes`.
+    """That every file decodes; gives the notes of `pictures.notes`.
 
     Raises:
       ValueError: names the first file that does not, and says how many.
@@ -251,7 +251,7 @@ def check_images(paths: list[pathlib.Path]) -> list[str]:
             f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0]} ({looks[bad[0]].fault}); "
             "copy them again from the original."
         )
-    return _picture_notes(looks)
+    return pictures.notes(looks)
 
 
 def _looks(paths: list[pathlib.Path]) -> dict[pathlib.Path, pictures.Look]:
@@ -263,21 +263,6 @@ def _looks(paths: list[pathlib.Path]) -> dict[pathlib.Path, pictures.Look]:
             pool.shutdown(cancel_futures=True)  # or leaving would wait for all of them
             raise
     return dict(zip(paths, looks, strict=True))
-
-
-def _picture_notes(looks: Mapping[Any, pictures.Look]) -> list[str]:
-    """What happens to pictures, by their names, when they are read."""
-    about = {
-        "turned": "lie on their side, upside down or mirrored, as EXIF says, and are turned when they are read",
-        "sixteen": "have 16 bits a value and are read as the upper 8",
-        "dim": "have 16 bits a value and use less than a quarter of that range, so they are read nearly black: stretch "
-        "them to 0 to 65,535 and prepare again",
-    }
-    notes = []
-    for name, words in about.items():
-        if paths := [path for path, look in looks.items() if getattr(look, name)]:
-            notes.append(f"{len(paths):,} of {len(looks):,} images {words}; the first is {paths[0]}.")
-    return notes
 
 
 def fingerprint(builder: tfds.core.DatasetBuilder) -> dict:

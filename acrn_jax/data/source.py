@@ -188,7 +188,7 @@ def _read_image(source: Sequence[bytes], i: int) -> bytes:
 def open_folder(folder: str | pathlib.Path) -> Split:
     """All pictures below a folder, in the order of their paths; nobody is known on them (person_id 0, camera -1).
 
-    Metadata has `unreadable` and `passed_over`, see `pictures.Found`; `told_of_folder` says it in words.
+    Metadata has `unreadable`, `passed_over` and `notes`, see `pictures.Found`; `told_of_folder` says it in words.
 
     Raises:
       FileNotFoundError: no such folder, or no picture in it.
@@ -196,13 +196,13 @@ def open_folder(folder: str | pathlib.Path) -> Split:
     """
     found = pictures.find(folder)
     split = open_files(found.paths, found.names, name=str(folder))
-    beside = {"unreadable": found.unreadable, "passed_over": found.passed_over}
+    beside = {"unreadable": found.unreadable, "passed_over": found.passed_over, "notes": found.notes}
     return dataclasses.replace(split, metadata=split.metadata | beside)
 
 
 def told_of_folder(metadata: Mapping[str, Any], *, shown: int = 10) -> str:
-    """What `open_folder` left out, in lines; nothing where it took all."""
-    text = ""
+    """What is to be known of the pictures and what `open_folder` left out, in lines, or nothing."""
+    text = "".join(f"{note}\n" for note in metadata.get("notes", ()))
     if unreadable := metadata.get("unreadable"):
         count, lines = len(unreadable), [f"  {name}: {reason}" for name, reason in unreadable.items()]
         more = [f"  and {count - shown:,} more"] if count > shown else []

@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from acrn_jax.data import transforms
+from acrn_jax.data import source, transforms
 from data_prep import pictures, prepare
 
 ORIENTATION = 0x112
@@ -185,9 +185,24 @@ def test_one_list_of_a_folder(folder):
         "ending in .db": ["Thumbs.db"],
         "without an ending": ["README"],
     }
+    assert found.notes == []
     lines = pictures.told(found.passed_over)
     assert lines[0] == "hidden folder: 3" and lines[1] == "ending in .gif: 2, such as y.gif"
     assert "ending in .tif: 1, such as scan.tif" in lines and len(lines) == 9
+
+
+def test_what_is_to_be_known_of_a_folder_is_told(folder):
+    (folder / "phone.jpg").write_bytes(encode(noise(4, 4, 3), "JPEG", exif=exif(3)))
+    (folder / "thermal.png").write_bytes(encode(Image.fromarray(np.full((4, 4), 4095, np.uint16)), "PNG"))
+    with open(os.fsencode(folder) + b"/Stra\xdfe.jpg", "wb") as file:  # as Windows wrote it, long ago
+        file.write(encode(noise(4, 4, 3), "JPEG"))
+    split = source.open_folder(folder)
+    assert [os.path.basename(name) for name in split.file_name[3:]] == ["linked.png", "phone.jpg", "thermal.png"]
+    assert split.metadata["passed_over"]["name that is no UTF-8"] == ["Stra\\udcdfe.jpg"]
+    lines = source.told_of_folder(split.metadata).splitlines()
+    assert [line.split(" images ")[0] for line in lines[:3]] == ["1 of 8"] * 3
+    assert f"turned when they are read; the first is {folder}/phone.jpg." in lines[0] and "nearly black" in lines[2]
+    assert lines[3] == "2 files cannot be read as a picture and skipped:" and lines[6].startswith("Passed over, as pic")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root opens every folder")
