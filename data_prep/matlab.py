@@ -13,13 +13,14 @@ import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}  # data types
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _CHAR = 1, 2, 4  # array classes
+_OTHERS = {3: "an object", 5: "a sparse matrix", 16: "a function", 17: "an object (a string array, table or the like)"}
 _NUMERIC = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}  # of stored characters
 _HEADER = 128  # bytes
@@ -27,12 +28,22 @@ _MAX_BYTES = 1 << 28  # of one variable, unpacked
 _MAX_DEPTH = 16  # of cells and structs in one another
 
 
+class Unreadable(NamedTuple):
+    """Stands for a variable that is sound but of a kind that is not read."""
+
+    kind: str
+
+
+class _UnknownKindError(ValueError):
+    """A variable is sound but of a kind that is not read."""
+
+
 def read(path: str | os.PathLike, variable: str) -> Any:
     """One variable of a file.
 
     Returns:
-      Numbers: an array of MATLAB's shape, at least two axes. Text of one line: str. Cells: an object array of values.
-      A struct: {field: value}; several: an object array of those.
+      Numbers: an array of MATLAB's shape, at least two axes. Text of one line: str; of n lines: an object array [n] of
+      str. Cells: an object array of values. A struct: {field: value}; several: an object array of those.
 
     Raises:
       FileNotFoundError: no such file.
@@ -46,13 +57,22 @@ def read(path: str | os.PathLike, variable: str) -> Any:
 
 
 def read_all(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
-    """All variables of a file by name, each as `read` gives it and, unpacked, of at most `max_bytes`."""
-    with _variables(path, "with named variables", max_bytes) as found:
-        return {name: _matrix(content, order, depth=0) for name, content, order in found if name}
+    """All variables of a file by name, as `read` gives them, or Unreadable; unpacked, each has at most `max_bytes`."""
+    with _variables(path, "with named variables", max_bytes, "save it anew with -v7") as found:
+        return {name: _told(content, order) for name, content, order in found if name}
+
+
+def _told(content: memoryview, order: str) -> Any:
+    try:
+        return _matrix(content, order, depth=0)
+    except _UnknownKindError as error:
+        return Unreadable(str(error))
 
 
 @contextlib.contextmanager
-def _variables(path: str | os.PathLike, wanted: str, max_bytes: int) -> Iterator[Iterator[tuple[str, memoryview, str]]]:
+def _variables(
+    path: str | os.PathLike, wanted: str, max_bytes: int, remedy: str = "take the original file again"
+) -> Iterator[Iterator[tuple[str, memoryview, str]]]:
     """Names, contents and byte order of a file's variables; what is raised over them becomes a named error."""
     path = pathlib.Path(path)
     if not path.is_file():
@@ -72,7 +92,7 @@ def _variables(path: str | os.PathLike, wanted: str, max_bytes: int) -> Iterator
     except Exception as error:  # whatever bytes may lead to
         raise ValueError(
             f"{path} cannot be read as a MATLAB 5 file ({str(error) or type(error).__name__}); "
-            f"wanted is one {wanted}: take the original file again."
+            f"wanted is one {wanted}: {remedy}."
         ) from error
 
 
@@ -122,11 +142,13 @@ def _matrix(content: memoryview, order: str, *, depth: int) -> Any:
         return np.zeros((0, 0))
     parts = _elements(content, order)
     flags = int(_numbers(*next(parts), order)[0])
+    if flags & 0xFF in _OTHERS or flags & 0x0800:
+        raise _UnknownKindError(_OTHERS.get(flags & 0xFF, "an array of complex numbers"))
     shape = _numbers(*next(parts), order).tolist()
     next(parts)  # the name
     kind, count = flags & 0xFF, math.prod(shape)
-    if flags & 0x0800 or not 2 <= len(shape) <= 32 or min(shape) < 0:
-        raise ValueError(f"an array {shape} of complex numbers, or of no shape")
+    if not 2 <= len(shape) <= 32 or min(shape) < 0:
+        raise ValueError(f"an array {shape} of no shape")
     if kind in _NUMERIC:
         with np.errstate(invalid="ignore"):
             return _numbers(*next(parts), order).astype(_NUMERIC[kind]).reshape(shape, order="F")
@@ -161,9 +183,14 @@ def _numbers(kind: int, content: memoryview, order: str) -> np.ndarray:
     return np.frombuffer(content, np.dtype(order + _STORED[kind]))
 
 
-def _text(shape: list[int], stored: tuple[int, memoryview], order: str) -> str:
+def _text(shape: list[int], stored: tuple[int, memoryview], order: str) -> str | np.ndarray:
     kind, content = stored
-    if shape[0] > 1:
-        raise ValueError("a text of several lines")
     wide = "" if kind in (1, 2, 16) else "-le" if order == "<" else "-be"
-    return str(content, _ENCODINGS[kind] + wide)
+    text = str(content, _ENCODINGS[kind] + wide)
+    if shape[0] <= 1:
+        return text
+    if len(text) != math.prod(shape):
+        raise ValueError(f"{len(text)} characters for a text {shape}")
+    lines = np.empty(shape[0], object)  # they stand beside each other, as columns do
+    lines[:] = [text[i :: shape[0]].rstrip() for i in range(shape[0])]
+    return lines

@@ -15,13 +15,16 @@ Files that `read` understands, told apart by their suffix (Q queries, G gallery 
 A CSV file has the header person_id,camera_id and one line for each row of features; further columns are ignored.
 
 Labels are integers: person_id 1 or more a person, 0 a distractor, -1 junk; camera_id -1 unknown. Floats without a
-fraction (MATLAB's doubles) and texts of digits ("0042") are read as the integers that they spell; anything else is an
-error. Without any camera ids every camera is unknown. Features are real numbers of any type, up to 1e150; they score as
-in float64. A name in a .npz or .mat file that is none of the above is an error, lest a misspelt one be overlooked;
-file_name, key and fingerprint are allowed, alone or at the end of a name.
+fraction (MATLAB's doubles), texts of digits ("0042") and cells of either are read as the integers that they spell;
+anything else is an error. Without any camera ids every camera is unknown. Features are real numbers of any type, up to
+1e150; they score as in float64.
 
-.mat files of MATLAB 5 alone are read (those of 7.3 are HDF5). No file is trusted: pickles are not loaded, and damaged
-bytes end in an error that names the file.
+Names in a .npz or .mat file that are none of the above are errors where they hold numbers or texts of digits, lest a
+misspelt one be overlooked; what holds none (names of files, structs) is passed over, and so are names that end in
+file_name, key or fingerprint.
+
+.mat files are those of MATLAB 5 to 7 (save's default, scipy's savemat) and of 7.3, which are HDF5. No file is trusted:
+pickles are not loaded, and damaged bytes end in an error that names the file.
 """
 
 import csv
@@ -30,7 +33,7 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,7 +173,7 @@ def _set(found: dict[str, Any], path: Path) -> Features:
 
 def _check_names(
     path: Path,
-    found: Iterable[str],
+    found: Mapping[str, Any],
     needed: Sequence[str],
     known: Sequence[str],
     shown: Mapping[str, str] | None = None,
@@ -178,7 +181,17 @@ def _check_names(
     shown = shown or {}
     present, listed = set(found), ", ".join(sorted(shown.get(name, name) for name in found)) or "nothing"
     missing = [shown.get(name, name) for name in needed if name not in present]
-    strange = [shown.get(name, name) for name in sorted(present - {*needed, *known}) if not name.endswith(_ALLOWED)]
+    strange = [
+        shown.get(name, name)
+        for name in sorted(present - {*needed, *known})
+        if not name.endswith(_ALLOWED) and not _no_numbers(found[name])
+    ]
+    for name in (*needed, *known):
+        if isinstance(found.get(name), matlab.Unreadable):
+            raise ValueError(
+                f"{path}: {shown.get(name, name)} is {found[name].kind}; save it as a plain array of numbers (labels "
+                "may be texts of digits)."
+            )
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {listed}.")
     if strange:
@@ -186,6 +199,28 @@ def _check_names(
         raise ValueError(
             f"{path} holds {', '.join(strange)}, which nothing here reads; it holds {listed}, and could hold {allowed}."
         )
+
+
+def _no_numbers(value: Any) -> bool:
+    """Whether a value is neither numbers nor texts of digits, and so no misspelt feature or label: file names, say."""
+    if isinstance(value, matlab.Unreadable | dict):
+        return True
+    values = np.asarray(value)
+    return values.dtype.kind in "USO" and not all(map(_spells, map(_plain, values.ravel().tolist())))
+
+
+def _plain(value: Any) -> Any:
+    """A label without what is around it: a cell of one number, the type bytes."""
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if isinstance(value, bytes):
+        return str(value, "latin-1")
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == math.trunc(value)
+    return str(int(value)) if whole else value
+
+
+def _spells(value: Any) -> bool:
+    """Whether a value is the text of an integer."""
+    return isinstance(value, str) and value.strip().removeprefix("-").isdecimal() and len(value) < 16
 
 
 def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, str]) -> Labels:
@@ -216,8 +251,8 @@ def _integers(values: Any, name: str) -> np.ndarray:
         good = (values == np.trunc(values)) & (np.abs(values.astype(np.float64)) <= 2**53)  # not NaN, not infinite
         numbers = np.where(good, values, 0).astype(np.int64)
     elif values.dtype.kind in "USO":
-        texts = [str(v, "latin-1") if isinstance(v, bytes) else v for v in values.tolist()]
-        good = np.array([isinstance(v, str) and v.strip().removeprefix("-").isdecimal() and len(v) < 16 for v in texts])
+        texts = [_plain(value) for value in values.tolist()]
+        good = np.array([_spells(text) for text in texts])
         numbers = np.array([int(v) if right else 0 for v, right in zip(texts, good, strict=True)], np.int64)
     else:
         raise ValueError(f"{name} is of type {values.dtype}; {wanted}.")
@@ -288,7 +323,15 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             if damaged:
                 raise ValueError(f"{damaged} is damaged")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: member(file, name) for name in file.files}
+
+    def member(file, name):
+        try:
+            return file[name]
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            return matlab.Unreadable("an array of Python objects, which could run anything")
 
     return _open(path, "an .npz file without pickled objects", load)
 
@@ -320,11 +363,43 @@ def _mat_names() -> list[tuple[str, str]]:
 def _mat(paths: Sequence[Path]) -> dict[str, Any]:
     names, found = dict(_mat_names()), {}
     for path in paths:
-        for name, value in matlab.read_all(path, max_bytes=_MAX_MAT).items():
+        newer = path.is_file() and h5py.is_hdf5(path)
+        for name, value in (_mat73(path) if newer else matlab.read_all(path, max_bytes=_MAX_MAT)).items():
             if names.get(name, name) in found:
                 raise ValueError(f"{path} holds {name}, which an earlier file holds too.")
             found[names.get(name, name)] = value
     return found
+
+
+def _mat73(path: Path) -> dict[str, Any]:
+    """Variables of a MATLAB 7.3 file, which is HDF5, as `matlab.read_all` gives those of a MATLAB 5 file."""
+
+    def variable(file, place, depth=0):
+        kind = place.attrs.get("MATLAB_class", "")
+        kind = str(kind, "ascii") if isinstance(kind, bytes) else kind
+        if not isinstance(place, h5py.Dataset) or place.external or depth > 1:
+            return matlab.Unreadable("a struct, a sparse matrix or the like")
+        if place.attrs.get("MATLAB_empty", 0):
+            return np.zeros((0, 0))
+        if math.prod(place.shape) * place.dtype.itemsize > _RATIO * path.stat().st_size:
+            raise ValueError(f"{place.name} {list(place.shape)} is more than a file of its size can hold")
+        if h5py.check_ref_dtype(place.dtype):  # cells
+            values = np.empty(place.shape, object)
+            values.ravel()[:] = [variable(file, file[cell], depth + 1) for cell in place[()].ravel()]
+            return values.T
+        if place.dtype.kind not in "fiu":
+            return matlab.Unreadable(f"of type {place.dtype}")
+        if kind != "char":
+            return place[()].T  # axes stand in the other order
+        lines = ["".join(map(chr, line)).rstrip() for line in place[()].T]
+        return lines[0] if len(lines) == 1 else np.array(lines, object)
+
+    def load():
+        with h5py.File(path, "r") as file:
+            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+            return {name: variable(file, file[name]) for name in own if not name.startswith("#")}
+
+    return _open(path, "a MATLAB 7.3 file", load)
 
 
 def _csv(path: Path) -> Labels:

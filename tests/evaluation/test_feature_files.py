@@ -165,7 +165,10 @@ def test_labels_that_spell_integers(tmp_path, spelled):
         ({"query_features": np.full((5, 3), 1e151)}, r"query_features row 0 .* a number beyond 1e\+150"),
         ({"query_camera": [1] * 5}, "holds query_camera, which nothing here reads; it holds .*gallery_features"),
         ({"query_features": None}, "lacks query_features; it holds gallery_camera_id, "),
-        ({"query_features": np.array([None] * 5)}, "Object arrays cannot be loaded"),
+        (
+            {"query_features": np.array([None] * 5)},
+            "query_features is an array of Python objects.*; save it as a plain array of numbers",
+        ),
     ],
 )
 def test_wrong_arrays(tmp_path, change, told):
@@ -350,3 +353,75 @@ def test_thousands_of_damaged_files_end_in_the_right_answer_or_a_named_error(tmp
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout.splitlines()[-1:]} {done.returncode} {done.stderr[-2000:]}"
     assert done.stdout.splitlines()[-1] == "done"
+
+
+def spelled_mat(path, variables):
+    """A MATLAB 7.3 file as MATLAB writes it: axes in the other order, texts as codes, cells as references."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+
+        def put(name, value):
+            value = np.asarray(value)
+            if value.dtype == object:
+                cells = [put(f"#refs#/{name}{i}", cell).ref for i, cell in enumerate(value.ravel())]
+                place = file.create_dataset(name, data=np.array(cells, h5py.ref_dtype).reshape(1, -1))
+                place.attrs["MATLAB_class"] = np.bytes_("cell")
+            elif value.dtype.kind == "U":
+                lines = np.atleast_1d(value)
+                place = file.create_dataset(name, data=np.array([[ord(c) for c in line] for line in lines], "u2").T)
+                place.attrs["MATLAB_class"] = np.bytes_("char")
+            else:
+                place = file.create_dataset(name, data=np.atleast_2d(value).T)
+                place.attrs["MATLAB_class"] = np.bytes_("double")
+            return place
+
+        for name, value in variables.items():
+            put(name, value)
+        file["struct/field"] = 1.0
+    content = bytearray(path.read_bytes())
+    content[:128] = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("write", [scipy.io.savemat, spelled_mat], ids=["MATLAB 5", "MATLAB 7.3"])
+def test_mat_with_texts_beside_the_features_and_as_labels(tmp_path, write):
+    def objects(values):
+        cells = np.empty(len(values), object)
+        cells[:] = values
+        return cells
+
+    names = [f"{i}_é.jpg" for i in range(7)]
+    write(tmp_path / "a.mat", LAYUMI)
+    same_search(feature_files.read([tmp_path / "a.mat"]))
+    write(tmp_path / "a.mat", LAYUMI | {"gallery_img": np.array(names), "paths": objects(names), "note": "mine"})
+    same_search(feature_files.read([tmp_path / "a.mat"]))
+    lines = {k: np.array([f"{n:4d}" for n in v]) for k, v in LAYUMI.items() if "_f" not in k}
+    write(tmp_path / "a.mat", LAYUMI | lines)
+    same_search(feature_files.read([tmp_path / "a.mat"]))
+    for spell in (str, float):
+        cells = {k: objects([spell(n) for n in v]) for k, v in LAYUMI.items() if "_f" not in k}
+        write(tmp_path / "a.mat", LAYUMI | cells)
+        same_search(feature_files.read([tmp_path / "a.mat"]))
+    write(tmp_path / "a.mat", LAYUMI | {"query_lable": np.array(["0001", "0002"])})  # could be what was meant
+    with pytest.raises(ValueError, match="holds query_lable, which nothing here reads"):
+        feature_files.read([tmp_path / "a.mat"])
+    write(tmp_path / "a.mat", LAYUMI | {"query_label": np.array([f"a{n}" for n in QUERY.labels.person_id])})
+    with pytest.raises(ValueError, match="query_label row 0 is 'a1'; labels are integers"):
+        feature_files.read([tmp_path / "a.mat"])
+
+
+def test_what_is_beside_the_features_does_not_matter(tmp_path):
+    sparse = scipy.sparse.eye(3).tocsc()
+    scipy.io.savemat(tmp_path / "a.mat", LAYUMI | {"options": {"width": 1}, "links": sparse, "waves": np.array([1j])})
+    same_search(feature_files.read([tmp_path / "a.mat"]))
+    scipy.io.savemat(tmp_path / "a.mat", LAYUMI | {"query_f": sparse})
+    with pytest.raises(ValueError, match=r"a\.mat: query_f is a sparse matrix; save it as a plain array") as caught:
+        feature_files.read([tmp_path / "a.mat"])
+    assert "original" not in str(caught.value)
+    np.savez(tmp_path / "a.npz", **OURS, query_path=np.array(["a.jpg"] * 5), gallery_path=np.array(["b"] * 7, object))
+    same_search(feature_files.read([tmp_path / "a.npz"]))
+    np.savez(tmp_path / "a.npz", **OURS | {"query_person_id": np.array(["0001"] * 5, object)})
+    with pytest.raises(ValueError, match=r"query_person_id is an array of Python objects.*; save it as a plain array"):
+        feature_files.read([tmp_path / "a.npz"])
+    (tmp_path / "b.mat").write_bytes(b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + b"x" * 80)
+    with pytest.raises(ValueError, match=r"b\.mat cannot be read as a MATLAB 5 file .*: save it anew with -v7"):
+        feature_files.read([tmp_path / "b.mat"])
