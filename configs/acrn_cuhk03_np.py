@@ -9,7 +9,7 @@ from configs import common, improved
 
 
 def get_config(kind: str = "detected"):
-    kind, _, mode = kind.partition(",")
+    kind, mode = improved.parted(kind, ("detected", "labeled"))
     c = common.get_config()
     c.data.name, c.data.config = "cuhk03_np", kind
     return improved.chosen(c, mode)

@@ -4,9 +4,10 @@ from ml_collections import config_dict
 
 
 def of(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """The baseline of `config`; set `init_from` to the ACRN run's identity phase."""
-    c = config.copy_and_resolve_references()
-    with c.unlocked():
-        c.phases = ("reid",)
-        c.loss.kind = "classic"
-    return c
+    """`config`, made its baseline; set `init_from` to the ACRN run's identity phase.
+
+    Not a copy: one with references resolved has no placeholders, and a key that is None alone takes no flag.
+    """
+    config.phases = ("reid",)
+    config.loss.kind = "classic"
+    return config

@@ -10,6 +10,7 @@ Deep Person Re-identification", 2019.
 
 from ml_collections import config_dict
 
+MODES = ("paper", "improved")
 _COSINE = {"schedule": "cosine", "warmup_epochs": 2.0}
 
 INGREDIENTS = {
@@ -55,10 +56,20 @@ def study() -> dict:
     return arms | {"improved_plus_ema": merged(*INGREDIENTS) | FURTHER["ema"]}
 
 
+def parted(given: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """(split, mode) of what stands after a config's file name: "detected_3", "detected_3,improved" or "improved"."""
+    split, _, mode = given.partition(",")
+    if split in MODES and not mode:
+        split, mode = names[0], split
+    if split not in names:
+        raise ValueError(f"Unknown split {split!r}; write one such as {names[0]} or {names[-1]}, or improved.")
+    return split, mode
+
+
 def chosen(config: config_dict.ConfigDict, mode: str) -> config_dict.ConfigDict:
     """`config` for mode "paper" (or none), with all ingredients and 100 people held out for mode "improved"."""
-    if mode not in ("", "paper", "improved"):
-        raise ValueError(f"Unknown mode {mode!r}; there are paper and improved.")
+    if mode not in ("", *MODES):
+        raise ValueError(f"Unknown mode {mode!r}; there are {' and '.join(MODES)}.")
     if mode == "improved":
         config.update_from_flattened_dict(merged(*INGREDIENTS))
         config.data.validation_identities = config.data.validation_identities or 100

@@ -2,6 +2,8 @@
 
 ./launch.sh train --config=configs/reidcnn_cuhk03.py:detected_0 --workdir=C --config.data.dir=D \
     --config.init_from=R/identity
+
+`:detected_0,improved` belongs to that of acrn_cuhk03.py.
 """
 
 from configs import acrn_cuhk03, baseline

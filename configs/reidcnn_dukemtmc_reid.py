@@ -2,6 +2,8 @@
 
 ./launch.sh train --config=configs/reidcnn_dukemtmc_reid.py --workdir=C --config.data.dir=D \
     --config.init_from=R/identity
+
+`:improved` belongs to that of acrn_dukemtmc_reid.py.
 """
 
 from configs import acrn_dukemtmc_reid, baseline

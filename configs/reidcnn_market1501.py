@@ -1,6 +1,8 @@
 """The baseline ReIdCNN on market1501: ACRN's net and settings with the classic triplet loss.
 
 ./launch.sh train --config=configs/reidcnn_market1501.py --workdir=C --config.data.dir=D --config.init_from=R/identity
+
+`:improved` belongs to that of acrn_market1501.py.
 """
 
 from configs import acrn_market1501, baseline

@@ -1,9 +1,9 @@
-"""Every config builds its net, objective and optimiser groups; wrong settings are refused before anything is read."""
+"""Every config starts as the documents say, and builds its net; wrong settings are refused before anything is read."""
 
+import functools
 import hashlib
 import importlib
 import json
-import pathlib
 import re
 
 import jax
@@ -15,16 +15,25 @@ import safetensors.numpy
 from acrn_jax import build, runs, schema
 from acrn_jax.data import source
 from acrn_jax.train import checkpoint, optimizer, state
-from configs import ablations, common
-from tests.fixtures import googlenet
+from configs import ablations, acrn_peta, common
+from data_prep import prepare
+from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
+from tests import commands
+from tests.fixtures import googlenet, small_net
 
-ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("__init__", "ablations", "baseline", "common", "improved", "small")
-CONFIGS = {path.stem: [None] for path in sorted((ROOT / "configs").glob("*.py")) if path.stem not in PARTS}
-CONFIGS |= {"mva_peta": ["paper", "small"], "demo": ["acrn", "attributes"], "acrn_peta": ["grid", "3dpes_4", "ilid"]}
-CONFIGS |= {"acrn_cuhk03": ["labeled_19"], "acrn_cuhk03_np": ["labeled"]}
-CASES = [(name, mode) for name, modes in CONFIGS.items() for mode in modes]
+MODES = {
+    "mva_peta": ("paper", "small"),
+    "demo": ("acrn", "attributes"),
+    "acrn_peta": (*acrn_peta.SUBSETS, "3dpes_4"),
+    "acrn_cuhk03": ("labeled_19", "improved", "detected_3,improved"),
+    "reidcnn_cuhk03": ("labeled_19", "improved", "detected_3,improved"),
+    "acrn_cuhk03_np": ("labeled", "improved", "detected,improved"),
+}  # of a config file; of all others:
+BOTH = ("paper", "improved")
 NAMES = tuple(f"attribute{i}" for i in range(5))
+CONFIGS = [path.stem for path in sorted((commands.ROOT / "configs").glob("*.py")) if path.stem not in PARTS]
+CASES = [(name, mode) for name in CONFIGS for mode in (None, *MODES.get(name, BOTH))]
 
 
 def load(name, mode=None):
@@ -35,6 +44,167 @@ def load(name, mode=None):
     return c.lock()
 
 
+# What the documents tell users to type
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What became of each command that the documents show, and of each config with every setting that they show."""
+    found = {" ".join(words): words for _, text in commands.documents() for words in commands.shown(text)}
+    flags = [flag for flag in commands.settings() if flag != "--config.KEY=VALUE"]
+    for name, mode in CASES:
+        config = f"--config=configs/{name}.py" + (f":{mode}" if mode else "")
+        found[f"{config} {' '.join(flags)}"] = ["train", config, "--workdir=W", *flags]
+    assert len(found) > len(CASES) + 60 and len(flags) > 30  # else they are no longer recognised
+    return dict(zip(found, commands.ask(list(found.values())), strict=True))
+
+
+def test_every_command_that_the_documents_show_is_taken(told):
+    refused = [f"./launch.sh {command}\n  {answer['said']}" for command, answer in told.items() if answer["code"]]
+    assert not refused, "\n".join(refused)
+
+
+def test_documented_commands_make_configs_that_can_be_trained(told):
+    """Every setting arrives, and build.check has nothing to say against them."""
+    for command, answer in told.items():
+        if not answer["config"]:
+            continue
+        config = ml_collections.ConfigDict(answer["config"])
+        for path, value in re.findall(r"--config\.([\w.]+)=([\w./]+)(?=\s|$)", command):
+            if len(re.findall(rf"--config\.{re.escape(path)}=", command)) == 1:
+                assert str(flat(config)[path]) in (value, f"{value}.0"), (command, path)
+        config.data.dir = config.data.dir or "D"  # or by --data_dir
+        config.attributes["from"] = config.attributes["from"] or "M"  # or by --attributes
+        config.devices = 1
+        if "--config.accumulate" not in command:  # together with all others
+            build.check(config)
+
+
+@pytest.mark.parametrize("name, mode", CASES)
+def test_no_config_lost_a_key_or_its_type(name, mode):
+    """A key that holds None takes a flag only as a placeholder, which a copy with references resolved is no more."""
+    mine, default = load(name, mode), common.get_config()
+    assert flat(mine).keys() == flat(default).keys()
+    for key in flat(default):
+        *path, last = key.split(".")
+        types = [functools.reduce(getattr, path, c).get_type(last) for c in (mine, default)]
+        assert types[0] is types[1] is not type(None), key
+
+
+def test_modes_are_told_where_there_is_no_such_one():
+    for name, wrong, words in (
+        ("acrn_market1501", "best", "Unknown mode 'best'; there are paper and improved"),
+        ("reidcnn_cuhk03", "best", "Unknown split 'best'; write one such as detected_0 or labeled_19, or improved"),
+        ("acrn_cuhk03", "labeled_20", "Unknown split 'labeled_20'"),
+        ("acrn_cuhk03_np", "labeled,best", "Unknown mode 'best'"),
+        ("acrn_peta", "mit", "No sub-set 'mit'"),
+        ("mva_peta", "improved", "Unknown mode 'improved'"),
+        ("demo", "improved", "Unknown part 'improved'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load(name, wrong)
+
+
+def test_improved_is_a_mode_of_the_first_split():
+    for name, split in (
+        ("acrn_cuhk03", "detected_0"),
+        ("reidcnn_cuhk03", "detected_0"),
+        ("acrn_cuhk03_np", "detected"),
+    ):
+        assert load(name, "improved") == load(name, f"{split},improved") != load(name, split)
+        assert load(name, "improved").data.config == split
+
+
+# To the first step, on miniatures of the releases
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """(folder of prepared sets, function that sees to it that a data set is there)."""
+    raw, data = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
+
+    def see_to(dataset, name):
+        if dataset == "synthetic_pedestrians":
+            if not (data / dataset / name).exists():
+                sizes = {"train": 12, "test": 6, **({"distractors": 2, "junk": 2} if "target" in name else {"val": 4})}
+                config = drawn.Config(name=name, target="target" in name, seed=0, sizes=sizes)
+                drawn.Builder(config=config, data_dir=data, file_format="array_record").download_and_prepare()
+            return
+        source = raw / dataset.removesuffix("_np")
+        if not source.exists():
+            source.mkdir()
+            importlib.import_module(f"tests.fixtures.{source.name}").write(source)
+        prepare.prepare(dataset, name, data_dir=data, raw_dir=source, allow_partial=True)
+
+    return data, see_to
+
+
+def first_steps(name, mode, workdir, prepared, monkeypatch, **paths):
+    """Trains the config as its docstring says, but narrow and one or two steps a phase; returns the losses."""
+    data, see_to = prepared
+    config = load(name, mode)
+    if name == "demo":
+        config.data.config = f"{config.data.config}_mini"  # no other set may have the whole one's name
+    see_to(config.data.name, config.data.config)
+    for path, value in {"data.dir": str(data), **paths}.items():
+        config.update_from_flattened_dict({path: value})
+    with config.unlocked():
+        config.data.height, config.data.width = small_net.HEIGHT, small_net.WIDTH
+        config.mva.steps, config.mva.batch, config.identity.batch, config.log_every = 1, 8, 4, 1
+        config.reid.triplets, config.reid.people, config.reid.images = 2, 2, 2
+        config.identity.epochs = config.reid.epochs = 1
+        config.data.validation_identities = int(config.data.validation_identities and name != "acrn_peta")
+    monkeypatch.setattr(build, "net", small_net.net)
+    runs.train(config, workdir)
+    files = [workdir / phase / "scalars.jsonl" for phase in config.phases]
+    return [json.loads(line)["loss"] for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def attribute_net(prepared, tmp_path_factory):
+    """Of PETA without GRID, as acrn_peta.py says."""
+    workdir = tmp_path_factory.mktemp("m") / "M"
+    with pytest.MonkeyPatch.context() as patch:
+        losses = first_steps("mva_peta", "small", workdir, prepared, patch, **{"data.exclude_subsets": ("GRID",)})
+    assert np.isfinite(losses).all() and len(losses) == 1
+    return workdir
+
+
+QUICK = [("acrn_market1501", "improved"), ("acrn_peta", "grid")]
+
+
+@pytest.mark.parametrize(
+    "name, mode",
+    [
+        case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+        for case in CASES
+        if case[1] and not case[0].startswith("reidcnn") and case != ("mva_peta", "small")
+    ],
+)
+def test_configs_train_as_their_docstrings_say(name, mode, prepared, attribute_net, tmp_path, monkeypatch):
+    paths = {"attributes.from": str(attribute_net)} if load(name, mode).model.name == "acrn" else {}
+    if name == "acrn_peta" and mode != "grid":  # the miniature is too small to leave out more
+        paths["attributes.allow_overlap"] = True
+    losses = first_steps(name, mode, tmp_path / "R", prepared, monkeypatch, **paths)
+    assert losses and np.isfinite(losses).all()
+    beside = name.replace("acrn", "reidcnn")
+    if beside != name and beside in CONFIGS:
+        init = {"init_from": str(tmp_path / "R" / "identity")}
+        losses = first_steps(beside, mode, tmp_path / "C", prepared, monkeypatch, **init)
+        assert losses and np.isfinite(losses).all()
+        report = json.loads((tmp_path / "C" / "reid" / "init.json").read_text())
+        assert report["taken"] and not set(report["new"]) - {"classifier"}
+
+
+# What they hold
+
+
+@functools.cache
+def shapes(module, height, width):
+    image = jax.ShapeDtypeStruct((2, height, width, 3), np.float32)
+    return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+
+
 @pytest.mark.parametrize("name, mode", CASES)
 def test_config_builds(name, mode):
     config = load(name, mode)
@@ -43,9 +213,7 @@ def test_config_builds(name, mode):
         settings = config[phase]
         attributes, people = (len(NAMES), None) if phase == "mva" else (0, 7)
         net = build.net(config, attributes=attributes, people=people)
-        image = jax.ShapeDtypeStruct((2, config.data.height, config.data.width, 3), np.float32)
-        variables = jax.eval_shape(lambda x, net=net: net.init(jax.random.key(0), x, train=False), image)
-        params = {"net": variables["params"]}
+        params = {"net": shapes(net, config.data.height, config.data.width)["params"]}
         if phase == "reid":
             _, weights = build.reid_objective(config, NAMES)
             if weights is not None:
@@ -86,11 +254,6 @@ def test_improved_configs_have_the_papers_net_and_hold_people_out(name, mode):
     assert paper.data.validation_identities == 0 and better.data.validation_identities == 100
     assert (better.data.name, better.data.config) == (paper.data.name, paper.data.config)
     assert better.reid.miner == "batch_hard" and better.reid.scratch.warmup_epochs > 0 and better.data.augment.erase
-
-
-def test_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="Unknown mode 'best'; there are paper and improved"):
-        load("acrn_market1501", "best")
 
 
 def flat(tree, prefix=""):
@@ -305,10 +468,10 @@ def test_unknown_labels_do_not_count_in_the_shares_of_positives(scheme, weights)
             assert float(loss) == pytest.approx(weight * np.log(2), rel=1e-5)
 
 
-def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path):
+def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path, monkeypatch):
     config = load("demo", "acrn")
-    with config.unlocked():
-        config.model.width, config.model.feature_dim, config.data.height, config.data.width = 0.0625, 4, 32, 16
+    config.data.height, config.data.width = small_net.HEIGHT, small_net.WIDTH
+    monkeypatch.setattr(build, "net", small_net.net)
     net = build.net(config, people=3)
     variables, _ = build.first_variables(config, net, None)
     for ema in (0.0, 0.9):
@@ -322,7 +485,7 @@ def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path):
         used = build.trained(config, tmp_path / str(ema)).variables["params"]
         started, _ = build.first_variables(config, net, tmp_path / str(ema))
         for params in (used, started["params"]):
-            kernel = params["stem0"]["conv"]["kernel"] - variables["params"]["stem0"]["conv"]["kernel"]
+            kernel = params["stem"]["kernel"] - variables["params"]["stem"]["kernel"]
             np.testing.assert_allclose(kernel, 0 if ema else 1, atol=1e-6)
 
 
