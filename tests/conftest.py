@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).pa
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
+import pytest
 from absl import flags
 
 if os.environ["JAX_PLATFORMS"] == "cpu":
@@ -18,6 +19,7 @@ LONG = ("test_end_to_end", "test_chain")  # begin first, so that no core waits f
 TOGETHER = ("data", "export", "report", "studies")  # folders whose files share what is made once a session
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """A process a core; none beside this one for a single file or test, -s, or a debugger."""
     files = {argument.partition("::")[0] for argument in config.args}
@@ -26,6 +28,7 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if alone or watched else min(len(os.sched_getaffinity(0)), 4)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Whole files go to one process, and so do folders of TOGETHER."""
     from xdist.scheduler import LoadFileScheduling
