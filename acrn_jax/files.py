@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,15 @@ def naming(path: str | os.PathLike, *, also: tuple[type[Exception], ...] = ()) -
         raise
     except (OSError, *also) as error:
         raise WriteError(failed(path, error)) from error
+
+
+def check(path: str | os.PathLike) -> None:
+    """WriteError where a file or folder cannot be written; before hours of work, not after."""
+    path = Path(os.path.abspath(path))
+    with naming(path):
+        tempfile.TemporaryFile(
+            dir=next(p for p in (*([path] if path.is_dir() else []), *path.parents) if p.exists())
+        ).close()
 
 
 def failed(path: str | os.PathLike, error: BaseException) -> str:

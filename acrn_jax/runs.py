@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -372,35 +373,55 @@ class Predictions:
         return build.REPRESENTATIONS[representation](self.logits[[place[key] for key in split.key]])
 
 
-def predict_attributes(config: Any, workdir: Path, split_name: str) -> Predictions:
-    """What the net in `config.attributes.from` says about a split, computed once and kept in workdir/predictions."""
+def predict_attributes(
+    config: Any, workdir: Path, split_name: str, *, out: Path | None = None, keep: bool = True
+) -> Predictions:
+    """What the net in `config.attributes.from` says about a split, computed once and kept in workdir/predictions.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      split_name: of its data set.
+      out: keeps them in out/predictions instead, where the workdir does not have them.
+      keep: whether to keep them at all.
+    """
     net_folder = Path(config.attributes["from"])
     names, _, fingerprint = attribute_net(net_folder)
     split = build.open_split(config, split_name)
-    file = workdir / "predictions" / f"{split_name}.npz"
+    places = [folder / "predictions" / f"{split_name}.npz" for folder in (out or workdir, workdir)]
     stamp = f"{fingerprint} {split.fingerprint}"
-    if parallel.agree(parallel.leads() and file.exists() and _stamp(file) == stamp):
-        with np.load(file, allow_pickle=False) as kept:
-            return Predictions(kept["key"], kept["logits"], names)
-    if parallel.leads() and file.exists():
-        print(f"{file} is of another attribute net or data set; computing it anew.", flush=True)
+    for file in dict.fromkeys(places):
+        if parallel.agree(parallel.leads() and _stamp(file) == stamp):
+            with np.load(file, allow_pickle=False) as kept:
+                return Predictions(kept["key"], kept["logits"], names)
+    if parallel.leads() and keep and places[0].exists():
+        print(f"{places[0]} is of another attribute net or data set; computing it anew.", flush=True)
     logits = outputs(net_folder, split, batch=config.evaluate.batch)["attribute_logits"]
-    write_arrays(file, key=split.key, logits=logits, stamp=stamp)
+    if keep:
+        write_arrays(places[0], key=split.key, logits=logits, stamp=stamp)
     return Predictions(split.key, logits, names)
 
 
 def _stamp(file):
-    with np.load(file, allow_pickle=False) as kept:
-        return str(kept["stamp"])
+    """What a kept file of arrays is of; None where there is none that can be read."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return str(kept["stamp"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
-def training_attributes(config: Any, workdir: Path) -> np.ndarray | None:
-    """Attributes [N, A] of the training images, where the form of the weights asks for them; else None."""
+def training_attributes(config: Any, workdir: Path, *, out: Path | None = None) -> np.ndarray | None:
+    """Attributes [N, A] of the training images, where the form of the weights asks for them; else None.
+
+    They are kept in `out`, where the workdir does not have them; with None nowhere.
+    """
     if config.loss.attribute_weights != "learned" or config.loss.weight_form != "unit_mean":
         return None
     check_data(config, workdir)
     split, _ = build.reid_splits(config)
-    return predict_attributes(config, workdir, config.data.train_split).of(split, config.attributes.representation)
+    said = predict_attributes(config, workdir, config.data.train_split, out=out, keep=out is not None)
+    return said.of(split, config.attributes.representation)
 
 
 def _about(folder: str | Path) -> dict[str, Any]:
@@ -446,10 +467,14 @@ def outputs(workdir: Path, split: source.Split, *, batch: int, unfinished: bool 
     return parallel.gather(found, len(split))
 
 
-def kept_outputs(workdir: Path, split: source.Split, file: Path, *, batch: int) -> dict[str, np.ndarray]:
-    """`outputs`, computed once for a net and a split and kept in `file`."""
+def kept_outputs(
+    workdir: Path, split: source.Split, name: str, places: Sequence[Path], *, batch: int
+) -> dict[str, np.ndarray]:
+    """`outputs`, computed once for a net and a split: the file `name` of one of these folders, kept in the first."""
     stamp = f"{phases.fingerprint(Path(workdir) / read_config(workdir).phases[-1])} {split.fingerprint}"
-    if not (file.exists() and _stamp(file) == stamp):
+    file = next((place / name for place in places if _stamp(place / name) == stamp), None)
+    if file is None:
+        file = places[0] / name
         write_arrays(file, stamp=stamp, **outputs(workdir, split, batch=batch))
     with np.load(file, allow_pickle=False) as kept:
         return {name: kept[name] for name in kept.files if name != "stamp"}
@@ -459,6 +484,20 @@ def attribute_names(workdir: Path, *, unfinished: bool = False) -> list[str]:
     """Names of the attributes [A] of a trained attribute net, in its order; `unfinished` as of `outputs`."""
     inputs = phases.read(Path(workdir) / "mva") or {}
     return inputs["attribute_names"] if unfinished and inputs else _about(workdir)["attribute_names"]
+
+
+def recognition_rates(net: Path) -> dict[str, Any] | None:
+    """How often an attribute net is right, from its recognition.json: "on" which images, and "mA" of each attribute.
+
+    Of people whom training did not show, where there are such; None for a net that was not scored.
+    """
+    file = Path(net) / "recognition.json"
+    if not file.is_file():
+        return None
+    scored = json.loads(file.read_text())
+    part, people = (scored["unseen"], ", people whom training did not show") if "unseen" in scored else (scored, "")
+    rates = {entry["name"]: entry["mA"] for entry in part["attributes"]}
+    return {"on": f"{scored['dataset']}, {scored['split']}{people}", "mA": rates}
 
 
 def recognise(
@@ -568,6 +607,7 @@ def evaluate(
     unfinished: bool = False,
     allow_overlap: bool = False,
     settings: dict[str, Any] | None = None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
 
@@ -576,16 +616,21 @@ def evaluate(
       baseline: the ReIdCNN run that belongs to an ACRN run; without it the rows with ReIdCNN are missing.
       tune: a ReIdCNN run that held people out, to choose the fusion factor on; default: the baseline, if it did.
       data_dir: where the prepared data is now; default: where the run was trained.
-      dataset: another data set "name/config" to score the run on; files then go to `folder_on(workdir, dataset)`.
+      dataset: another data set "name/config" to score the run on.
       attributes: where the attribute net is now; default: see `phases.locate`.
       unfinished: score a run whose training has not come to its end; the results say so.
       allow_overlap: nets may have been trained on images that they are scored on (as config.attributes.allow_overlap).
       settings: entries of config.evaluate for this time.
+      out: the folder that all files go to; default: `folder_on(workdir, dataset)`.
     """
     config = read_config(workdir, attributes=attributes, data_dir=data_dir)
     config.evaluate.update(settings or {})
     config.attributes.allow_overlap |= allow_overlap
-    target, out = _target(config, dataset), folder_on(workdir, dataset)
+    target, home = _target(config, dataset), folder_on(workdir, dataset)
+    out = out or home
+    if out != home and (out / "config.json").exists():
+        raise ValueError(f"--out={out} is the folder of a run, whose results would be lost; name another one.")
+    files.check(out)
     check_data(config, workdir)
     if "mva" in config.phases:
         _check_scored_on(config, workdir, target, [build.open_split(target, "test")])
@@ -601,14 +646,16 @@ def evaluate(
         probe_view=str(config.evaluate.get("probe_view", "both")),
     )
     protocol = protocols.without_itself(protocol, query.key, gallery.key)
-    rows, extra, made_of = _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol, unfinished)
+    rows, extra, made_of = _methods(
+        config, target, workdir, home, out, baseline, tune, query, gallery, protocol, unfinished
+    )
     scored = {
         name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
         for name, r in rows.items()
     }
     main = scored["ACRN" if "ACRN" in scored else "ReIdCNN"]
     net = config.attributes["from"]
-    runs = {"run": workdir if dataset else None, "attributes": net, "baseline": baseline}
+    runs = {"run": None if out == workdir else workdir, "attributes": net, "baseline": baseline}
     folders = {"run": Path(workdir) / "reid"} | ({"attributes": Path(net) / "mva"} if weighted(config) else {})
     folders |= {name: folder / "reid" for name, folder in (("baseline", baseline), ("tune", tune)) if folder}
     if protocol.options:
@@ -690,7 +737,7 @@ def _target(config, dataset):
     return target
 
 
-def _methods(config, target, workdir, out, baseline, tune, query, gallery, protocol, unfinished):
+def _methods(config, target, workdir, home, out, baseline, tune, query, gallery, protocol, unfinished):
     """(method -> rows of distances, entries for results.json, what ACRN's distances are made of)."""
     batch, distance = config.evaluate.batch, config.loss.distance
     boxes = build.open_split(target, "multi_query") if protocol.name == "market1501_multi_query" else query
@@ -709,14 +756,14 @@ def _methods(config, target, workdir, out, baseline, tune, query, gallery, proto
         return {"ReIdCNN": fusion.distance_rows(distance, own.query, own.gallery)}, {"scales": scales}, None
     shown = config.attributes.representation
     names = dict.fromkeys(("query", "gallery", boxes.name.split("/")[-1]))  # no set: all processes keep one order
-    predicted = {name: predict_attributes(target, out, name) for name in names}
+    predicted = {name: predict_attributes(target, home, name, out=out) for name in names}
     names = predicted["query"].names
     asked, found = (predicted[split.name.split("/")[-1]].of(split, shown) for split in (boxes, gallery))
     attributes = methods.Attributes(averaged(asked), found, scales["attribute"])
     train, missing = None, {}
     try:
         people, _ = build.reid_splits(config)
-        predicted_train = predict_attributes(config, workdir, config.data.train_split)
+        predicted_train = predict_attributes(config, workdir, config.data.train_split, out=out)
         train = predicted_train.of(people, shown)
         attributes = attributes._replace(train=train, train_labels=people.labels)
     except FileNotFoundError as error:

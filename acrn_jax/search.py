@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, runs
+from acrn_jax import build, files, runs
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration, explain, fusion
 from acrn_jax.report import sheet, tables
@@ -45,14 +45,14 @@ def search(
     """The pictures below a folder that look most alike; writes results.json and grid.jpg.
 
     Args:
-      workdir: an ACRN, ReIdCNN or attribute run; what its nets say about the gallery is kept in workdir/search.
+      workdir: an ACRN, ReIdCNN or attribute run.
       gallery: a folder of pictures.
       query: a picture; left out of the gallery where it lies in it.
       want: attributes that should show.
       avoid: attributes that should not.
       top: how many pictures.
       gamma: influence of attributes beside the image; default: the run's.
-      out: the folder to write to; default: workdir/search.
+      out: the folder to write to, in which what the nets say about pictures is kept too; default: workdir/search.
       data_dir: where prepared data is, for the calibration; default: where the attribute net was trained.
       attributes: where the attribute net is now; default: see `phases.locate`.
       explained: with the share of the feature and of each attribute in each distance.
@@ -75,12 +75,13 @@ def search(
     if not ranked.any():
         raise ValueError(f"{gallery} holds no picture beside the query; name a folder with more.")
 
-    kept = workdir / "search"
+    places = [out or workdir / "search", workdir / "search"]  # the second to look in alone
+    files.check(places[0])
     batch = config.evaluate.batch
     feature = None
     if asked is not None and not alone:
         feature = [
-            runs.kept_outputs(workdir, split, kept / f"{_name(split)}_feature.npz", batch=batch)["feature"]
+            runs.kept_outputs(workdir, split, f"{_name(split)}_feature.npz", places, batch=batch)["feature"]
             for split in (asked, pictures)
         ]
     shown, names, probabilities, about = None, (), None, None
@@ -88,17 +89,19 @@ def search(
         runs.check_attributes(config, workdir)
         names = tuple(runs.attribute_names(Path(net)))
         logits = [
-            runs.kept_outputs(Path(net), split, kept / f"{_name(split)}_attributes.npz", batch=batch)[
+            runs.kept_outputs(Path(net), split, f"{_name(split)}_attributes.npz", places, batch=batch)[
                 "attribute_logits"
             ]
             for split in (asked, pictures)
             if split is not None
         ]
         if wishes:
-            curve, about = _calibration(Path(net), kept, data_dir)
+            curve, about = _calibration(Path(net), places, data_dir)
             probabilities = curve.probabilities(logits[-1])
         shown = [build.REPRESENTATIONS[config.attributes.representation](values) for values in logits]
-    formula, query_row, columns = _formula(config, workdir, names, wishes, gamma, shown, probabilities, asked)
+    formula, query_row, columns = _formula(
+        config, workdir, places[0], names, wishes, gamma, shown, probabilities, asked
+    )
     distance = config.loss.distance if asked is not None else explain.ADDITIVE
     distances = _distances(distance, feature, query_row, columns, formula)
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
@@ -132,14 +135,15 @@ def search(
         "note": NO_IDENTITY,
         "results": found,
     }
-    out = out or kept
+    out = places[0]
     runs.write_json(out / "results.json", results)
     pixels = [transforms.decode(pictures.image_bytes(int(i)), key=str(pictures.key[i])) for i in order]
     captions = [[f"{entry['rank']}  d {entry['distance']:.3g}", *_percentages(entry)] for entry in found]
+    note = f"{calibration.told(about)} {_rates(about, wishes)}" if about else ""
     if asked is not None:
         pixels = [transforms.decode(asked.image_bytes(0), key=str(query)), *pixels]
         captions = [["query"], *captions]
-    sheet.write(out / "grid.jpg", pixels, captions, marked=1 if asked is not None else 0)
+    sheet.write(out / "grid.jpg", pixels, captions, marked=1 if asked is not None else 0, note=note)
     return results
 
 
@@ -160,11 +164,13 @@ def table(results: dict[str, Any]) -> str:
         )
         for entry in results["results"]
     ]
+    if about := results["probabilities"]:
+        rows.insert(0, ("", "recognition rate", "", *(_rate(about, name) for name in wished)))
     notes = [NO_IDENTITY]
     if results["gamma"] is not None:
         notes.append(f"gamma {results['gamma']:g}.")
-    if results["probabilities"]:
-        notes.append(f"Probabilities are {results['probabilities']['kind']}: {results['probabilities']['why']}.")
+    if about:
+        notes.append(calibration.told(about))
     caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(asked)}"
     text = tables.render(tables.Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
     for entry in results["results"]:
@@ -185,6 +191,16 @@ def _reason(entry):
 
 def _percentages(entry):
     return [f"{tables.display(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
+
+
+def _rate(about, name) -> str:
+    """An attribute's recognition rate in per cent."""
+    rate = (about["recognition"] or {"mA": {}})["mA"].get(name)
+    return "-" if rate is None else f"{100 * rate:.0f} %"
+
+
+def _rates(about, names) -> str:
+    return ", ".join(f"{tables.display(name)} {_rate(about, name)}" for name in names)
 
 
 def _wishes(want, avoid, net) -> dict[str, int]:
@@ -233,34 +249,38 @@ def _name(split: source.Split) -> str:
     return hashlib.sha256(split.fingerprint.encode()).hexdigest()[:16]
 
 
-def _calibration(net: Path, kept: Path, data_dir: str | None) -> tuple[calibration.Platt, dict[str, Any]]:
-    """Platt's correction, fitted on the attribute run's val split once, and what to say about it."""
+def _calibration(net: Path, places: Sequence[Path], data_dir: str | None) -> tuple[calibration.Platt, dict[str, Any]]:
+    """Platt's correction, fitted on the attribute run's val split once, and what `calibration.told` tells of it.
+
+    It is kept in the first of `places`. Whether it holds for the gallery's pictures nobody knows: they have no labels.
+    """
     names, _, fingerprint = runs.attribute_net(net)
-    file = kept / "calibration.json"
-    if file.exists() and (stored := json.loads(file.read_text()))["net"] == fingerprint:
-        curve = calibration.Platt(*(np.array(stored[key]) for key in ("slope", "offset", "fitted")))
-        return curve, stored["about"]
+    about = {"recognition": runs.recognition_rates(net)}
+    for file in (place / "calibration.json" for place in places):
+        stored = json.loads(file.read_text()) if file.exists() else {}
+        if stored.get("net") == fingerprint and "fitted_on" in stored["about"]:
+            curve = calibration.Platt(*(np.array(stored[key]) for key in calibration.Platt._fields))
+            return curve, stored["about"] | about
     config = runs.read_config(net, data_dir=data_dir)
     raw = calibration.Platt(np.ones(len(names)), np.zeros(len(names)), np.zeros(len(names), bool))
     try:
         runs.check_data(config, net)
         held, trained = build.open_split(config, "val"), build.attribute_split(config)
     except (ValueError, FileNotFoundError) as error:
-        return raw, {"kind": "raw", "why": str(error).rstrip(".")}
+        return raw, {"kind": "raw", "why": str(error).rstrip(".")} | about
     if shared := len(np.intersect1d(held.key, trained.key)):
-        return raw, {"kind": "raw", "why": f"the net was trained on {shared:,} images of {held.name}"}
-    labels = held.attributes_of(names)
-    logits = runs.outputs(net, held, batch=config.evaluate.batch)["attribute_logits"]
-    curve = calibration.platt(logits, labels)
-    why = f"Platt's curve fitted on {len(held):,} images of {held.name}"
-    if left := [name for name, fitted in zip(names, curve.fitted, strict=True) if not fitted]:
-        why += f", but raw for {', '.join(left)}, which it does not settle"
-    about = {"kind": "calibrated", "why": why}
-    runs.write_json(file, {"net": fingerprint, "about": about, **{k: v.tolist() for k, v in curve._asdict().items()}})
-    return curve, about
+        return raw, {"kind": "raw", "why": f"the net was trained on {shared:,} images of {held.name}"} | about
+    curve = calibration.platt(
+        runs.outputs(net, held, batch=config.evaluate.batch)["attribute_logits"], held.attributes_of(names)
+    )
+    left = [name for name, fitted in zip(names, curve.fitted, strict=True) if not fitted]
+    fitted = {"kind": "fitted", "fitted_on": held.name, "images": len(held), "raw": left}
+    content = {"net": fingerprint, "about": fitted, **{key: value.tolist() for key, value in curve._asdict().items()}}
+    runs.write_json(places[0] / "calibration.json", content)
+    return curve, fitted | about
 
 
-def _formula(config, workdir, names, wishes, gamma, attributes, probabilities, asked):
+def _formula(config, workdir, out, names, wishes, gamma, attributes, probabilities, asked):
     """(formula, query's row [1, A], gallery's columns [G, A]) with the wishes in their places."""
     if attributes is None:
         return explain.Formula(np.zeros(0, np.float32), 0.0, *_scales(config, workdir)), None, None
@@ -277,7 +297,8 @@ def _formula(config, workdir, names, wishes, gamma, attributes, probabilities, a
     else:
         scales = _scales(config, workdir)
         if config.loss.kind == "acrn":
-            weights = np.array(runs.learned_weights(config, workdir, names, runs.training_attributes(config, workdir)))
+            train = runs.training_attributes(config, workdir, out=out)
+            weights = np.array(runs.learned_weights(config, workdir, names, train))
     weights[wished] = np.abs(weights).max() or 1.0
     return explain.Formula(weights, gamma, *scales), row, columns
 

@@ -4,12 +4,14 @@ The re-id phases have rate 0 and see all images at their one step: what went in 
 """
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from acrn_jax import build, phases, runs
+from acrn_jax import build, extraction, files, phases, runs, search
 from acrn_jax.evaluation import methods
 from data_prep import prepare
 from tests import oracles
@@ -116,3 +118,54 @@ def test_correlations_are_of_the_size_of_weights(chain):
         wanted = stats.spearmanr([abs(entry["weight"]) for entry in entries], values).statistic
         assert results[f"spearman_weight_{key}"] == pytest.approx(wanted)
         assert abs(stats.spearmanr([entry["weight"] for entry in entries], values).statistic - wanted) > 0.1
+
+
+def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, monkeypatch):
+    """As runs that are shared read-only must be. Predictions are missing there, so they have to be made."""
+    config, net, run, results = chain
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("predictions", "thumbnails", "*results*"))
+    run = tmp_path / "run"
+
+    def state():
+        paths = (path for folder in (run, net, config.data.dir) for path in [folder, *pathlib.Path(folder).rglob("*")])
+        return {str(path): pathlib.Path(path).stat().st_mtime_ns for path in paths}
+
+    before, out = state(), tmp_path / "out"
+    again = runs.evaluate(run, baseline=run / "baseline", tune=run / "baseline", out=out)
+    assert again["methods"] == results["methods"]
+    names = {"predictions", "thumbnails", "results.json", "rank_lists.json", "look_alikes.json", "per_query.npz"}
+    assert {path.name for path in out.iterdir()} == names
+    assert {path.stem for path in (out / "predictions").iterdir()} == {"query", "gallery", "train"}
+    assert (out / again["runs"]["run"]).resolve() == run and (
+        out / again["runs"]["baseline"]
+    ).resolve() == run / "baseline"
+    assert runs.evaluate(net, out=tmp_path / "net_out")["attributes"]
+
+    pictures = tmp_path.parent / "pictures"
+    split = build.open_split(config, "query")
+    pictures.mkdir()
+    for i in range(4):
+        (pictures / f"{i}.png").write_bytes(split.image_bytes(i))
+    # Weights whose form asks for the training images' attributes.
+    learned = runs.read_config(run)
+    learned.loss.attribute_weights, learned.loss.weight_form = "learned", "unit_mean"
+    monkeypatch.setattr(runs, "learned_weights", lambda config, run, names, train: np.ones(train.shape[1], np.float32))
+    read = runs.read_config
+    monkeypatch.setattr(
+        runs, "read_config", lambda folder, **where: learned if folder == run else read(folder, **where)
+    )
+    found = search.search(run, pictures, query=pictures / "0.png", want=["red"], out=tmp_path / "found")
+    assert len(found["results"]) == 3 and (tmp_path / "found" / "grid.jpg").is_file()
+    extraction.extract(run, [split], tmp_path / "f.npz", format="npz")
+    assert state() == before
+    with pytest.raises(ValueError, match="is the folder of a run"):
+        runs.evaluate(run, out=net)
+    (tmp_path / "file").touch()
+    for call in (
+        lambda place: runs.evaluate(run, out=place),
+        lambda place: search.search(run, pictures, want=["red"], out=place),
+    ):
+        monkeypatch.setattr(runs, "outputs", None)  # told before any work
+        with pytest.raises(files.WriteError, match=r"file/sub cannot be written: Not a directory; .*--out"):
+            call(tmp_path / "file" / "sub")
+    assert state() == before

@@ -16,6 +16,14 @@ WEIGHTS, SCALES = np.array([0.5, -2.0, 1.0], np.float32), {"feature": 0.3, "attr
 MIXED = np.random.default_rng(0).normal(size=(3, 3))
 CURVE = calibration.Platt(np.array([2.0, 1.0, 0.5]), np.array([0.0, 1.0, -1.0]), np.ones(3, bool))
 
+ABOUT = {
+    "kind": "fitted",
+    "fitted_on": "drawn/a/val",
+    "images": 1200,
+    "raw": ["hairLong"],
+    "recognition": {"on": "drawn/a, test", "mA": {"personalMale": 0.714, "hairLong": None}},
+}
+
 
 def said(split):
     """(features [N, 2], logits [N, 3]) of images of one colour each."""
@@ -47,7 +55,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "attribute_names", lambda net: NAMES)
     monkeypatch.setattr(runs, "scales_of", lambda run: SCALES)
     monkeypatch.setattr(runs, "learned_weights", lambda *arguments: WEIGHTS)
-    monkeypatch.setattr(search, "_calibration", lambda *arguments: (CURVE, {"kind": "calibrated", "why": "so"}))
+    monkeypatch.setattr(search, "_calibration", lambda *arguments: (CURVE, ABOUT))
     return tmp_path, ran
 
 
@@ -119,7 +127,16 @@ def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma):
         grid.load()
     text = search.table(found)
     assert "not who is on them" in text and found["results"][0]["file"] in text
-    assert ("Probabilities are calibrated: so" in " ".join(text.split())) == bool(wishes)
+    shown = " ".join(text.split())
+    fitted = "curve fitted on 1,200 images of drawn/a/val, but raw for hairLong"
+    assert (fitted in shown and "nothing is known about pictures from elsewhere" in shown) == bool(wishes)
+    assert ("guessing has 50 %), are of drawn/a, test." in shown) == bool(wishes) and "are calibrated:" not in shown
+    if wishes:
+        assert found["probabilities"] == ABOUT
+        header, rates = (line.split() for line in text.splitlines()[2:5:2])
+        assert header == ["rank", "file", "distance", *wishes]
+        beside = [cell for name in wishes for cell in (["71", "%"] if name == "personalMale" else ["-"])]
+        assert rates == ["recognition", "rate", *beside]
 
 
 def test_a_second_search_asks_the_nets_about_the_query_alone(place):
@@ -207,17 +224,50 @@ def test_distances_that_do_not_add_up_are_ranked_but_not_explained(place):
         search.search(folder / "run", folder / "gallery", query=query, explained=True)
 
 
-def test_calibration_says_which(place, monkeypatch, tmp_path):
+def test_calibration_says_on_what_it_was_fitted(place, monkeypatch):
     folder, _ = place
     monkeypatch.undo()
     monkeypatch.setattr(runs, "attribute_net", lambda net: (NAMES, {}, "f"))
-    curve, about = search._calibration(folder / "net", folder / "kept", str(folder / "gone"))
+    places = [folder / "out", folder / "kept"]
+    curve, about = search._calibration(folder / "net", places, str(folder / "gone"))
     assert about["kind"] == "raw" and "no data folder" in about["why"] and not curve.fitted.any()
+    assert "not calibrated" in calibration.told(about) and "is not known" in calibration.told(about)
+
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(400, 3)) * 2
+    labels = (rng.random((400, 3)) < sigmoid(0.5 * logits)).astype(np.int8)
+    labels[:, 2] = 1  # settles nothing
 
     class Part:
         name, key, attribute_names = "peta/random_0/val", np.array(["a", "b"]), NAMES
 
-    monkeypatch.setattr(build, "open_split", lambda config, name: Part)
-    monkeypatch.setattr(build, "attribute_split", lambda config: Part)
-    about = search._calibration(folder / "net", folder / "kept", None)[1]
-    assert about == {"kind": "raw", "why": "the net was trained on 2 images of peta/random_0/val"}
+        def __len__(self):
+            return 400
+
+        def attributes_of(self, names):
+            return labels
+
+    class Trained:
+        key = np.array(["b", "c"])
+
+    monkeypatch.setattr(build, "open_split", lambda config, name: Part())
+    monkeypatch.setattr(build, "attribute_split", lambda config: Trained)
+    about = search._calibration(folder / "net", places, None)[1]
+    assert about == {"kind": "raw", "why": "the net was trained on 1 images of peta/random_0/val", "recognition": None}
+    Trained.key = np.array(["c"])
+    monkeypatch.setattr(runs, "outputs", lambda net, split, batch: {"attribute_logits": logits})
+    scored = {"dataset": "peta/random_0", "split": "test", "attributes": [{"name": n, "mA": 0.5} for n in NAMES]}
+    runs.write_json(folder / "net" / "recognition.json", scored)
+    curve, about = search._calibration(folder / "net", places, None)
+    rates = {"on": "peta/random_0, test", "mA": dict.fromkeys(NAMES, 0.5)}
+    fitted = {"kind": "fitted", "fitted_on": "peta/random_0/val", "images": 400, "raw": ["accessoryHat"]}
+    assert about == fitted | {"recognition": rates}
+    np.testing.assert_allclose(curve.slope[:2], 0.5, atol=0.2)
+    assert list((folder / "out").iterdir()) == [folder / "out" / "calibration.json"] and not (folder / "kept").exists()
+    monkeypatch.setattr(runs, "outputs", None)  # from now on it is kept
+    unseen = {"attributes": [{"name": "hairLong", "mA": 0.625}]}
+    runs.write_json(folder / "net" / "recognition.json", scored | {"unseen": unseen})
+    again, about = search._calibration(folder / "net", [folder / "kept", folder / "out"], None)
+    np.testing.assert_array_equal(again.slope, curve.slope)
+    on = "peta/random_0, test, people whom training did not show"
+    assert about == fitted | {"recognition": {"on": on, "mA": {"hairLong": 0.625}}}

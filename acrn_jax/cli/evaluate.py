@@ -1,6 +1,7 @@
 """Scores a trained run: ./launch.sh evaluate --workdir=R [--baseline=C]; writes R/results.json and prints the table.
 
-With --dataset=NAME/CONFIG the run is scored on another prepared data set, and everything goes to R/on_NAME_CONFIG.
+With --dataset=NAME/CONFIG the run is scored on another prepared data set, and everything goes to R/on_NAME_CONFIG;
+with --out=FOLDER it goes there, and nothing is written into R, which may be others' and read-only.
 
 Or scores anyone's feature files, without a run: ./launch.sh evaluate --features=FILE --protocol=NAME [--json=OUT];
 acrn_jax/evaluation/feature_files.py lists the files that it reads.
@@ -24,6 +25,7 @@ _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net i
 _UNFINISHED = flags.DEFINE_bool("unfinished", False, "Score a run whose training has not come to its end.")
 _OVERLAP = flags.DEFINE_bool("allow_overlap", False, "Score nets on images that they were trained on, too.")
 _DATASET = flags.DEFINE_string("dataset", None, "Another prepared data set to score on, NAME/CONFIG.")
+_OUT = paths.define_folder("out", None, "The folder to write to; default: WORKDIR, or WORKDIR/on_NAME_CONFIG.")
 _FEATURES = paths.define_files("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
 _OF_FEATURES = {
     "labels": paths.define_files("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
@@ -46,7 +48,7 @@ _OF_FEATURES = {
 
 def main(argv):
     del argv
-    of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "attributes", "unfinished", "allow_overlap")
+    of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "attributes", "unfinished", "allow_overlap", "out")
     strays = of_runs if _FEATURES.value else _OF_FEATURES
     given = [f"--{name}" for name in strays if flags.FLAGS[name].present]
     if given:
@@ -88,7 +90,7 @@ def score_run():
     from acrn_jax import runs  # here, as it takes seconds that features need not wait for
 
     shell.require(workdir=_WORKDIR.value)
-    baseline, tune = (Path(f) if f else None for f in (_BASELINE.value, _TUNE.value))
+    baseline, tune, out = (Path(f) if f else None for f in (_BASELINE.value, _TUNE.value, _OUT.value))
     results = runs.evaluate(
         Path(_WORKDIR.value),
         baseline=baseline,
@@ -99,6 +101,7 @@ def score_run():
         unfinished=_UNFINISHED.value,
         allow_overlap=_OVERLAP.value,
         settings=settings.of_evaluation(),
+        out=out,
     )
     if "methods" in results:
         print(tables.methods_table(results))
@@ -106,7 +109,7 @@ def score_run():
             print(tables.weights_table(results))
         for method, reason in results.get("missing", {}).items():
             print(f"no row {method}: {reason}")
-    folder = runs.folder_on(Path(_WORKDIR.value), _DATASET.value)
+    folder = out or runs.folder_on(Path(_WORKDIR.value), _DATASET.value)
     print(f"written: {folder}/{'results' if 'methods' in results else 'recognition'}.json")
 
 

@@ -1,6 +1,7 @@
 """Do probabilities mean what they say: Platt's correction of logits, and the expected calibration error."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -62,6 +63,29 @@ def platt(logits: np.ndarray, labels: np.ndarray, *, steps: int = 100) -> Platt:
         if curve[0] > 0:
             slope[i], offset[i], fitted[i] = *curve, True
     return Platt(slope, offset, fitted)
+
+
+def told(about: Mapping[str, Any]) -> str:
+    """What probabilities of attributes are worth on pictures that nobody has labelled, in two or three sentences.
+
+    Args:
+      about: "kind" is "raw", with "why" there is no curve, or "fitted", with the data that it is "fitted_on", the
+        number of its "images" and attributes that stay "raw"; "recognition" holds `runs.recognition_rates`, or None.
+    """
+    if about["kind"] == "raw":
+        said = f"Probabilities are the net's own, not calibrated: {about['why']}."
+    else:
+        left = f", but raw for {', '.join(about['raw'])}, which it does not settle" if about["raw"] else ""
+        said = (
+            f"Probabilities follow Platt's curve fitted on {about['images']:,} images of {about['fitted_on']}{left}: "
+            "they are calibrated for pictures like those, and nothing is known about pictures from elsewhere."
+        )
+    if about["recognition"] is None:
+        return f"{said} How often the net is right is not known; ./launch.sh evaluate of the attribute net measures it."
+    return (
+        f"{said} Recognition rates, half the share of right yes and half that of right no (guessing has 50 %), are of "
+        f"{about['recognition']['on']}."
+    )
 
 
 def expected_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 10) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pictures side by side with captions, as one JPEG."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +16,19 @@ COLUMNS = 10
 BLUE = (10, 88, 202)
 
 
-def write(out: Path, pictures: Sequence[np.ndarray], captions: Sequence[Sequence[str]], *, marked: int = 0) -> None:
-    """Writes pictures (each uint8 [h, w, 3]) with lines of text below each; the first `marked` ones framed in blue."""
+def write(
+    out: Path, pictures: Sequence[np.ndarray], captions: Sequence[Sequence[str]], *, marked: int = 0, note: str = ""
+) -> None:
+    """Writes pictures (each uint8 [h, w, 3]) with lines of text below each; the first `marked` ones framed in blue.
+
+    A note stands below all of them.
+    """
     lines = max(map(len, captions))
     width, height = TILE[0] + MARGIN, TILE[1] + MARGIN + LINE * lines + FRAME
     columns = min(COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)
-    page = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), "white")
+    below = textwrap.wrap(note, max(20, columns * width // 7))  # 7 pixels a letter
+    page = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN + LINE * len(below)), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
     for place, (pixels, text) in enumerate(zip(pictures, captions, strict=True)):
         left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
@@ -37,6 +44,8 @@ def write(out: Path, pictures: Sequence[np.ndarray], captions: Sequence[Sequence
             while line and pen.textlength(line, font=font) > TILE[0] + MARGIN - 2:
                 line = line[:-2].rstrip("…") + "…" if len(line) > 2 else ""
             pen.text((left, top + TILE[1] + FRAME + LINE * number), line, fill="black", font=font)
+    for number, line in enumerate(below):
+        pen.text((MARGIN, rows * height + MARGIN // 2 + LINE * number), line, fill="black", font=font)
     content = io.BytesIO()  # Pillow itself would pass over a write that a full disk cuts short
     page.save(content, "jpeg", quality=90)
     files.write_bytes(out, content.getvalue())
