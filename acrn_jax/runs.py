@@ -936,20 +936,39 @@ def _rank_lists(config, workdir, rows, query, gallery, protocol, scored, made_of
 
     lists = {}
     for name, chosen in choices.items():
-        found = ranking.rank_list(rows, query.labels, gallery.labels, protocol=protocol, k=SHOWN, queries=chosen)
-        lists[name] = [
-            {
-                **_thumbnail(workdir, query, int(q)),
-                "average_precision": float(scored.per_query["mAP_precision"][q]),
-                "gallery": [
-                    {**_thumbnail(workdir, gallery, int(g)), "distance": float(d), "right": bool(r), **more}
-                    for g, d, r, more in zip(*(x[order >= 0] for x in (order, distance, right)), added, strict=True)
-                ],
-            }
-            for q, order, distance, right in zip(chosen, found.order, found.distance, found.right, strict=True)
-            for added in [shares(q, order[order >= 0])]
-        ]
+        found = ranking.rank_list(rows, query.labels, gallery.labels, protocol=protocol, k=len(gallery), queries=chosen)
+        lists[name] = []
+        for q, order, distance, right in zip(chosen, found.order, found.distance, found.right, strict=True):
+            places = _shown_places(int(np.sum(order >= 0)), right)
+            of_place = zip(
+                places, *(x[places] for x in (order, distance, right)), shares(q, order[places]), strict=True
+            )
+            lists[name].append(
+                {
+                    **_thumbnail(workdir, query, int(q)),
+                    "average_precision": float(scored.per_query["mAP_precision"][q]),
+                    "gallery": [
+                        {
+                            **_thumbnail(workdir, gallery, int(g)),
+                            "rank": int(place) + 1,
+                            "distance": float(d),
+                            "right": bool(r),
+                            **more,
+                        }
+                        for place, g, d, r, more in of_place
+                    ],
+                }
+            )
     write_json(workdir / "rank_lists.json", {"query": lists})
+
+
+def _shown_places(count, right):
+    """Places of a ranking to show: the first SHOWN, the last of which gives way to a first right one after it."""
+    places = np.arange(min(SHOWN, count))
+    first = np.flatnonzero(right[:count])[:1]
+    if len(first) and first[0] >= SHOWN:
+        places[-1] = first[0]
+    return places
 
 
 def _look_alikes(config, workdir, rows, query, gallery, protocol, made_of):

@@ -83,6 +83,25 @@ def test_rank_lists_tell_the_largest_shares(made, tmp_path):
         assert "shares" not in (tmp_path / "rank_lists.json").read_text()
 
 
+def test_rank_lists_show_where_the_first_right_picture_came(tmp_path):
+    """Where it comes after the 14 shown it takes the place of the last one, with its rank."""
+    person = np.array([*range(10, 40), 1, 1])  # the right ones lie at the end
+    query, gallery = split("q", np.array([1, 2]), np.array([1, 1])), split("g", person, np.full(32, 2))
+    d = np.arange(64.0).reshape(2, 32)
+    d[1, 31] = -1.0  # of the second query, who has no right image at all
+    for shift, ranks in ((0, [*range(1, 14), 31]), (-25, [*range(1, 15)])):
+        d[0, 30] = 30 + shift + 0.5 * bool(shift)
+        scored = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501, no_match="skip")
+        about = (tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, scored, None)
+        runs._rank_lists(config(), *about)
+        lists = json.loads((tmp_path / "rank_lists.json").read_text())["query"]["hardest"]
+        shown = {entry["person_id"]: entry["gallery"] for entry in lists}
+        assert [item["rank"] for item in shown[1]] == ranks
+        assert [item["right"] for item in shown[1]].index(True) == (13 if not shift else 6)
+        assert [item["distance"] for item in shown[1]] == sorted(item["distance"] for item in shown[1])
+        assert [item["rank"] for item in shown[2]] == [*range(1, 15)] and shown[2][0]["file_name"] == "g/31"
+
+
 def test_look_alikes_are_written_with_what_tells_them_apart(made, tmp_path):
     query, gallery, made_of, d = made
     runs._look_alikes(config(), tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, made_of)
