@@ -437,11 +437,17 @@ def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> No
         scipy.io.savemat(aside, found, appendmat=False)
 
 
-def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
-    """One set: emb [N, D] of an HDF5 file, and beside it a CSV file of the same name with a line for each row."""
+def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[str], **more: Any) -> None:
+    """One set: emb [N, D] of an HDF5 file, and beside it a CSV file of the same name with a line for each row.
+
+    `more` are further arrays by name, of numbers or texts.
+    """
     content = io.BytesIO()  # HDF5 itself would end the process on a full disk
     with h5py.File(content, "w") as file:
         file["emb"] = features.values
+        for name, value in more.items():
+            value = np.asarray(value)
+            file[name] = value.astype(h5py.string_dtype()) if value.dtype.kind == "U" else value
     files.write_bytes(path, content.getvalue())
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
 
@@ -467,7 +473,14 @@ def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
 
 
-def write_csv(path: str | os.PathLike, labels: Labels, file_name: Sequence[str]) -> None:
-    """Labels as `read` wants them."""
-    rows = zip(*(values.tolist() for values in labels), map(str, file_name), strict=True)
-    files.write_csv(path, [("person_id", "camera_id", "file_name"), *rows])
+def write_csv(
+    path: str | os.PathLike,
+    labels: Labels,
+    file_name: Sequence[str],
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Labels as `read` wants them, and further columns [N] by name, in as few digits as tell their values apart."""
+    columns = columns or {}
+    numbers = (np.asarray(values).astype(str).tolist() for values in columns.values())
+    rows = zip(*(values.tolist() for values in labels), map(str, file_name), *numbers, strict=True)
+    files.write_csv(path, [("person_id", "camera_id", "file_name", *columns), *rows])
