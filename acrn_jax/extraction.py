@@ -51,7 +51,7 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
     Args:
       workdir: a trained run.
       splits: query and gallery for mat, without queries that show nobody; one split for the others.
-      out: file to write. For h5 and faiss the labels go to a .csv file beside it.
+      out: file to write. For h5 and faiss the labels go to a .csv file beside it, with attributes that of csv.
       format: npz (with keys, labels and, of attributes, logits and names), csv (a line an image, with labels, and a
         named column an attribute, or value of the feature), mat, h5 (of attributes with logits and names) or faiss; see
         `feature_files`.
@@ -75,13 +75,15 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
         runs.write_arrays(out, **about, **labels, **found[0])
     elif parallel.leads() and format == "mat":
         feature_files.write_mat(out, *parts)
-    elif parallel.leads() and format == "h5":
-        feature_files.write_h5(out, parts[0], split.file_name, **more)
-    elif parallel.leads() and format == "faiss":
-        feature_files.write_faiss(out, parts[0], split.file_name)
     elif parallel.leads():
-        columns = more.get("attribute_names") or [f"{name}_{i}" for i in range(parts[0].values.shape[1])]
-        feature_files.write_csv(out, split.labels, split.file_name, dict(zip(columns, parts[0].values.T, strict=True)))
+        names = more.get("attribute_names") or [f"{name}_{i}" for i in range(parts[0].values.shape[1])]
+        columns = dict(zip(names, parts[0].values.T, strict=True)) if more or format == "csv" else None
+        if format == "h5":
+            feature_files.write_h5(out, parts[0], split.file_name, columns, more)
+        elif format == "faiss":
+            feature_files.write_faiss(out, parts[0], split.file_name, columns)
+        else:
+            feature_files.write_csv(out, split.labels, split.file_name, columns)
     if format not in ("npz", "h5"):  # these hold everything, the others the features
         written = {name: found[0][name]}
     images = " and ".join(f"{len(split)} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)

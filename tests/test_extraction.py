@@ -104,6 +104,9 @@ def test_attributes_as_a_table_with_their_names(tmp_path):
 def test_h5_of_an_attribute_run_holds_what_it_announces(tmp_path):
     told = extraction.extract("attributes", [GALLERY], tmp_path / "a.h5", format="h5")
     assert told.endswith("attributes [44, 5], logits [44, 5], attribute_names [5]")
+    beside = (tmp_path / "a.csv").read_text()
+    extraction.extract("attributes", [GALLERY], tmp_path / "a.csv", format="csv")
+    assert (tmp_path / "a.csv").read_text() == beside  # so that it does not matter which of the two is written last
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["attribute_names"].asstr()[()].tolist() == list("abcde")
         np.testing.assert_allclose(file["emb"][()], 1 / (1 + np.exp(-file["logits"][()])), atol=1e-6)

@@ -437,19 +437,25 @@ def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> No
         scipy.io.savemat(aside, found, appendmat=False)
 
 
-def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[str], **more: Any) -> None:
-    """One set: emb [N, D] of an HDF5 file, and beside it a CSV file of the same name with a line for each row.
+Columns = Mapping[str, np.ndarray] | None  # name -> [N]
 
-    `more` are further arrays by name, of numbers or texts.
-    """
+
+def write_h5(
+    path: str | os.PathLike,
+    features: Features,
+    file_name: Sequence[str],
+    columns: Columns = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """One set: emb [N, D] of an HDF5 file, `more` arrays by name, of numbers or texts, and `write_csv`'s file beside it."""
     content = io.BytesIO()  # HDF5 itself would end the process on a full disk
     with h5py.File(content, "w") as file:
         file["emb"] = features.values
-        for name, value in more.items():
+        for name, value in (more or {}).items():
             value = np.asarray(value)
             file[name] = value.astype(h5py.string_dtype()) if value.dtype.kind == "U" else value
     files.write_bytes(path, content.getvalue())
-    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
+    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
 
 
 def faiss() -> Any:
@@ -463,21 +469,21 @@ def faiss() -> Any:
         ) from error
 
 
-def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
-    """One set: a FAISS index of squared L2 distances, and a CSV file beside it as `write_h5`'s."""
+def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str], columns: Columns = None) -> None:
+    """One set: a FAISS index of squared L2 distances, and `write_csv`'s file beside it."""
     package = faiss()
     index = package.IndexFlatL2(features.values.shape[1])
     index.add(np.ascontiguousarray(features.values, np.float32))
     with files.replacing(path, also=(RuntimeError,)) as aside:
         package.write_index(index, str(aside))
-    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
+    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
 
 
 def write_csv(
     path: str | os.PathLike,
     labels: Labels,
     file_name: Sequence[str],
-    columns: Mapping[str, np.ndarray] | None = None,
+    columns: Columns = None,
 ) -> None:
     """Labels as `read` wants them, and further columns [N] by name, in as few digits as tell their values apart."""
     columns = columns or {}
