@@ -447,7 +447,7 @@ def write_h5(
     columns: Columns = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """One set: emb [N, D] of an HDF5 file, `more` arrays by name, of numbers or texts, and `write_csv`'s file beside it."""
+    """One set: emb [N, D] of an HDF5 file, `more` arrays by name, numbers or texts; `write_csv`'s file beside it."""
     content = io.BytesIO()  # HDF5 itself would end the process on a full disk
     with h5py.File(content, "w") as file:
         file["emb"] = features.values
