@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -190,8 +190,10 @@ def kissme_ridge(run: Run, values: Sequence[float] | None) -> Sweep:
     reference = f"{settings.kissme_ridge:.3g}"
     chosen |= {f"{r:.3g}_not_projected": (float(r), False) for r in values if settings.kissme_project}
     a, terms = run.attributes, []
+    labels = cast(Labels, a.train_labels)  # a run has them
+    cameras = protocols.telling_cameras(labels)
     for ridge, project in chosen.values():
-        metric = kissme.fit(a.train, *a.train_labels, ridge=ridge, project=project, **options)
+        metric = kissme.fit(a.train, labels.person_id, cameras, ridge=ridge, project=project, **options)
         terms.append(kissme.rows(metric, a.query, a.gallery))
     rows = np.eye(len(terms), dtype=np.float32)
     return Sweep(terms, {arm: {"Attributes-KISSME": rows[i]} for i, arm in enumerate(chosen)}, reference)
