@@ -1,5 +1,6 @@
 """What a trained net says about images, in the formats that other programs read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,27 @@ def open_pictures(place: Path) -> source.Split:
     split = source.open_files([place], [place.name], name=str(place))
     transforms.decode(split.image_bytes(0), key=str(place))
     return split
+
+
+def open_splits(
+    workdir: Path,
+    names: Sequence[str],
+    *,
+    dataset: str | None = None,
+    config_name: str | None = None,
+    data_dir: str | None = None,
+) -> list[source.Split]:
+    """Splits of a prepared data set, by default the run's own.
+
+    Raises:
+      FileNotFoundError: no run, or no such data set.
+      ValueError: no such split; or the run's own data are no longer those that it was trained on.
+    """
+    config = runs.read_config(workdir, data_dir=data_dir)
+    place = dataset or config.data.name, config_name or config.data.config
+    if place == (config.data.name, config.data.config):
+        runs.check_data(config, workdir)
+    return [source.open_split(config.data.dir, *place, name) for name in names]
 
 
 def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str) -> str:

@@ -28,7 +28,8 @@ def main(argv):
     del argv
     shell.require(workdir=_WORKDIR.value, out=_OUT.value)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-    config, format = runs.read_config(workdir), extraction.format_of(out, _FORMAT.value)
+    runs.read_config(workdir)  # before anything else, if there is no run
+    format = extraction.format_of(out, _FORMAT.value)
     if _FOLDER.value and format == "mat":
         raise ValueError(
             "a .mat file holds query and gallery of a prepared data set; write npz, csv or h5 of a --folder."
@@ -37,12 +38,9 @@ def main(argv):
         splits = [extraction.open_pictures(Path(_FOLDER.value))]
         print(source.told_of_folder(splits[0].metadata), end="")
     else:
-        config = runs.read_config(workdir, data_dir=_DATA_DIR.value)
-        dataset, name = _DATASET.value or config.data.name, _CONFIG_NAME.value or config.data.config
         names = ("query", "gallery") if format == "mat" else (_SPLIT.value,)
-        if (dataset, name) == (config.data.name, config.data.config):
-            runs.check_data(config, workdir)
-        splits = [source.open_split(config.data.dir, dataset, name, split) for split in names]
+        of = {"dataset": _DATASET.value, "config_name": _CONFIG_NAME.value, "data_dir": _DATA_DIR.value}
+        splits = extraction.open_splits(workdir, names, **of)
     print(extraction.extract(workdir, splits, out, format=format))
 
 

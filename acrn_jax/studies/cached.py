@@ -6,7 +6,6 @@ factor of 0. So S settings over T terms are factors [S, T] times terms [T, q, G]
 from one jitted pass. They equal `ranking.evaluate` of each setting by itself (tests/studies/test_cached.py).
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,13 +69,11 @@ def load(workdir: Path) -> Run:
 
     Raises:
       FileNotFoundError: there is no evaluated run.
-      ValueError: it is no ACRN run, or its protocol averages queries.
+      ValueError: it is no finished ACRN run, or its protocol averages queries.
     """
     workdir = Path(workdir)
     config = runs.read_config(workdir)
-    if not (workdir / "results.json").is_file():
-        raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
-    results = json.loads((workdir / "results.json").read_text()) | {"made_of": phases.read(workdir / "reid")}
+    results = runs.read_results(workdir) | {"made_of": phases.read(workdir / "reid")}
     if "mva" in config.phases or config.loss.kind != "acrn":
         raise ValueError(f"{workdir} is no ACRN run; studies on features want one, with its ReIdCNN beside it.")
     if results["protocol"] == "market1501_multi_query":
