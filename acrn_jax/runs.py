@@ -35,6 +35,14 @@ FREE = (
     "attributes.from", "data.dir", "data.threads", "devices", "evaluate", "init_from", "log_every", "mva.calibrate",
     "model.remat", "mva.threshold", "parallel", "profile_steps", "save_every",
 )  # fmt: skip
+# Exact keys, besides those, in which an ACRN run and the ReIdCNN beside it may differ: they speak of attributes, of the
+# attribute net, or of how fast it went. In all others rows of one table would differ in more than the method.
+OF_ATTRIBUTES = frozenset((
+    "attributes.representation", "attributes.allow_overlap", "data.cache_mib", "data.exclude_subsets", "loss.kind",
+    "loss.gamma", "loss.mine_on", "loss.attribute_gradient", "loss.attribute_margin", "loss.attribute_miner",
+    "loss.attribute_weights", "loss.attribute_weights_file", "loss.weight_form", "model.branch_kernel", "model.dropout",
+    "model.layout", "model.views", "phases",
+))  # fmt: skip
 # Keys that older runs do not have, and what those runs did.
 YOUNG = {"accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False}
 PACKAGES = (
@@ -71,22 +79,12 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def claim(workdir: Path, config: Any) -> None:
-    """Writes config.json, after `check_claim`."""
-    check_claim(workdir, config)
-    write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
-
-
-def check_claim(workdir: Path, config: Any) -> None:
-    """ValueError where the workdir is of another config, with the differing keys, or holds something else."""
+    """Writes config.json, or checks that the workdir is of the same config; ValueError names the differing keys."""
     mine = _flat(json.loads(config.to_json_best_effort()))
     file = workdir / "config.json"
     if file.exists():
         theirs = _flat(read_config(workdir).to_dict())
-        differing = [
-            key
-            for key in sorted(mine.keys() | theirs.keys())
-            if _plain(mine.get(key)) != _plain(theirs.get(key)) and not key.startswith(FREE)
-        ]
+        differing = _differing(mine, theirs, FREE)
         if differing:
             shown = "; ".join(f"{key} is {theirs.get(key)!r} there, {mine.get(key)!r} here" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
@@ -101,6 +99,7 @@ def check_claim(workdir: Path, config: Any) -> None:
         raise ValueError(
             f"{workdir} holds files but no config.json, so it is no run's folder; name an empty or new --workdir."
         )
+    write_json(file, json.loads(config.to_json_best_effort()))
 
 
 def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str | None = None) -> Any:
@@ -146,6 +145,15 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _differing(mine, theirs, sections):
+    """Dotted keys of two flat configs whose values differ, but for keys that begin with one of `sections`."""
+    return [
+        key
+        for key in sorted(mine.keys() | theirs.keys())
+        if _plain(mine.get(key)) != _plain(theirs.get(key)) and not key.startswith(sections)
+    ]
+
+
 def _plain(value):
     return list(value) if isinstance(value, tuple | list) else value
 
@@ -179,7 +187,7 @@ def _train_attributes(config, workdir):
     variables, report = build.first_variables(config, module(None), config.init_from)
     inputs = _inputs(config, "mva", split, config.init_from)
     # Not before data and weights are there, so that a wrong path leaves nothing behind.
-    parallel.first(lambda: _check_begun(workdir, config, {"mva": inputs}))
+    parallel.first(lambda: phases.check(workdir / "mva", inputs))
     parallel.first(lambda: claim(workdir, config))
     _begin(workdir / "mva", inputs, report)
     build.train_phase(
@@ -204,7 +212,7 @@ def _train_reid(config, workdir, train_phase):
     inputs = {phase: _inputs(config, phase, split) for phase in config.phases}
     if config.init_from:
         inputs[config.phases[0]]["start"] = build.start_input(config.init_from)
-    parallel.first(lambda: _check_begun(workdir, config, inputs))
+    parallel.first(lambda: [phases.check(workdir / phase, known) for phase, known in inputs.items()])
     if weighted(config):
         check_overlap(config, [split])
         build.reid_objective(config, tuple(attribute_names(Path(config.attributes["from"]))))  # reads given weights
@@ -270,13 +278,6 @@ def _inputs(config, phase, split, init_from=None):
     return inputs | ({"start": build.start_input(init_from)} if init_from else {})
 
 
-def _check_begun(workdir, config, inputs):
-    """ValueError where a workdir is of another config, or phases that have begun there are of other inputs."""
-    check_claim(workdir, config)
-    for phase, known in inputs.items():
-        phases.check(workdir / phase, known)
-
-
 def _begin(folder, inputs, report):
     """Stores what a phase is made of (inputs.json, init.json) and prints what it starts from, or checks what is stored.
 
@@ -339,16 +340,19 @@ def _check_unseen(workdir, target, splits, what, remedy):
     if read_config(workdir).data.name != target.data.name:
         return
     trained = _training_images(workdir, target.data.dir)
-    place = {name: i for i, name in enumerate(trained.file_name)}
     for split in splits:
-        named = [(i, place[name]) for i, name in enumerate(split.file_name) if name in place]
-        shared = [i for i, mine in named if split.image_bytes(i) == trained.image_bytes(mine)]
-        if shared:
-            first = str(split.file_name[shared[0]])
+        if shared := _shared(trained, split):
             raise ValueError(
-                f"The {what} {workdir} was trained on {len(shared)} images of {split.name}, e.g. {first}; "
-                f"{remedy.format(first.split('/')[0])}"
+                f"The {what} {workdir} was trained on {len(shared)} images of {split.name}, e.g. {shared[0]}; "
+                f"{remedy.format(shared[0].split('/')[0])}"
             )
+
+
+def _shared(trained, split):
+    """File names of images that are in both splits."""
+    place = {name: i for i, name in enumerate(trained.file_name)}
+    named = [(i, place[name]) for i, name in enumerate(split.file_name) if name in place]
+    return [str(split.file_name[i]) for i, mine in named if split.image_bytes(i) == trained.image_bytes(mine)]
 
 
 def _training_images(workdir, data_dir):
@@ -638,6 +642,7 @@ def evaluate(
     config = read_config(workdir, attributes=attributes, data_dir=data_dir)
     config.evaluate.update(settings or {})
     config.attributes.allow_overlap |= allow_overlap
+    _check_beside(config, workdir, baseline, tune)
     target, home = _target(config, dataset), folder_on(workdir, dataset)
     out = out or home
     if out != home and (out / "config.json").exists():
@@ -648,16 +653,8 @@ def evaluate(
         _check_scored_on(config, workdir, target, [build.open_split(target, "test")])
         return recognise(workdir, config=config, target=target if dataset else None, out=out, unfinished=unfinished)
     check_attributes(config, workdir)
-    query, gallery = (build.open_split(target, name) for name in ("query", "gallery"))
-    query = query.take(query.person_id > 0)
+    query, gallery, protocol = _tested(config, target)
     _check_scored_on(config, workdir, target, [query, gallery])
-    protocol = protocols.named(
-        config.evaluate.protocol or query.protocol,
-        repeats=config.evaluate.get("draws", 10),  # runs from before these were keys have none
-        seed=config.evaluate.get("draw_seed", 0),
-        probe_view=str(config.evaluate.get("probe_view", "both")),
-    )
-    protocol = protocols.without_itself(protocol, query.key, gallery.key)
     rows, extra, made_of = _methods(
         config, target, workdir, home, out, baseline, tune, query, gallery, protocol, unfinished
     )
@@ -707,6 +704,19 @@ def evaluate(
     return results
 
 
+def _tested(config, target):
+    """(query, gallery, protocol): what a run is scored on, and how."""
+    query, gallery = (build.open_split(target, name) for name in ("query", "gallery"))
+    query = query.take(query.person_id > 0)
+    protocol = protocols.named(
+        config.evaluate.protocol or query.protocol,
+        repeats=config.evaluate.get("draws", 10),  # runs from before these were keys have none
+        seed=config.evaluate.get("draw_seed", 0),
+        probe_view=str(config.evaluate.get("probe_view", "both")),
+    )
+    return query, gallery, protocols.without_itself(protocol, query.key, gallery.key)
+
+
 def _check_scored_on(config, workdir, target, splits):
     """ValueError where the run or its attribute net was trained on images of `splits`, unless that is allowed.
 
@@ -730,25 +740,6 @@ def _origins(folders, unfinished):
     about = {name: phases.about(phase, unfinished=unfinished and name == "run") for name, phase in folders.items()}
     step, steps = about["run"]["step"], about["run"].get("steps", 0)
     return {"made_of": about} | ({"unfinished": {"step": step, "steps": steps}} if step < steps else {})
-
-
-def read_results(workdir: Path) -> dict[str, Any]:
-    """results.json of a run that was evaluated after its training had ended.
-
-    Raises:
-      FileNotFoundError: it was not evaluated.
-      ValueError: only before that.
-    """
-    file = Path(workdir) / "results.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
-    results = json.loads(file.read_text())
-    if stopped := results.get("unfinished"):
-        raise ValueError(
-            f"{workdir} was evaluated at step {stopped['step']} of {stopped['steps']} of its training; let that come "
-            f"to its end, then run ./launch.sh evaluate --workdir={workdir} again."
-        )
-    return results
 
 
 def folder_on(workdir: Path, dataset: str | None) -> Path:
@@ -805,8 +796,6 @@ def _methods(config, target, workdir, home, out, baseline, tune, query, gallery,
     weights = learned_weights(config, workdir, names, train, unfinished=unfinished)
     base, factor = None, None
     if baseline:
-        theirs = read_config(baseline)
-        _check_baseline(config, theirs, baseline)
         base = features(baseline, scales_of(baseline)["feature"])
         if predicted_train:
             factor = _tuned_factor(config, tune or baseline, predicted_train, shown, scales)
@@ -882,23 +871,56 @@ def learned_weights(
     )
 
 
-def _check_baseline(config, theirs, folder):
-    for key in ("data.name", "data.config", "loss.distance"):
-        mine, other = (_flat(c.to_dict())[key] for c in (config, theirs))
-        if mine != other:
-            raise ValueError(
-                f"The baseline {folder} has {key}={other!r}, the run has {mine!r}; they are not comparable."
-            )
-    if theirs.loss.kind != "classic":
+def _check_beside(config, workdir, baseline, tune):
+    """ValueError unless the runs beside a run are there for it, and are its own."""
+    if baseline and not weighted(config):
+        raise ValueError(f"{workdir} is no ACRN run, and --baseline goes with one alone; leave it out.")
+    if tune and not baseline:
+        raise ValueError("--tune goes with --baseline, whose fusion with attributes it tunes; give both.")
+    if baseline:
+        _check_baseline(config, workdir, baseline)
+    if tune:
+        _check_baseline(config, workdir, tune, tunes=True)
+
+
+def _check_baseline(config, workdir, folder, *, tunes=False):
+    """ValueError unless the run in `folder` is the ReIdCNN of the run in `workdir`; both are named, and what differs.
+
+    `tunes`: it is the one on whose held-out people the fusion factor is chosen, and may hold others out.
+    """
+    theirs, what = read_config(folder), f"{'--tune' if tunes else '--baseline'}={folder}"
+    if "mva" in theirs.phases or theirs.loss.kind != "classic":
+        kind = "an attribute net" if "mva" in theirs.phases else f"of loss.kind={theirs.loss.kind!r}"
+        raise ValueError(f"{what} is {kind}; a ReIdCNN, with loss.kind='classic', is wanted.")
+    if tunes and not theirs.data.validation_identities:
+        raise ValueError(f"{what} holds nobody out (config.data.validation_identities) to choose the factor on.")
+    may = OF_ATTRIBUTES | ({"data.validation_identities"} if tunes else set())
+    mine, other = (_flat(c.to_dict()) for c in (config, theirs))
+    keys = [key for key in _differing(mine, other, (*FREE, "mva.", "reid.attribute_weights.")) if key not in may]
+    told = [f"{key} is {other.get(key)!r} there, {mine.get(key)!r} here" for key in keys]
+    began = ["identity" in c.phases or bool(c.init_from) for c in (theirs, config)]
+    if began[0] != began[1]:
+        told.append(f"it was trained {'after' if began[0] else 'without'} an identity phase, this run not so")
+    made, known = (phases.read(Path(run) / "reid") or {} for run in (folder, workdir))
+    alone = tunes or ("identity" in theirs.phases and "identity" in config.phases)  # each began for itself
+    for kind in ("data", *(() if tunes else ("records",)), *(() if alone else ("start",))):
+        there, here = made.get(kind), known.get(kind)
+        if there and here and there["fingerprint"] != here["fingerprint"]:
+            marks = [f"{entry['name']} (fingerprint {entry['fingerprint'][:12]})" for entry in (there, here)]
+            told.append(f"it {phases.KINDS[kind][0]} {marks[0]}, this run {marks[1]}")
+    if told:
+        more = f" and {len(told) - 5} more" if len(told) > 5 else ""
         raise ValueError(
-            f"The baseline {folder} was trained with loss.kind={theirs.loss.kind!r}; a ReIdCNN has classic."
+            f"{what} does not belong into one table with {workdir}: {'; '.join(told[:5])}{more}. Train it as this "
+            "run but for --config.loss.kind=classic (./launch.sh reproduce does), or evaluate each for itself and put "
+            f"them beside each other with ./launch.sh report --workdir={workdir},{folder}."
         )
 
 
 def _tuned_factor(config, folder, predicted, shown, scales):
     """Factor chosen on people whom the ReIdCNN in `folder` did not train on, or None if it trained on all."""
-    theirs = read_config(folder)
-    theirs.data.dir = config.data.dir
+    theirs = read_config(folder, data_dir=config.data.dir)
+    check_data(theirs, folder)
     _, held = build.reid_splits(theirs)
     if held is None:
         return None
@@ -1074,9 +1096,10 @@ def begin(config: Any, *, attributes: Path | None, shared: Callable[[str, Any], 
         build.check(config)
         split, _ = build.reid_splits(config)
         build.check_images(config, split)
+        tested = _check_test(config, split)
         if config.loss.kind == "acrn":
             _check_tuning(config)
-            check_overlap(config, [split])
+            check_overlap(config, [split, *tested])
         if shared and "identity" in config.phases:
             first = config.copy_and_resolve_references()
             first.phases = ("identity",)
@@ -1096,6 +1119,8 @@ def reproduce(
       shared: trains what other runs may need too, ("identity" | "baseline" | "tune", its config) -> its workdir;
         default: all of it lies in `workdir`.
     """
+    if "mva" in config.phases:
+        raise ValueError("reproduce is of re-id nets; an attribute net is trained with ./launch.sh train.")
     phases, first_net = config.phases, config.init_from
     config = begin(config, attributes=attributes, shared=shared)
     train(config, workdir)
@@ -1119,6 +1144,43 @@ def reproduce(
             held.data.validation_identities = config.evaluate.tune_identities
         tune = (shared or beside)("tune", held)
     return evaluate(workdir, baseline=baseline, tune=tune)
+
+
+def check_seeds(workdir: Path, config: Any) -> None:
+    """ValueError if `workdir` holds another seed's run (seed_N) of another config than `config`, or attribute net.
+
+    What `reproduce` leaves there is shown as one method, mean and deviation.
+    """
+    for folder in sorted(workdir.glob("seed_*")):
+        if not (folder / "config.json").is_file():
+            continue
+        theirs = read_config(folder)
+        mine, other = (_flat(c.to_dict()) for c in (config, theirs))
+        if differing := _differing(mine, other, (*FREE, "seed")):
+            shown = "; ".join(f"{key} is {other.get(key)!r} there, {mine.get(key)!r} here" for key in differing[:5])
+            raise ValueError(f"{folder} is of another config: {shown}. Use another --workdir, or the same config.")
+        check_attributes(config, folder)
+
+
+def _check_test(config, split):
+    """Query and gallery, of which evaluation has nothing to refuse after training on `split`.
+
+    Raises:
+      ValueError: the labels do not fit the protocol, queries have no match, images of `split` are among them.
+      FileNotFoundError: there are no such splits.
+    """
+    query, gallery, protocol = _tested(config, config)
+    ranking.check(query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
+    if protocol.name == "market1501_multi_query":
+        boxes = build.open_split(config, "multi_query")
+        protocols.multi_query(np.zeros((len(boxes), 1)), boxes.labels, query.labels)
+    for tested in (query, gallery):
+        if not config.attributes.allow_overlap and (shared := _shared(split, tested)):
+            raise ValueError(
+                f"{len(shared)} images of {tested.name} would be trained on too, e.g. {shared[0]}; score on other "
+                "images, or pass --config.attributes.allow_overlap=True."
+            )
+    return query, gallery
 
 
 def _tunes(config):

@@ -198,7 +198,7 @@ def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
     net, run, _, _ = chain
     with pytest.raises(FileNotFoundError, match="holds no run"):
         runs.evaluate(tmp_path)
-    with pytest.raises(ValueError, match="has classic"):
+    with pytest.raises(ValueError, match=r"a ReIdCNN, with .* is wanted"):
         runs.evaluate(run, baseline=run)
     with pytest.raises(FileNotFoundError, match="prepare"):
         runs.evaluate(run, data_dir=str(tmp_path))
@@ -209,7 +209,7 @@ def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
     config.attributes["from"] = str(net)
     config.reid.people = 19
     config.phases, config.init_from = ("reid",), str(run / "identity")
-    with pytest.raises(ValueError, match="there are 18 people"):
+    with pytest.raises(ValueError, match="there are 18 people to train on"):
         runs.train(config, tmp_path / "b")
     config = config_of("attributes", data_dir)
     config.data.exclude_subsets = ("GRID",)

@@ -34,6 +34,8 @@ def main(argv):
     attributes = settings.attribute_net(_ATTRIBUTES.value, config)
     if config.loss.kind == "acrn":
         shell.require(attributes=attributes)
+        config.attributes["from"] = str(attributes)
+    runs.check_seeds(workdir, config)
     for seed in range(config.seed, config.seed + _SEEDS.value):
         config.seed = seed
         results = runs.reproduce(config, attributes=attributes, workdir=workdir / f"seed_{seed}")

@@ -91,9 +91,7 @@ def evaluate(
       ValueError: the protocol does not fit the labels, shapes disagree, a distance is NaN or infinite, a query shows
         no person, or queries without a match are an error.
     """
-    query, gallery = _check(query, gallery, protocol)
-    if no_match not in ("error", "skip", "count_as_miss"):
-        raise ValueError(f"no_match is {no_match!r}; choose error, skip or count_as_miss.")
+    query, gallery = _check(query, gallery, protocol, no_match)
     total = len(query.person_id)
     scores = {name: np.zeros(total) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
     first_rank, kept = np.full(total, NO_RANK), gallery.person_id != JUNK
@@ -129,11 +127,7 @@ def evaluate(
     scores |= {f"rank{k}": (first_rank <= k).astype(np.float64) for k in ranks}
     without = asked & (first_rank == NO_RANK)
     counted = asked & ~without if no_match == "skip" else asked
-    if not counted.any():
-        raise ValueError(
-            f"None of {total} queries has a right gallery image under {protocol.name}"
-            f"{_left_out_all(query, gallery, without) or '; do both come from one data set?'}"
-        )
+    _check_counted(counted, query, gallery, protocol, without)
     means = {name: float(values[counted].mean()) for name, values in scores.items()}
     deviation = None
     if draws:
@@ -142,6 +136,18 @@ def evaluate(
         scores, means = scores | each, means | overall
         counted = counted & (np.bincount(query_of, minlength=total) > 0)
     return Result(means, scores, first_rank, counted, total, len(gallery.person_id), int(without.sum()), deviation)
+
+
+def check(query: Labels, gallery: Labels, *, protocol: protocols.Protocol, no_match: NoMatch = "error") -> None:
+    """Raises what `evaluate` would say about these labels, before there is a distance, or a net to compute some."""
+    query, gallery = _check(query, gallery, protocol, no_match)
+    total = len(query.person_id)
+    asked = protocol.draw(query, gallery, protocol).asked if protocol.draw else np.ones(total, bool)
+    matched = _matched(query, gallery, protocol, protocols.same_person(query, gallery), [slice(0, total)])
+    if no_match == "error":
+        _check_matches(query, gallery, protocol, matched | ~asked)
+    counted = asked & matched if no_match == "skip" else asked
+    _check_counted(counted, query, gallery, protocol, asked & ~matched)
 
 
 def rank_list(
@@ -171,7 +177,11 @@ def rank_list(
     return RankList(order, distance, right)
 
 
-def _check(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> tuple[Labels, Labels]:
+def _check(
+    query: Labels, gallery: Labels, protocol: protocols.Protocol, no_match: str = "error"
+) -> tuple[Labels, Labels]:
+    if no_match not in ("error", "skip", "count_as_miss"):
+        raise ValueError(f"no_match is {no_match!r}; choose error, skip or count_as_miss.")
     query, gallery = protocols.check_labels(query, "query"), protocols.check_labels(gallery, "gallery")
     nobody = query.person_id <= 0
     if nobody.any():
@@ -202,7 +212,7 @@ def _blocks(
     step = max(16, _BLOCK_BYTES // (4 * width))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     if no_match == "error":
-        _check_matches(query, gallery, protocol, pairs, blocks, asked)
+        _check_matches(query, gallery, protocol, _matched(query, gallery, protocol, pairs, blocks) | ~asked)
     matrices = ahead(lambda block: _rows(distances, block, width), blocks)
     for block, matrix in zip(blocks, matrices, strict=True):
         rows, columns = pairs(block)
@@ -233,7 +243,8 @@ def _in_parts(
     blocks = [part for start in range(0, total, step) for part in split(slice(start, min(start + step, total)))]
     parts = [np.arange(start, min(start + _WIDTH, width)) for start in range(0, width, _WIDTH)]
     if no_match == "error":
-        _check_matches(query, gallery, protocol, pairs, [block for block, _ in blocks], np.ones(total, bool))
+        matched = _matched(query, gallery, protocol, pairs, [block for block, _ in blocks])
+        _check_matches(query, gallery, protocol, matched)
     jobs = ((block, part) for block, shown in blocks for part in (shown, *(slice(p[0], p[-1] + 1) for p in parts)))
     tiles = ahead(lambda job: _rows(distances, job[0], width, job[1]), jobs)
     for block, shown in blocks:
@@ -274,14 +285,28 @@ def ahead(compute: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
             yield pending.result()
 
 
-def _check_matches(
-    query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs, blocks: list[slice], asked: np.ndarray
-) -> None:
-    """Raises before any distance is computed."""
-    matched = ~asked
+def _matched(query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs, blocks: list[slice]) -> np.ndarray:
+    """Which queries have a right gallery image, bool [Q]; the blocks are all of them."""
+    matched = np.zeros(len(query.person_id), bool)
     for block in blocks:
         rows, columns = pairs(block)
         matched[rows[~protocol.left_out(query, gallery, rows, columns)]] = True
+    return matched
+
+
+def _check_counted(
+    counted: np.ndarray, query: Labels, gallery: Labels, protocol: protocols.Protocol, without: np.ndarray
+) -> None:
+    """Raises where no query [Q] counts; `without` are those without a match."""
+    if not counted.any():
+        raise ValueError(
+            f"None of {len(counted)} queries has a right gallery image under {protocol.name}"
+            f"{_left_out_all(query, gallery, without) or '; do both come from one data set?'}"
+        )
+
+
+def _check_matches(query: Labels, gallery: Labels, protocol: protocols.Protocol, matched: np.ndarray) -> None:
+    """Raises before any distance is computed unless all queries [Q] are matched, or not asked."""
     if not matched.all():
         first = int(np.argmin(matched))
         raise ValueError(

@@ -80,6 +80,7 @@ def read(folder: str | os.PathLike) -> Run:
         )
     seeds = {path.parent.name: read_results(path) for path in paths}
     tables.check_same(list(seeds.values()), [str(path) for path in paths])
+    tables.check_made_of(list(seeds.values()), [str(path) for path in paths])
     return Run(folder, tables.aggregate(list(seeds.values())), seeds, paths[0].parent)
 
 

@@ -105,7 +105,12 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
         for run, results in runs.items()
         if method in results["methods"]
     ]
-    return Table(f"Runs beside each other: {describe(next(iter(runs.values())))}", ("method", *TITLES.values()), rows)
+    nets = {run: net for run, results in runs.items() if (net := _made_of(results, "attributes"))}
+    several = len({net["fingerprint"] for net in nets.values()}) > 1
+    told = "; ".join(f"{run}: {net['name']} ({net['fingerprint'][:12]})" for run, net in nets.items())
+    note = f"The runs have different attribute nets: {told}." if several else ""
+    caption = f"Runs beside each other: {describe(next(iter(runs.values())))}"
+    return Table(caption, ("method", *TITLES.values()), rows, note)
 
 
 def weights(results: Mapping[str, Any]) -> Table:
@@ -331,6 +336,28 @@ def check_same(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
                     f"Results of different {key} do not belong in one table: {names[0]} has {runs[0].get(key)!r}, "
                     f"{name} has {run.get(key)!r}; evaluate them on the same prepared data with the same protocol."
                 )
+
+
+def check_made_of(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Raises ValueError unless all runs were made with one attribute net and of one training set; names both.
+
+    Results of older versions do not tell, and pass.
+    """
+    for kind, what in (("attributes", "attribute nets"), ("data", "training images")):
+        made = [(name, one) for name, run in zip(names, runs, strict=True) if (one := _made_of(run, kind))]
+        for name, one in made[1:]:
+            first, other = made[0]
+            if one["fingerprint"] != other["fingerprint"]:
+                raise ValueError(
+                    f"Seeds of different {what} have no common mean: {first} has {other['name']} (fingerprint "
+                    f"{other['fingerprint'][:12]}), {name} has {one['name']} ({one['fingerprint'][:12]}); keep each "
+                    "in a --workdir of its own."
+                )
+
+
+def _made_of(results: Mapping[str, Any], kind: str) -> Mapping[str, str] | None:
+    """An input of the run's last phase: name and fingerprint."""
+    return ((results.get("made_of") or {}).get("run") or {}).get(kind)
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:

@@ -73,7 +73,7 @@ def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
         groups = groups[counted]
         each = {tuple(name.rsplit("/", 1)): values[counted] for name, values in arrays.items()}
         metrics = {(method, name): value for method, of in about["methods"].items() for name, value in of.items()}
-        about["made_of"] = phases.read(folder / "reid")
+        about["inputs"] = (about.get("made_of") or {}).get("run") or phases.read(folder / "reid")
     return Scores(about, metrics, each, groups, {})
 
 
@@ -91,7 +91,8 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[s
     scores: dict[str, dict[str, Scores]] = {}
     abouts: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in map(Path, workdirs):
-        runs.read_results(folder)
+        if not (folder / "results.json").is_file():
+            raise FileNotFoundError(f"{folder} has no results.json; run ./launch.sh evaluate --workdir={folder} first.")
         one = read_run(folder)
         check_setting(abouts := [*abouts, (folder, one.about)])
         for method in tables.method_names(one.about):
@@ -111,11 +112,9 @@ def cost(job: arms.Job) -> dict[str, float | None]:
     phase = job.config.phases[-1]
     seconds, speed = _spent(job.folder, phase)
     init = arms.read_json(job.folder / phase / "init.json")
-    if "identity" in job.config.phases and init:
-        kept = ((phases.read(job.folder / phase) or {}).get("start") or {}).get("path")
-        start = phases.locate(job.folder, init["from"], kept, Path.is_dir)
-        if start.name == "identity" and start.is_dir():
-            seconds += _spent(start.parent, "identity")[0]
+    start = Path(init["from"]).parent if "identity" in job.config.phases and init else None
+    if start and (start / "identity").is_dir():
+        seconds += _spent(start, "identity")[0]
     note = arms.read_json(job.folder / "job.json")
     return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": note.get("peak_memory_mib")}
 
@@ -207,7 +206,7 @@ def build_table(
 
 def _attribute_nets(abouts) -> dict[str, str]:
     """Fingerprint -> name of the attribute nets; runs of older versions do not tell theirs."""
-    nets = [net for about in abouts if (net := (about.get("made_of") or {}).get("attributes"))]
+    nets = [net for about in abouts if (net := (about.get("inputs") or {}).get("attributes"))]
     return {net["fingerprint"]: net["name"] for net in nets}
 
 
@@ -260,7 +259,7 @@ def check_same(scores: Mapping[str, Mapping[str, Scores]]) -> None:
     before: dict[Any, tuple[str, Mapping[str, str]]] = {}
     for label, _, one in every:
         for kind, what in MADE_OF.items():
-            if not (made := (one.about.get("made_of") or {}).get(kind)):
+            if not (made := (one.about.get("inputs") or {}).get(kind)):
                 continue  # a ReIdCNN has no attribute net, and old runs do not tell theirs
             key = (kind, one.about["fingerprint"], made["name"] if kind == "data" else None)
             other_label, theirs = before.setdefault(key, (label, made))

@@ -180,6 +180,24 @@ def test_an_attribute_net_that_is_not_there_is_refused_before_any_work(tmp_path)
     assert not (tmp_path / "w").exists()
 
 
+def test_reproduce_counts_from_the_configs_seed_and_evaluates_as_told(tmp_path):
+    """With a stand-in for the work: each seed has its folder, its config and the settings of evaluation."""
+    code = """
+import runpy, types
+from acrn_jax import runs
+from acrn_jax.report import html, tables
+tables.methods_table, html.write, html.read = str, lambda *_: ".", lambda _: types.SimpleNamespace(results="")
+def reproduce(config, *, attributes, workdir, **_):
+    print(workdir.name, config.seed, config.evaluate.no_match, config.evaluate.draws, attributes)
+runs.reproduce = reproduce
+runpy.run_module("acrn_jax.cli.reproduce", run_name="__main__", alter_sys=True)
+"""
+    command = [sys.executable, "-c", code, "--config=configs/demo.py", f"--workdir={tmp_path}", "--seeds=2"]
+    command += ["--config.seed=5", "--config.loss.kind=classic", "--no_match=skip", "--draws=3"]  # needs no net
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[:4:2] == ["seed_5 5 skip 3 None", "seed_6 6 skip 3 None"], done.stderr
+
+
 def test_one_attribute_net_is_named(tmp_path):
     config = ConfigDict({"attributes": {"from": f"{tmp_path}/../{tmp_path.name}"}})
     assert settings.attribute_net(None, config) == pathlib.Path(config.attributes["from"])

@@ -304,6 +304,25 @@ def test_a_gallery_in_parts_is_asked_for_each_distance_once(monkeypatch):
         ranking.evaluate(ranking.Tiles(tile), alone, gallery, protocol=protocols.MARKET1501)
 
 
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_labels_are_refused_before_there_are_distances_as_they_are_with_them(name):
+    """`check` says what `evaluate` would say of any distances, and nothing where it would say nothing."""
+    said = set()
+    for seed in range(60):
+        distances, query, gallery = random_case(np.random.default_rng(seed), name)
+        for no_match in ("error", "skip", "count_as_miss", "no such policy"):
+            case, answers = {"protocol": protocols.PROTOCOLS[name], "no_match": no_match}, []
+            for ask, given in ((ranking.evaluate, (distances,)), (ranking.check, ())):
+                try:
+                    ask(*given, query, gallery, **case)
+                    answers.append("")
+                except ValueError as error:
+                    answers.append(str(error))
+            assert answers[0] == answers[1], (seed, no_match)
+            said.add(answers[0].lstrip("0123456789 ")[:12])
+    assert "" in said and len(said) > 1
+
+
 def test_counts_queries_without_match():
     query, gallery = (
         labels([1, 7, 2], [0, 0, 0]),

@@ -153,6 +153,19 @@ def test_seeds_of_different_data_are_refused(tmp_path):
         report.read(tmp_path / "W")
 
 
+@pytest.mark.parametrize(("kind", "what"), [("attributes", "attribute nets"), ("data", "training images")])
+def test_seeds_that_were_made_of_other_things_are_refused(tmp_path, kind, what):
+    for seed, name in enumerate(("first", "second")):
+        made = {"run": {kind: {"name": name, "fingerprint": f"{name}-print"}}}
+        conftest.make_bare_workdir(tmp_path / "W" / f"seed_{seed}", seed=seed, made_of=made)
+    told = rf"different {what} .*seed_0.* has first \(fingerprint first-print\), .*seed_1.* has second \(second-print\)"
+    with pytest.raises(ValueError, match=told):
+        report.read(tmp_path / "W")
+    (tmp_path / "W" / "seed_1").rename(tmp_path / "away")
+    conftest.make_bare_workdir(tmp_path / "W" / "seed_1", seed=1)  # evaluated by an older version: it does not tell
+    assert len(report.read(tmp_path / "W").seeds) == 2
+
+
 @pytest.mark.parametrize("protocol, common", [("market1501", True), ("all_vs_all", False)])
 def test_several_runs_share_a_table_only_where_they_may(tmp_path, protocol, common):
     first = conftest.make_bare_workdir(tmp_path / "A")

@@ -156,6 +156,13 @@ def test_mixed_results_are_refused(key, value):
 
 
 def test_comparison_puts_runs_beside_each_other():
+    def made(net):
+        entry = {"name": net, "fingerprint": f"{net}-values"}
+        return {"made_of": {"run": {"attributes": entry}}}
+
+    told = tables.comparison({run: conftest.make_results(**made(net)) for run, net in (("A", "M1"), ("B", "M2"))}).note
+    assert told == "The runs have different attribute nets: A: M1 (M1-values); B: M2 (M2-values)."
+    assert not tables.comparison({run: conftest.make_results(**made("M1")) for run in "AB"}).note
     table = tables.comparison({"A": conftest.make_results(), "B": conftest.make_results(seed=1)})
     assert [row[0] for row in table.rows[:3]] == ["ReIdCNN [A]", "ReIdCNN [B]", "Attributes [A]"]
 

@@ -90,7 +90,7 @@ def test_other_protocols_and_data_are_refused(key):
 
 def made(net, data="d1"):
     kinds = {"attributes": {"name": f"runs/{net}", "fingerprint": f"{net}-values"}}
-    return ABOUT | {"made_of": kinds | {"data": {"name": "d/0/train", "fingerprint": data}}}
+    return ABOUT | {"inputs": kinds | {"data": {"name": "d/0/train", "fingerprint": data}}}
 
 
 def test_arms_of_other_attribute_nets_or_training_data_are_refused():
