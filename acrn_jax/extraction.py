@@ -1,17 +1,24 @@
 """What a trained net says about images, in the formats that other programs read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from acrn_jax import build, runs
-from acrn_jax.data import source
+from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import feature_files
 from acrn_jax.evaluation.feature_files import Features
 from acrn_jax.train import parallel
 
 # Format -> suffixes of its files.
-FORMATS = {"npz": (".npz",), "mat": (".mat",), "h5": (".h5", ".hdf5"), "faiss": (".faiss", ".index")}
+FORMATS = {
+    "npz": (".npz",),
+    "csv": (".csv",),
+    "mat": (".mat",),
+    "h5": (".h5", ".hdf5"),
+    "faiss": (".faiss", ".index"),
+}
 
 
 def format_of(out: Path, name: str | None) -> str:
@@ -19,10 +26,45 @@ def format_of(out: Path, name: str | None) -> str:
     said = next((name for name, suffixes in FORMATS.items() if out.suffix in suffixes), None)
     if (name or said) not in FORMATS or (name or said) != said:
         raise ValueError(
-            f"--out={out} does not end as a file of format {name or 'npz, mat, h5 or faiss'} does; endings are "
+            f"--out={out} does not end as a file of format {name or 'npz, csv, mat, h5 or faiss'} does; endings are "
             f"{', '.join(suffix for each in ([name] if name in FORMATS else FORMATS) for suffix in FORMATS[each])}."
         )
     return said
+
+
+def open_pictures(place: Path) -> source.Split:
+    """The pictures below a folder, or one picture; nobody is known on them.
+
+    Raises:
+      FileNotFoundError: no such folder or file, or no picture in it.
+      ValueError: none that can be read.
+    """
+    if not place.is_file():
+        return source.open_folder(place)
+    split = source.open_files([place], [place.name], name=str(place))
+    transforms.decode(split.image_bytes(0), key=str(place))
+    return split
+
+
+def open_splits(
+    workdir: Path,
+    names: Sequence[str],
+    *,
+    dataset: str | None = None,
+    config_name: str | None = None,
+    data_dir: str | None = None,
+) -> list[source.Split]:
+    """Splits of a prepared data set, by default the run's own.
+
+    Raises:
+      FileNotFoundError: no run, or no such data set.
+      ValueError: no such split; or the run's own data are no longer those that it was trained on.
+    """
+    config = runs.read_config(workdir, data_dir=data_dir)
+    place = dataset or config.data.name, config_name or config.data.config
+    if place == (config.data.name, config.data.config):
+        runs.check_data(config, workdir)
+    return [source.open_split(config.data.dir, *place, name) for name in names]
 
 
 def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str) -> str:
@@ -31,8 +73,10 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
     Args:
       workdir: a trained run.
       splits: query and gallery for mat, without queries that show nobody; one split for the others.
-      out: file to write. For h5 and faiss the labels go to a .csv file beside it.
-      format: npz (with keys, labels and, of attributes, logits and names), mat, h5 or faiss; see `feature_files`.
+      out: file to write. For h5 and faiss the labels go to a .csv file beside it, with attributes that of csv.
+      format: npz (with keys, labels and, of attributes, logits and names), csv (a line an image, with labels, and a
+        named column an attribute, or value of the feature), mat, h5 (of attributes with logits and names) or faiss; see
+        `feature_files`.
     """
     if len(splits) != (2 if format == "mat" else 1):
         raise ValueError(
@@ -46,17 +90,26 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
     found = [_values(workdir, runs.outputs(workdir, split, batch=batch)) for split in splits]
     name = next(iter(found[0]))
     parts = [Features(values[name], split.labels) for values, split in zip(found, splits, strict=True)]
-    split, labels = splits[0], splits[0].labels._asdict()
+    split, labels, written = splits[0], splits[0].labels._asdict(), found[0]
+    more = {key: value for key, value in found[0].items() if key != name}
     if format == "npz":
         about = {"key": split.key, "file_name": split.file_name, "fingerprint": split.fingerprint}
         runs.write_arrays(out, **about, **labels, **found[0])
     elif parallel.leads() and format == "mat":
         feature_files.write_mat(out, *parts)
     elif parallel.leads():
-        write = {"h5": feature_files.write_h5, "faiss": feature_files.write_faiss}[format]
-        write(out, parts[0], split.file_name)
-    images = " and ".join(f"{len(split)} images of {split.name}" for split in splits)
-    return f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in found[0].items())}"
+        names = more.get("attribute_names") or [f"{name}_{i}" for i in range(parts[0].values.shape[1])]
+        columns = dict(zip(names, parts[0].values.T, strict=True)) if more or format == "csv" else None
+        if format == "h5":
+            feature_files.write_h5(out, parts[0], split.file_name, columns, more)
+        elif format == "faiss":
+            feature_files.write_faiss(out, parts[0], split.file_name, columns)
+        else:
+            feature_files.write_csv(out, split.labels, split.file_name, columns)
+    if format not in ("npz", "h5"):  # these hold everything, the others the features
+        written = {name: found[0][name]}
+    images = " and ".join(f"{len(split)} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
+    return f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
 
 
 def _values(workdir: Path, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ Each but `steps` has a name for messages, a fingerprint and, where it lies in a 
 Phases made before this file was written have none: they can be read, and what cannot be checked is said once a run.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -126,10 +125,14 @@ def locate(run: Path, given: str | Path, kept: str | None, there: Callable[[Path
     return given if found is None or (there(given) and given.samefile(found)) else found
 
 
-@functools.cache
+_told: set[Path] = set()
+
+
 def tell_old(run: Path) -> None:
-    """Says of a run of an older version what cannot be checked, once."""
-    if parallel.leads():
+    """Says of a run of an older version what cannot be checked: once, and for those that lie within it too."""
+    known = not _told.isdisjoint((run, *run.parents))
+    _told.add(run)
+    if parallel.leads() and not known:
         print(
             f"{run} was trained by an older version, which stored neither fingerprints of what a phase is made of nor "
             "its number of steps: whether data set, attribute net and start are the same, and training has ended, "

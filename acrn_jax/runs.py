@@ -79,7 +79,13 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def claim(workdir: Path, config: Any) -> None:
-    """Writes config.json, or checks that the workdir is of the same config; ValueError names the differing keys."""
+    """Writes config.json, after `check_claim`."""
+    check_claim(workdir, config)
+    write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
+
+
+def check_claim(workdir: Path, config: Any) -> None:
+    """ValueError where the workdir is of another config, with the differing keys, or holds something else."""
     mine = _flat(json.loads(config.to_json_best_effort()))
     file = workdir / "config.json"
     if file.exists():
@@ -99,7 +105,6 @@ def claim(workdir: Path, config: Any) -> None:
         raise ValueError(
             f"{workdir} holds files but no config.json, so it is no run's folder; name an empty or new --workdir."
         )
-    write_json(file, json.loads(config.to_json_best_effort()))
 
 
 def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str | None = None) -> Any:
@@ -187,7 +192,7 @@ def _train_attributes(config, workdir):
     variables, report = build.first_variables(config, module(None), config.init_from)
     inputs = _inputs(config, "mva", split, config.init_from)
     # Not before data and weights are there, so that a wrong path leaves nothing behind.
-    parallel.first(lambda: phases.check(workdir / "mva", inputs))
+    parallel.first(lambda: _check_begun(workdir, config, {"mva": inputs}))
     parallel.first(lambda: claim(workdir, config))
     _begin(workdir / "mva", inputs, report)
     build.train_phase(
@@ -212,7 +217,7 @@ def _train_reid(config, workdir, train_phase):
     inputs = {phase: _inputs(config, phase, split) for phase in config.phases}
     if config.init_from:
         inputs[config.phases[0]]["start"] = build.start_input(config.init_from)
-    parallel.first(lambda: [phases.check(workdir / phase, known) for phase, known in inputs.items()])
+    parallel.first(lambda: _check_begun(workdir, config, inputs))
     if weighted(config):
         check_overlap(config, [split])
         build.reid_objective(config, tuple(attribute_names(Path(config.attributes["from"]))))  # reads given weights
@@ -276,6 +281,13 @@ def _inputs(config, phase, split, init_from=None):
     if phase == "reid" and config.loss.kind == "acrn":
         inputs["attributes"] = _attribute_input(config)
     return inputs | ({"start": build.start_input(init_from)} if init_from else {})
+
+
+def _check_begun(workdir, config, inputs):
+    """ValueError where a workdir is of another config, or phases that have begun there are of other inputs."""
+    check_claim(workdir, config)
+    for phase, known in inputs.items():
+        phases.check(workdir / phase, known)
 
 
 def _begin(folder, inputs, report):
@@ -740,6 +752,25 @@ def _origins(folders, unfinished):
     about = {name: phases.about(phase, unfinished=unfinished and name == "run") for name, phase in folders.items()}
     step, steps = about["run"]["step"], about["run"].get("steps", 0)
     return {"made_of": about} | ({"unfinished": {"step": step, "steps": steps}} if step < steps else {})
+
+
+def read_results(workdir: Path) -> dict[str, Any]:
+    """results.json of a run that was evaluated after its training had ended.
+
+    Raises:
+      FileNotFoundError: it was not evaluated.
+      ValueError: only before that.
+    """
+    file = Path(workdir) / "results.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
+    results = json.loads(file.read_text())
+    if stopped := results.get("unfinished"):
+        raise ValueError(
+            f"{workdir} was evaluated at step {stopped['step']} of {stopped['steps']} of its training; let that come "
+            f"to its end, then run ./launch.sh evaluate --workdir={workdir} again."
+        )
+    return results
 
 
 def folder_on(workdir: Path, dataset: str | None) -> Path:

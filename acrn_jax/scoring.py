@@ -205,7 +205,7 @@ def _distances(search: Search, distance, multi_query, kissme_train, expand, rera
                 f"{kissme_train} has {train.values.shape[1]} values an image, query and gallery have "
                 f"{gallery.shape[1]}; take all from one net."
             )
-        metric = kissme.fit(train.values, *train.labels)
+        metric = kissme.fit(train.values, train.labels.person_id, protocols.telling_cameras(train.labels))
         centre = np.mean(train.values, axis=0, dtype=np.float64)  # differences stay, what cancels gets small
         query, gallery = (fusion.projected(x, metric.factor, centre) for x in (query, gallery))
         about["kissme"] = {"similar_pairs": metric.similar_pairs, "dissimilar_pairs": metric.dissimilar_pairs}

@@ -25,6 +25,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what re-id sets come in; others start decoders for no one's good
+RULE = b"2"  # of this table; 1 knew no EXIF, and 16 bits were white
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_SIDE = 10_000  # pixels
 _OTHERS = ((0, b"II*\0", "a TIFF"), (0, b"MM\0*", "a TIFF"), (0, b"GIF8", "a GIF"), (4, b"ftyp", "a HEIC or AVIF"))

@@ -209,7 +209,7 @@ def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
     config.attributes["from"] = str(net)
     config.reid.people = 19
     config.phases, config.init_from = ("reid",), str(run / "identity")
-    with pytest.raises(ValueError, match="there are 18 people to train on"):
+    with pytest.raises(ValueError, match="there are 18 people"):
         runs.train(config, tmp_path / "b")
     config = config_of("attributes", data_dir)
     config.data.exclude_subsets = ("GRID",)

@@ -3,9 +3,11 @@
 import csv
 import sys
 
+import h5py
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from acrn_jax import extraction, runs, scoring
 from acrn_jax.data import source
@@ -83,11 +85,55 @@ def test_npz_of_an_attribute_run_serves_kissme(tmp_path):
     assert feature_files.read_set(tmp_path / "a.npz").values.shape == (44, 5)
 
 
+def test_attributes_as_a_table_with_their_names(tmp_path):
+    told = extraction.extract("attributes", [GALLERY], tmp_path / "a.csv", format="csv")
+    assert told.endswith("attributes [44, 5]")
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["person_id", "camera_id", "file_name", *"abcde"]
+    logits = np.sin(np.outer(GALLERY.person_id + 0.3 * GALLERY.rows, np.arange(1, 6)))
+    found = np.array([[float(row[name]) for name in "abcde"] for row in rows])
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+    assert [row["file_name"] for row in rows] == GALLERY.file_name.tolist()
+    assert [int(row["person_id"]) for row in rows] == GALLERY.person_id.tolist()
+    extraction.extract("net", [GALLERY], tmp_path / "f.csv", format="csv")
+    with open(tmp_path / "f.csv", newline="", encoding="utf-8") as file:
+        assert next(csv.reader(file))[3:] == [f"feature_{i}" for i in range(5)]
+
+
+def test_h5_of_an_attribute_run_holds_what_it_announces(tmp_path):
+    told = extraction.extract("attributes", [GALLERY], tmp_path / "a.h5", format="h5")
+    assert told.endswith("attributes [44, 5], logits [44, 5], attribute_names [5]")
+    beside = (tmp_path / "a.csv").read_text()
+    extraction.extract("attributes", [GALLERY], tmp_path / "a.csv", format="csv")
+    assert (tmp_path / "a.csv").read_text() == beside  # so that it does not matter which of the two is written last
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["attribute_names"].asstr()[()].tolist() == list("abcde")
+        np.testing.assert_allclose(file["emb"][()], 1 / (1 + np.exp(-file["logits"][()])), atol=1e-6)
+    assert extraction.extract("attributes", [QUERY, GALLERY], tmp_path / "a.mat", format="mat").endswith("[12, 5]")
+    assert feature_files.read([tmp_path / "a.h5"], [tmp_path / "a.csv"]).gallery.shape == (44, 5)
+
+
+def test_one_picture_is_as_good_as_a_folder_of_it(tmp_path):
+    (tmp_path / "few").mkdir()
+    Image.fromarray(np.arange(60, dtype=np.uint8).reshape(5, 4, 3)).save(tmp_path / "few" / "one.png")
+    alone, folder = (extraction.open_pictures(tmp_path / name) for name in ("few/one.png", "few"))
+    assert alone.file_name.tolist() == folder.file_name.tolist() == ["one.png"]
+    assert alone.fingerprint == folder.fingerprint and alone.image_bytes(0) == folder.image_bytes(0)
+    told = extraction.extract("attributes", [alone], tmp_path / "a.csv", format="csv")
+    assert told.startswith(f"1 image of {tmp_path / 'few' / 'one.png'} -> ")
+    (tmp_path / "note.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"note\.jpg"):
+        extraction.open_pictures(tmp_path / "note.jpg")
+    with pytest.raises(FileNotFoundError, match="none"):
+        extraction.open_pictures(tmp_path / "none")
+
+
 def test_formats_and_endings(tmp_path, monkeypatch):
     assert extraction.format_of(tmp_path / "a.hdf5", None) == "h5"
     assert extraction.format_of(tmp_path / "a.index", "faiss") == "faiss"
     for name, format, told in (
-        ("a.txt", None, r"\.npz, \.mat"),
+        ("a.txt", None, r"\.npz, \.csv, \.mat"),
         ("a", "h5", r"\.h5, \.hdf5"),
         ("a.npz", "mat", r"are \.mat"),
     ):

@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from acrn_jax import build, bundles, phases, runs, search
+from acrn_jax import build, bundles, extraction, phases, runs, search
 from acrn_jax.report import tables
-from acrn_jax.studies import cached
+from acrn_jax.studies import cached, table
 from acrn_jax.train import checkpoint
 from acrn_jax.train.state import State
 from data_prep import prepare
@@ -166,7 +166,8 @@ def test_data_prepared_anew_are_refused_with_both_named(place, change, capsys):
     told = (
         r"(run/\w+|net/mva) was trained on image_folder/{0}/train \(fingerprint \w{{12}}\), not image_folder/{0}/train"
     )
-    for use in (USES["evaluate"], USES["export"], lambda run: cached.load(with_results(run))):
+    opened = (lambda run: extraction.open_splits(run, ["query"]), lambda run: cached.load(with_results(run)))
+    for use in (USES["evaluate"], USES["export"], *opened):
         with pytest.raises(ValueError, match=told.format("people")):
             use(Path("run"))
     with pytest.raises(ValueError, match=told.format("net")):
@@ -206,6 +207,10 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
     assert "reid: goes on from step 8 of 10 (run/reid)." in capsys.readouterr().out
     ended = runs.evaluate(Path("run"), unfinished=True)
     assert "unfinished" not in ended and "NOT FINISHED" not in tables.methods_table(ended)
+    runs.write_json(Path("run/results.json"), results)
+    for read in (cached.load, lambda run: table.of_methods([run])):
+        with pytest.raises(ValueError, match="run was evaluated at step 8 of 10 of its training; let that come"):
+            read(Path("run"))
     with pytest.raises(ValueError, match="different unfinished"):
         tables.check_same([ended, results], ["a", "b"])
 
@@ -249,7 +254,7 @@ def test_a_moved_run_finds_what_lies_in_it(place, tmp_path, monkeypatch, old, ca
     USES["export"](run)
     search.search(run, Path("raw"), query=picture)
     told = capsys.readouterr().out
-    assert told.count("was trained by an older version") == (2 if old else 0)  # the run and its net, once each
+    assert told.count("was trained by an older version") == (1 if old else 0)  # once for the run and the net in it
 
 
 def test_a_run_beside_its_net_works_from_anywhere_and_a_flag_names_a_net_elsewhere(place, monkeypatch):

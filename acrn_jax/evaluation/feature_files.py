@@ -437,13 +437,25 @@ def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> No
         scipy.io.savemat(aside, found, appendmat=False)
 
 
-def write_h5(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
-    """One set: emb [N, D] of an HDF5 file, and beside it a CSV file of the same name with a line for each row."""
+Columns = Mapping[str, np.ndarray] | None  # name -> [N]
+
+
+def write_h5(
+    path: str | os.PathLike,
+    features: Features,
+    file_name: Sequence[str],
+    columns: Columns = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """One set: emb [N, D] of an HDF5 file, `more` arrays by name, numbers or texts; `write_csv`'s file beside it."""
     content = io.BytesIO()  # HDF5 itself would end the process on a full disk
     with h5py.File(content, "w") as file:
         file["emb"] = features.values
+        for name, value in (more or {}).items():
+            value = np.asarray(value)
+            file[name] = value.astype(h5py.string_dtype()) if value.dtype.kind == "U" else value
     files.write_bytes(path, content.getvalue())
-    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
+    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
 
 
 def faiss() -> Any:
@@ -457,17 +469,24 @@ def faiss() -> Any:
         ) from error
 
 
-def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str]) -> None:
-    """One set: a FAISS index of squared L2 distances, and a CSV file beside it as `write_h5`'s."""
+def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str], columns: Columns = None) -> None:
+    """One set: a FAISS index of squared L2 distances, and `write_csv`'s file beside it."""
     package = faiss()
     index = package.IndexFlatL2(features.values.shape[1])
     index.add(np.ascontiguousarray(features.values, np.float32))
     with files.replacing(path, also=(RuntimeError,)) as aside:
         package.write_index(index, str(aside))
-    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name)
+    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
 
 
-def write_csv(path: str | os.PathLike, labels: Labels, file_name: Sequence[str]) -> None:
-    """Labels as `read` wants them."""
-    rows = zip(*(values.tolist() for values in labels), map(str, file_name), strict=True)
-    files.write_csv(path, [("person_id", "camera_id", "file_name"), *rows])
+def write_csv(
+    path: str | os.PathLike,
+    labels: Labels,
+    file_name: Sequence[str],
+    columns: Columns = None,
+) -> None:
+    """Labels as `read` wants them, and further columns [N] by name, in as few digits as tell their values apart."""
+    columns = columns or {}
+    numbers = (np.asarray(values).astype(str).tolist() for values in columns.values())
+    rows = zip(*(values.tolist() for values in labels), map(str, file_name), *numbers, strict=True)
+    files.write_csv(path, [("person_id", "camera_id", "file_name", *columns), *rows])

@@ -81,7 +81,8 @@ def rows(
     own = fusion.distance_rows(distance, acrn.query, acrn.gallery)
     methods = {"Attributes": plain, "ACRN": fused(own, acrn.scale, weighted, gamma), "Attributes-weighted": weighted}
     if attributes.train is not None and attributes.train_labels is not None:
-        metric = kissme.fit(attributes.train, *attributes.train_labels, **(kissme_options or {}))
+        people, cameras = attributes.train_labels.person_id, protocols.telling_cameras(attributes.train_labels)
+        metric = kissme.fit(attributes.train, people, cameras, **(kissme_options or {}))
         methods["Attributes-KISSME"] = kissme.rows(metric, attributes.query, attributes.gallery)
     if baseline is not None:
         base = fusion.distance_rows(distance, baseline.query, baseline.gallery)
@@ -105,8 +106,8 @@ def tune_factor(
 ) -> tuple[float, dict[float, float]]:
     """Factor in ReIdCNN+Attributes-tuned with the best mAP_precision on held-out people, never on query or gallery.
 
-    Every validation image is a query, ranked against all others: of other cameras where cameras are known
-    (market1501), else of any (all_vs_all). People with nothing to find are skipped.
+    Every validation image is a query, ranked against all others: of other cameras where cameras are known and somebody
+    is seen by two (market1501), else of any (all_vs_all). People with nothing to find are skipped.
 
     Args:
       feature: [N, D] of the baseline, validation people alone.
@@ -123,7 +124,7 @@ def tune_factor(
     shown = labels.person_id > 0
     labels = Labels(labels.person_id[shown], labels.camera_id[shown])
     feature, attributes = feature[shown], attributes[shown]
-    protocol = protocols.MARKET1501 if protocols.cameras_known(labels) else protocols.ALL_VS_ALL
+    protocol = protocols.ALL_VS_ALL if protocols.telling_cameras(labels) is None else protocols.MARKET1501
     base, plain = (fusion.distance_rows(distance, values, values) for values in (feature, attributes))
     scores = {}
     for factor in candidates:

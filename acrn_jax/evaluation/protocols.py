@@ -114,6 +114,12 @@ def cameras_known(labels: Labels) -> bool:
     return not np.any((labels.camera_id == UNKNOWN) & (labels.person_id > 0))
 
 
+def telling_cameras(labels: Labels) -> np.ndarray | None:
+    """Camera ids [N], or None where they tell no views of a person apart: one is unknown, or nobody is seen by two."""
+    seen = np.unique(np.stack(labels)[:, labels.person_id > 0], axis=1)[0]  # a person as often as cameras show one
+    return labels.camera_id if cameras_known(labels) and len(seen) > len(np.unique(seen)) else None
+
+
 def multi_query(features: np.ndarray, boxes: Labels, query: Labels) -> np.ndarray:
     """Query features of `market1501_multi_query`.
 
@@ -168,7 +174,8 @@ def _check_same_set(query: Labels, gallery: Labels) -> None:
     if not all(np.array_equal(q, g) for q, g in zip(query, gallery, strict=True)):
         raise ValueError(
             f"all_vs_all ranks one set against itself, but the labels of {len(query.person_id)} query and "
-            f"{len(gallery.person_id)} gallery images differ; give the same images, in the same order, as both."
+            f"{len(gallery.person_id)} gallery images differ; give the same images, in the same order, as both, "
+            "or choose multi_shot."
         )
 
 
@@ -190,7 +197,7 @@ def _check_two_views(query: Labels, gallery: Labels) -> None:
     if len(views) != 2:
         raise ValueError(
             f"The protocols of CUHK03 want images of two views, but query and gallery are of {len(views)} camera ids "
-            f"({', '.join(map(str, views[:6]))}); choose market1501."
+            f"({', '.join(map(str, views[:6]))}); choose market1501, or multi_shot for one camera."
         )
 
 

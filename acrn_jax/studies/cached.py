@@ -6,12 +6,11 @@ factor of 0. So S settings over T terms are factors [S, T] times terms [T, q, G]
 from one jitted pass. They equal `ranking.evaluate` of each setting by itself (tests/studies/test_cached.py).
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,13 +69,11 @@ def load(workdir: Path) -> Run:
 
     Raises:
       FileNotFoundError: there is no evaluated run.
-      ValueError: it is no ACRN run, or its protocol averages queries.
+      ValueError: it is no finished ACRN run, or its protocol averages queries.
     """
     workdir = Path(workdir)
     config = runs.read_config(workdir)
-    if not (workdir / "results.json").is_file():
-        raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
-    results = json.loads((workdir / "results.json").read_text()) | {"inputs": phases.read(workdir / "reid")}
+    results = runs.read_results(workdir) | {"inputs": phases.read(workdir / "reid")}
     if "mva" in config.phases or config.loss.kind != "acrn":
         raise ValueError(f"{workdir} is no ACRN run; studies on features want one, with its ReIdCNN beside it.")
     if results["protocol"] == "market1501_multi_query":
@@ -190,8 +187,10 @@ def kissme_ridge(run: Run, values: Sequence[float] | None) -> Sweep:
     reference = f"{settings.kissme_ridge:.3g}"
     chosen |= {f"{r:.3g}_not_projected": (float(r), False) for r in values if settings.kissme_project}
     a, terms = run.attributes, []
+    labels = cast(Labels, a.train_labels)  # a run has them
+    cameras = protocols.telling_cameras(labels)
     for ridge, project in chosen.values():
-        metric = kissme.fit(a.train, *a.train_labels, ridge=ridge, project=project, **options)
+        metric = kissme.fit(a.train, labels.person_id, cameras, ridge=ridge, project=project, **options)
         terms.append(kissme.rows(metric, a.query, a.gallery))
     rows = np.eye(len(terms), dtype=np.float32)
     return Sweep(terms, {arm: {"Attributes-KISSME": rows[i]} for i, arm in enumerate(chosen)}, reference)

@@ -91,8 +91,7 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[s
     scores: dict[str, dict[str, Scores]] = {}
     abouts: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in map(Path, workdirs):
-        if not (folder / "results.json").is_file():
-            raise FileNotFoundError(f"{folder} has no results.json; run ./launch.sh evaluate --workdir={folder} first.")
+        runs.read_results(folder)
         one = read_run(folder)
         check_setting(abouts := [*abouts, (folder, one.about)])
         for method in tables.method_names(one.about):
@@ -112,9 +111,11 @@ def cost(job: arms.Job) -> dict[str, float | None]:
     phase = job.config.phases[-1]
     seconds, speed = _spent(job.folder, phase)
     init = arms.read_json(job.folder / phase / "init.json")
-    start = Path(init["from"]).parent if "identity" in job.config.phases and init else None
-    if start and (start / "identity").is_dir():
-        seconds += _spent(start, "identity")[0]
+    if "identity" in job.config.phases and init:
+        kept = ((phases.read(job.folder / phase) or {}).get("start") or {}).get("path")
+        start = phases.locate(job.folder, init["from"], kept, Path.is_dir)
+        if start.name == "identity" and start.is_dir():
+            seconds += _spent(start.parent, "identity")[0]
     note = arms.read_json(job.folder / "job.json")
     return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": note.get("peak_memory_mib")}
 

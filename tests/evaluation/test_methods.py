@@ -58,11 +58,22 @@ def test_rows_that_lack_an_input_are_left_out():
         rows(weights=WEIGHTS[1:])
 
 
-@pytest.mark.parametrize("cameras", [True, False])
+def test_people_of_one_camera_have_a_kissme_row_too():
+    one = Labels(TRAIN_LABELS.person_id, np.ones(40, int))
+    attributes = methods.Attributes(QUERY, GALLERY, scale=0.5, train=TRAIN, train_labels=one)
+    matrix = kissme.fit(TRAIN, TRAIN_LABELS.person_id).matrix  # pairs whatever their cameras
+    difference = QUERY[:, None] - GALLERY[None]
+    values = np.einsum("qga,ab,qgb->qg", difference, matrix, difference)
+    np.testing.assert_allclose(
+        rows(attributes=attributes)["Attributes-KISSME"](slice(0, 4)), values, rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("cameras", ["several", "one", "unknown"])
 def test_tuned_factor_is_the_best_candidate(cameras):
     rng = np.random.default_rng(1)
     person = np.repeat(np.arange(1, 31), 4)
-    camera = np.tile([0, 0, 1, 2], 30) if cameras else np.full(120, -1)
+    camera = {"several": np.tile([0, 0, 1, 2], 30), "one": np.ones(120, int), "unknown": np.full(120, -1)}[cameras]
     feature = rng.normal(size=(31, 8))[person] + 1.2 * rng.normal(size=(120, 8))
     attribute = (rng.random((31, 6)) > 0.5)[person] * 0.4 + rng.random((120, 6))
     person[7] = 0  # a distractor is left out
@@ -71,7 +82,7 @@ def test_tuned_factor_is_the_best_candidate(cameras):
     best, scores = methods.tune_factor(feature, attribute, Labels(person, camera), **given)
     f, a = (distance.cdist(x[shown], x[shown], "sqeuclidean").astype(np.float32) for x in (feature, attribute))
     labels = Labels(person[shown], camera[shown])
-    protocol = protocols.MARKET1501 if cameras else protocols.ALL_VS_ALL
+    protocol = protocols.MARKET1501 if cameras == "several" else protocols.ALL_VS_ALL
     for factor, score in scores.items():
         expected = ranking.evaluate(f / 3 + factor * a / 0.2, labels, labels, protocol=protocol)
         assert score == pytest.approx(expected.metrics["mAP_precision"], abs=1e-3)
