@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, provenance, runs
+from acrn_jax import build, files, provenance, runs
 from acrn_jax.data import source, transforms
+from acrn_jax.evaluation import calibration
 from acrn_jax.export import bundle
 from acrn_jax.export.model import OUTPUTS, Model, Net
 
 DRAWN = 8  # images of nobody in each bundle
+RAW = "the sigmoid of what the net says, on whatever pictures"
 SIZE = (128, 64)  # of these, pixels, where there is no data set to take it from
 
 
@@ -46,6 +48,7 @@ def export(
       FileNotFoundError: no run, or its attribute net is gone.
     """
     bundle.check_formats(formats)
+    files.check(out)
     config = runs.read_config(workdir, attributes=attributes, data_dir=data_dir)
     runs.check_data(config, workdir)
     runs.check_attributes(config, workdir)
@@ -101,6 +104,8 @@ def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model,
         theirs = runs.read_config(Path(net_folder))
         load("attributes", theirs, Path(net_folder) / "mva", len(names))
         about |= {"attribute_names": list(names), "attribute_config": json.loads(theirs.to_json_best_effort())}
+        worth = {"kind": "raw", "why": RAW, "recognition": runs.recognition_rates(Path(net_folder))}
+        about["probabilities"] = {"kind": "raw", "recognition": worth["recognition"], "note": calibration.told(worth)}
     factors: tuple[float, Any] = (1.0, None)
     if {"feature", "embedding"} & set(outputs):
         scales = {name: float(value) for name, value in load("reid", config, workdir / phase).items()}

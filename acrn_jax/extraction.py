@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from acrn_jax import build, runs
+from acrn_jax import build, files, runs
 from acrn_jax.data import source, transforms
-from acrn_jax.evaluation import feature_files
+from acrn_jax.evaluation import calibration, feature_files
 from acrn_jax.evaluation.feature_files import Features
 from acrn_jax.train import parallel
 
@@ -74,14 +74,15 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
       workdir: a trained run.
       splits: query and gallery for mat, without queries that show nobody; one split for the others.
       out: file to write. For h5 and faiss the labels go to a .csv file beside it, with attributes that of csv.
-      format: npz (with keys, labels and, of attributes, logits and names), csv (a line an image, with labels, and a
-        named column an attribute, or value of the feature), mat, h5 (of attributes with logits and names) or faiss; see
-        `feature_files`.
+      format: npz (with keys, labels and, of attributes, logits, names and recognition rates), csv (a line an image,
+        with labels, and a named column an attribute, or value of the feature), mat, h5 (of attributes as npz) or faiss;
+        see `feature_files`.
     """
     if len(splits) != (2 if format == "mat" else 1):
         raise ValueError(
             f"{format} takes {'query and gallery' if format == 'mat' else 'one split'}, got {len(splits)}."
         )
+    files.check(out)
     if format == "faiss":
         feature_files.faiss()  # not after the net has run, if it is missing
     batch = runs.read_config(workdir).evaluate.batch
@@ -109,7 +110,11 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
     if format not in ("npz", "h5"):  # these hold everything, the others the features
         written = {name: found[0][name]}
     images = " and ".join(f"{len(split)} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
-    return f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
+    told = f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
+    if "attributes" not in found[0]:
+        return told
+    about = {"kind": "raw", "why": "they are stored as they are", "recognition": runs.recognition_rates(workdir)}
+    return f"{told}\n{calibration.told(about)}"
 
 
 def _values(workdir: Path, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -118,4 +123,12 @@ def _values(workdir: Path, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarr
         return {"feature": outputs["feature"]}
     logits = outputs["attribute_logits"]
     probabilities = build.REPRESENTATIONS["probabilities"](logits)
-    return {"attributes": probabilities, "logits": logits, "attribute_names": runs.attribute_names(workdir)}
+    names = runs.attribute_names(workdir)
+    rates = runs.recognition_rates(workdir) or {"on": "", "mA": {}}
+    return {
+        "attributes": probabilities,
+        "logits": logits,
+        "attribute_names": names,
+        "recognition_rate": np.array([rates["mA"].get(name) for name in names], np.float32),  # NaN: not known
+        "recognised_on": rates["on"],
+    }

@@ -88,17 +88,12 @@ def failed(path: str | os.PathLike, error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike, *, also: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` when the block ends well and is removed when it does not.
-
-    Args:
-      path: a folder that does not exist; those above it are made.
-      also: as of `replacing`.
-    """
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` when the block ends well and is removed when it does not."""
     path = Path(path)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with naming(path, also=also):
+        with naming(path):
             aside.mkdir(parents=True)
             yield aside
             aside.rename(path)

@@ -1080,7 +1080,11 @@ def _look_alikes(config, workdir, rows, query, gallery, protocol, made_of):
             {"name": made_of.names[i]} | {who: float(of[i]) for who, of in values.items()} for i in told
         ]
         pairs.append(entry)
-    write_json(workdir / "look_alikes.json", {"representation": config.attributes.representation, "pairs": pairs})
+    about = {
+        "representation": config.attributes.representation,
+        "recognition": recognition_rates(Path(config.attributes["from"])),
+    }
+    write_json(workdir / "look_alikes.json", {**about, "pairs": pairs})
 
 
 def _thumbnail(workdir, split, i):

@@ -80,14 +80,15 @@ def test_one_set_each_in_npz_and_h5(tmp_path):
 def test_npz_of_an_attribute_run_serves_kissme(tmp_path):
     extraction.extract("attributes", [GALLERY], tmp_path / "a.npz", format="npz")
     with np.load(tmp_path / "a.npz") as file:
-        assert set(file) == {*"key file_name fingerprint person_id camera_id attributes logits attribute_names".split()}
+        names = "key file_name fingerprint person_id camera_id attributes logits attribute_names"
+        assert set(file) == {*names.split(), "recognition_rate", "recognised_on"}
         np.testing.assert_allclose(file["attributes"], 1 / (1 + np.exp(-file["logits"])), atol=1e-6)
     assert feature_files.read_set(tmp_path / "a.npz").values.shape == (44, 5)
 
 
 def test_attributes_as_a_table_with_their_names(tmp_path):
     told = extraction.extract("attributes", [GALLERY], tmp_path / "a.csv", format="csv")
-    assert told.endswith("attributes [44, 5]")
+    assert told.splitlines()[0].endswith("attributes [44, 5]")
     with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["person_id", "camera_id", "file_name", *"abcde"]
@@ -103,14 +104,15 @@ def test_attributes_as_a_table_with_their_names(tmp_path):
 
 def test_h5_of_an_attribute_run_holds_what_it_announces(tmp_path):
     told = extraction.extract("attributes", [GALLERY], tmp_path / "a.h5", format="h5")
-    assert told.endswith("attributes [44, 5], logits [44, 5], attribute_names [5]")
+    assert "attributes [44, 5], logits [44, 5], attribute_names [5], recognition_rate [5]" in told
     beside = (tmp_path / "a.csv").read_text()
     extraction.extract("attributes", [GALLERY], tmp_path / "a.csv", format="csv")
     assert (tmp_path / "a.csv").read_text() == beside  # so that it does not matter which of the two is written last
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["attribute_names"].asstr()[()].tolist() == list("abcde")
         np.testing.assert_allclose(file["emb"][()], 1 / (1 + np.exp(-file["logits"][()])), atol=1e-6)
-    assert extraction.extract("attributes", [QUERY, GALLERY], tmp_path / "a.mat", format="mat").endswith("[12, 5]")
+    told = extraction.extract("attributes", [QUERY, GALLERY], tmp_path / "a.mat", format="mat")
+    assert told.splitlines()[0].endswith("[12, 5]")
     assert feature_files.read([tmp_path / "a.h5"], [tmp_path / "a.csv"]).gallery.shape == (44, 5)
 
 
@@ -145,3 +147,18 @@ def test_formats_and_endings(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "outputs", None)
     with pytest.raises(ValueError, match=r"acrn_jax\[faiss\]"):
         extraction.extract("net", [QUERY], tmp_path / "a.faiss", format="faiss")
+
+
+def test_attributes_come_with_how_far_to_trust_them(tmp_path, monkeypatch):
+    told = extraction.extract("attributes", [QUERY], tmp_path / "a.npz", format="npz")
+    assert "not calibrated" in told and "is not known" in told
+    with np.load(tmp_path / "a.npz") as stored:
+        assert np.isnan(stored["recognition_rate"]).all() and stored["recognised_on"] == ""
+    rates = {"on": "peta/random_0, test", "mA": {"a": 0.75, "c": None}}
+    monkeypatch.setattr(runs, "recognition_rates", lambda net: rates)
+    told = extraction.extract("attributes", [QUERY], tmp_path / "a.npz", format="npz")
+    assert "guessing has 50 %), are of peta/random_0, test." in told
+    with np.load(tmp_path / "a.npz") as stored:
+        np.testing.assert_array_equal(stored["recognition_rate"], np.float32([0.75, *[np.nan] * 4]))
+        assert stored["recognised_on"] == "peta/random_0, test"
+    assert "calibrated" not in extraction.extract("net", [QUERY], tmp_path / "f.npz", format="npz")

@@ -162,7 +162,7 @@ def _search(found: dict[str, Any], path: Path, shown: Mapping[str, str]) -> Sear
 
 def _set(found: dict[str, Any], path: Path) -> Features:
     name = next((name for name in _PLAIN if name in found), _PLAIN[0])
-    more = ("logits", "attribute_names") if name == "attributes" else ()
+    more = ("logits", "attribute_names", "recognition_rate") if name == "attributes" else ()
     _check_names(path, found, (name, "person_id"), ("camera_id", *more), {})
     labels = _labels({f"set_{key}": value for key, value in found.items()}, "set", path, {})
     return Features(_features(found[name], len(labels.person_id), f"{path}: {name}", "person_id"), labels)

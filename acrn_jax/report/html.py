@@ -310,6 +310,11 @@ def _look_alikes(folder: pathlib.Path) -> list[dict[str, Any]]:
         return []
     content = read_json(path)
     factor, unit = (100, " %") if content.get("representation") == "probabilities" else (1, "")
+    recognition = content.get("recognition") or {"on": "", "mA": {}}  # files from before it was there have none
+
+    def named(attribute: str) -> str:
+        rate = recognition["mA"].get(attribute)
+        return tables.display(attribute) + ("" if rate is None else f" ({100 * rate:.0f} %)")
 
     def shown(item: Mapping[str, Any]) -> dict[str, Any]:
         distances = {key: f"{item[key]:.3g}" for key in ("feature_distance", "distance") if key in item}
@@ -319,8 +324,9 @@ def _look_alikes(folder: pathlib.Path) -> list[dict[str, Any]]:
         return [
             {
                 **{who: shown(pair[who]) for who in PAIR},
+                "recognised_on": recognition["on"],
                 "attributes": [
-                    (tables.display(entry["name"]), *(f"{factor * entry[who]:.0f}{unit}" for who in PAIR))
+                    (named(entry["name"]), *(f"{factor * entry[who]:.0f}{unit}" for who in PAIR))
                     for entry in pair["attributes"]
                 ],
             }

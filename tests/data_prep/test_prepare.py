@@ -1,6 +1,7 @@
 import fcntl
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -113,7 +114,13 @@ def test_prepared_before(grid, capsys):
 
 
 def test_prepared_from_another_csv(mine, tmp_path):
-    folder = prepare.prepare(**mine, data_dir=tmp_path / "data")
+    before = os.umask(0o002)  # of groups that share a folder
+    try:
+        folder = prepare.prepare(**mine, data_dir=tmp_path / "data")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "data").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o775 if path.is_dir() else 0o664), path
     assert folder.parts[-3:] == ("image_folder", "mine", "1.0.0")
     assert prepare.prepare(**mine, data_dir=tmp_path / "data") == folder
     with mine["csv"].open("a") as file:

@@ -52,6 +52,10 @@ def test_manifest_says_what_is_there(made, run):
     }
     assert sizes == {"reid": (40, 16), "attributes": (33, 18)}
     assert list(manifest["weights"]) == list(manifest["attribute_names"]) and manifest["gamma"] == 0.5
+    assert all(
+        path.stat().st_mode & 0o777 == (folder / "manifest.json").stat().st_mode & 0o777 for path in folder.iterdir()
+    )  # the umask's
+    assert manifest["probabilities"]["kind"] == "raw" and "not calibrated" in manifest["probabilities"]["note"]
     assert manifest["config"]["attributes"]["from"] == str(run[1]) and manifest["versions"]["jax"]
 
 

@@ -261,7 +261,9 @@ def add_studies(folder):
     other = seen | {"feature_distance": 0.123456, "distance": 0.3}
     told = [{"name": "accessoryHat", "query": 0.9, "wrong": 0.02, "right": 0.88}]
     pair = {"query": seen, "wrong": other, "right": other | {"distance": 0.2}, "attributes": told}
-    (folder / "look_alikes.json").write_text(json.dumps({"representation": "probabilities", "pairs": [pair]}))
+    rates = {"on": "peta/random_0, test", "mA": {"accessoryHat": 0.714}}
+    found = {"representation": "probabilities", "recognition": rates, "pairs": [pair]}
+    (folder / "look_alikes.json").write_text(json.dumps(found))
 
 
 def test_ledger_look_alikes_and_shares_are_shown_where_they_are(workdir, written, tmp_path):
@@ -271,7 +273,8 @@ def test_ledger_look_alikes_and_shares_are_shown_where_they_are(workdir, written
     assert "0.812 ± 0.050" in got.cells and "-1.23 ± 5.00" in got.cells and "-0.25 to +0.70" in got.cells
     assert "<i>x</i>" in got.cells and "i" not in {tag for tag, _ in got.tags} and got.open == []
     assert "feature 75\N{NO-BREAK SPACE}%" in text and "Male 12\N{NO-BREAK SPACE}%" in text
-    assert got.cells[got.cells.index("Hat") + 1 :][:3] == ["90 %", "2 %", "88 %"]
+    assert got.cells[got.cells.index("Hat (71 %)") + 1 :][:3] == ["90 %", "2 %", "88 %"]
+    assert "recognition rate (guessing has 50 %) on peta/random_0, test" in text and "not calibrated" in text
     assert "d_f 0.123" in text and text.count("Attribute ledger on peta, 3 runs") == 3  # also Markdown and LaTeX
     assert all(attributes["alt"].strip() for attributes in got.all("img"))
     assert len(got.all("caption")) == len(got.all("table"))

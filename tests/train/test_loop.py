@@ -320,6 +320,19 @@ def test_a_full_disk_ends_training_in_one_sentence(tmp_path):
     assert "Traceback" not in done.stderr and not list(tmp_path.rglob("*tmp*"))
 
 
+@pytest.mark.parametrize("mask", [0o002, 0o077])
+def test_all_that_training_writes_has_the_permissions_of_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        fit(tmp_path / "run")
+    finally:
+        os.umask(before)
+    written = [tmp_path / "run", *(tmp_path / "run").rglob("*")]
+    assert len(written) > 20
+    for path in written:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path
+
+
 def test_event_files_hold_the_scalars(tmp_path):
     log = logs.Scalars(tmp_path)
     log.write(7, {"loss": 0.5, "accuracy": 0.25})
