@@ -24,7 +24,7 @@ from PIL import Image
 from acrn_jax import build, files, phases, provenance
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
-from acrn_jax.evaluation import embed, explain, fusion, ledger, methods, protocols, ranking
+from acrn_jax.evaluation import embed, explain, fusion, hints, ledger, methods, protocols, ranking
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.report import tables
 from acrn_jax.schema import METHODS
@@ -690,6 +690,8 @@ def evaluate(
         "protocol": protocol.name,
         "no_match": config.evaluate.no_match,
         "methods": {name: result.metrics for name, result in scored.items()},
+        "chance": main.chance,
+        "hints": [f"{name}: {hint}" for name, result in scored.items() for hint in hints.hints(result, rows[name])],
         "queries": main.queries,
         "gallery": main.gallery,
         "queries_without_match": main.queries_without_match,

@@ -27,6 +27,7 @@ from acrn_jax.evaluation import (
     expansion,
     feature_files,
     fusion,
+    hints,
     kissme,
     operating,
     protocols,
@@ -97,6 +98,8 @@ def score(
         "intervals": {name: {"low": _finite(ends.low), "high": _finite(ends.high)} for name, ends in intervals.items()},
         "interval": "95 % bootstrap over people, each with all queries, 10,000 resamples, seed 0",
         "deviation": {"features": {n: _finite(v) for n, v in result.deviation.items()}} if result.deviation else None,
+        "chance": result.chance,
+        "hints": hints.hints(result, distances, of="features" if search.distances is None else "distances"),
         "queries": result.queries,
         "queries_counted": int(result.counted.sum()),
         "queries_without_match": result.queries_without_match,
@@ -137,9 +140,10 @@ def summary(results: dict[str, Any]) -> str:
     notes.append(f"{junk:,} junk and {distractors:,} distractors in the gallery")
     if results["deviation"]:
         notes.append(f"means over {results['protocol_options']['repeats']} draws, the interval is over people")
-    text = tables.render(
-        tables.Table(tables.describe(results), ("metric", "per cent", "95 % interval"), rows, "; ".join(notes) + ".")
-    )
+    if results.get("chance") is not None:
+        notes.append(f"random distances give an mAP (precision) of {100 * results['chance']:.1f}")
+    note = " ".join(["; ".join(notes) + ".", *results.get("hints", ())])
+    text = tables.render(tables.Table(tables.describe(results), ("metric", "per cent", "95 % interval"), rows, note))
     for point in (results.get("operating_points") or {}).get("roc", ()):
         text += (
             f"TPR {100 * point['tpr']:.1f} % at FPR {point['fpr']:.2g} (wanted {point['wanted']:g}), distance below "

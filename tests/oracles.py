@@ -31,7 +31,7 @@ def ranking(distances, query, gallery, protocol, no_match):
         trapezoid.append(np.mean([(a + b) / 2 for a, b in zip(old, new, strict=True)]))
         penalty.append(len(hits) / hits[-1])
         first.append(hits[0])
-    if not average:
+    if not average or min(first) == float("inf"):  # misses alone are no score
         return None
     means = {"mAP_precision": np.mean(average), "mAP_trapezoid": np.mean(trapezoid), "mINP": np.mean(penalty)}
     return means | {f"rank{k}": np.mean([hit <= k for hit in first]) for k in (1, 5, 10, 20)}

@@ -90,6 +90,8 @@ def test_every_kind_of_file_scores_as_loops_do(files, names):
     assert (results["queries"], results["gallery"], results["people"]) == (25, 70, 8)
     text = scoring.summary(json.loads(json.dumps(results)))
     assert "protocol market1501: 25 queries, 70 gallery images" in text
+    random = f"random distances give an mAP (precision) of {100 * results['chance']:.1f}"
+    assert results["hints"] == [] and random in " ".join(text.split())
     for name in ("mAP_precision", "mAP_trapezoid"):
         assert f"{100 * results['methods']['features'][name]:.1f}" in text
 
@@ -212,7 +214,10 @@ def test_values_that_cannot_be_ranked(files, tmp_path):
         score(gallery_features=dark, distance="cosine")
     with pytest.raises(ValueError, match="gallery row 4 is all zeros and has no cosine"):
         scoring.score([tmp_path / "b.npz"], protocol=MARKET, distance="cosine", expand=(2, None))
-    check(score(gallery_features=dark + np.float32(1e30)), np.zeros((25, 70)))  # nothing left to tell them apart by
+    constant = score(gallery_features=dark + np.float32(1e30))
+    check(constant, np.zeros((25, 70)))  # nothing left to tell them apart by
+    assert "equally far from all" in constant["hints"][0]
+    assert constant["hints"][0] in " ".join(scoring.summary(constant).split())
     np.save(tmp_path / "d.npy", np.where(np.eye(25, 70) > 0, np.nan, 1))
     with pytest.raises(ValueError, match="distance of query 0 and gallery image 0 is NaN or infinite"):
         scoring.score([tmp_path / "d.npy"], [files / "q.csv", files / "g.csv"], protocol=MARKET)

@@ -11,10 +11,13 @@ Over the ranks r_1 < ... < r_n of a query's right images (golden values in tests
   mINP         = mean over queries of n / r_n
   rank k       = share of queries with r_1 <= k
 
+Of a random ranking of N images AP_precision is expected to be (H_N + (n - 1) (N - H_N) / (N - 1)) / N, H_N = sum 1 / i.
+
 Where a protocol draws images, the drawn ones are ranked among themselves, and scores are means over its repeats.
 
 Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; the trapezoid is the form of its
-official code (and of Oxford Buildings); mINP: Ye et al., "Deep Learning for Person Re-identification: A Survey and
+official code (and of Oxford Buildings); chance: Bestgen, "Exact Expected Average Precision of the Random Baseline for
+System Evaluation", 2015; mINP: Ye et al., "Deep Learning for Person Re-identification: A Survey and
 Outlook", 2021, section 4.2.
 """
 
@@ -56,6 +59,7 @@ class Result(NamedTuple):
     gallery: int
     queries_without_match: int
     deviation: dict[str, float] | None = None  # over repeats (n - 1), of the drawn metrics; NaN for one repeat
+    chance: float = float("nan")  # mAP_precision that random rankings have on average
 
 
 class RankList(NamedTuple):
@@ -103,10 +107,9 @@ def evaluate(
             if draws:
                 for i in range(total)[block]:
                     row = matrix[i - block.start]
-                    drawn.extend(
-                        (np.full_like(number, i), number, _drawn_ranks(row, query, gallery, i, images))
-                        for number, images in draws.of(i)
-                    )
+                    for number, images in draws.of(i):
+                        rank = _drawn_ranks(row, query, gallery, i, images)
+                        drawn.append((np.full_like(number, i), number, rank, np.full_like(number, images.shape[1])))
             rows, columns = rows[~left_out], columns[~left_out]  # of right images
             right = [(matrix[rows[q.start] - block.start], columns[q]) for q in _by_query(rows)]
             yield rows, [np.sort(1 + _before(row, kept, everything, row[own], own, own=1)) for row, own in right]
@@ -129,13 +132,18 @@ def evaluate(
     counted = asked & ~without if no_match == "skip" else asked
     _check_counted(counted, query, gallery, protocol, without)
     means = {name: float(values[counted].mean()) for name, values in scores.items()}
-    deviation = None
+    deviation, expected = None, _chance(query, gallery, protocol)[counted].mean()
     if draws:
-        query_of, number, rank = (np.concatenate(values) for values in zip(*drawn, strict=True))
+        query_of, number, rank, size = (np.concatenate(values) for values in zip(*drawn, strict=True))
         each, overall, deviation = _over_repeats(rank, number, query_of, counted, draws.rounds, protocol, ranks)
         scores, means = scores | each, means | overall
+        if not protocol.all_shot_precision:
+            expected = np.mean(
+                np.where(rank == NO_RANK, 0, _random_precision(np.ones_like(size), size))[counted[query_of]]
+            )
         counted = counted & (np.bincount(query_of, minlength=total) > 0)
-    return Result(means, scores, first_rank, counted, total, len(gallery.person_id), int(without.sum()), deviation)
+    gallery_size, misses = len(gallery.person_id), int(without.sum())
+    return Result(means, scores, first_rank, counted, total, gallery_size, misses, deviation, float(expected))
 
 
 def check(query: Labels, gallery: Labels, *, protocol: protocols.Protocol, no_match: NoMatch = "error") -> None:
@@ -175,6 +183,24 @@ def rank_list(
         order[i, : len(near)], distance[i, : len(near)] = near, row[near]
         right[i, : len(near)] = gallery.person_id[near] == query.person_id[index]
     return RankList(order, distance, right)
+
+
+def _chance(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> np.ndarray:
+    """AP_precision [Q] that a random ranking has on average, 0 without a right image."""
+    total, pairs = len(query.person_id), protocols.same_person(query, gallery)
+    right, images = np.zeros(total, np.int64), np.full(total, np.sum(gallery.person_id != JUNK))
+    for start in range(0, total, 1 << 10):
+        rows, columns = pairs(slice(start, min(start + (1 << 10), total)))
+        left_out = protocol.left_out(query, gallery, rows, columns)
+        right += np.bincount(rows[~left_out], minlength=total)
+        images -= np.bincount(rows[left_out], minlength=total)
+    return np.where(right > 0, _random_precision(right, images), 0)
+
+
+def _random_precision(right: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Expected AP_precision of random rankings of `images` [n], `right` [n] of which are right."""
+    harmonic = np.append(0, np.cumsum(1 / np.arange(1, images.max(initial=0) + 1)))[np.maximum(images, 0)]
+    return (harmonic + (right - 1) * (images - harmonic) / np.maximum(images - 1, 1)) / np.maximum(images, 1)
 
 
 def _check(
@@ -297,8 +323,8 @@ def _matched(query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs
 def _check_counted(
     counted: np.ndarray, query: Labels, gallery: Labels, protocol: protocols.Protocol, without: np.ndarray
 ) -> None:
-    """Raises where no query [Q] counts; `without` are those without a match."""
-    if not counted.any():
+    """Raises where no query [Q] that counts has a match: a mean over misses (`without`) would look like a score."""
+    if not np.any(counted & ~without):
         raise ValueError(
             f"None of {len(counted)} queries has a right gallery image under {protocol.name}"
             f"{_left_out_all(query, gallery, without) or '; do both come from one data set?'}"

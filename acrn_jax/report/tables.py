@@ -78,6 +78,7 @@ def methods(results: Mapping[str, Any]) -> Table:
             notes.append("This run's protocol or part of the data set is another than the paper's: do not compare.")
     if results.get("deviation") and results.get("runs_aggregated", 1) == 1:
         notes.append(f"± is the standard deviation over {results['protocol_options']['repeats']} draws.")
+    notes += results.get("hints") or ()
     if results.get("left_out"):
         notes.append(f"Not in every run, so left out: {', '.join(results['left_out'])}.")
     return Table(describe(results), ("method", *TITLES.values()), rows, " ".join(notes))

@@ -276,6 +276,8 @@ def test_a_gallery_in_parts_agrees_with_loops(protocol, monkeypatch):
         if case % 3 == 0:
             rows = fusion.weighted_sum((0.5, rows), (1.0, fusion.euclidean_rows(asked, features)))
         expected = oracles.ranking(rows(slice(0, q)), query, gallery, protocol, "count_as_miss")
+        if expected is None:
+            continue
         found = ranking.evaluate(
             rows, query, gallery, protocol=protocols.named(protocol), no_match="count_as_miss", ranks=(1, 5, 10, 20)
         )

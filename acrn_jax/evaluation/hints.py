@@ -1,0 +1,39 @@
+"""What a table of scores cannot say by itself: that its distances look like no distances. Hints, never errors."""
+
+import numpy as np
+
+from acrn_jax.evaluation.ranking import Result, Rows
+
+_LOOKED_AT = 16  # queries
+_EQUAL = 1e-6  # of a distance, float32's rounding
+
+
+def hints(result: Result, distances: np.ndarray | Rows, *, of: str = "features") -> list[str]:
+    """Sentences about one method, none where nothing is odd.
+
+    Args:
+      result: of `ranking.evaluate`.
+      distances: what it ranked.
+      of: "distances" where these came as they are, which may be similarities.
+    """
+    found, chance = [], f"random ones give an mAP of {100 * result.chance:.1f} % under this protocol and these labels"
+    asked = np.flatnonzero(result.counted)
+    asked = asked[:: -(-len(asked) // _LOOKED_AT)]
+    rows = np.asarray(distances(asked) if callable(distances) else distances[asked])
+    if np.all(np.ptp(rows, axis=1) <= _EQUAL * np.abs(rows).max(axis=1)):
+        found.append(
+            f"A query is equally far from all gallery images, at least in the {len(asked)} queries looked at, so the "
+            f"order is that of the files; {chance}. Are the features the same for all images?"
+        )
+        return found
+    precision = result.per_query["mAP_precision"][result.counted]
+    error = np.std(precision) / np.sqrt(len(precision))
+    if result.metrics["mAP_precision"] + 3 * error < result.chance:
+        reason = {
+            "distances": "Are these similarities? Wanted are distances, smaller for what is more alike: save 1 - "
+            "similarity.",
+        }.get(of, "Features that tell cameras rather than people, or the wrong distance, do so.")
+        found.append(
+            f"The mAP of {100 * result.metrics['mAP_precision']:.1f} % is far below chance: {chance}. {reason}"
+        )
+    return found
