@@ -321,18 +321,18 @@ def in_fork(work: Callable[[], int], seconds: float, output: pathlib.Path) -> tu
     return os.waitstatus_to_exitcode(ended[1]), time.monotonic() - began
 
 
-def run_tests(files: list[str], scratch: str) -> int:
-    """Exit code of pytest; the first failure ends it."""
+def run_tests(files: list[str], scratch: str, *more: str) -> int:
+    """Exit code of pytest."""
     import pytest
 
     os.environ["NUMBA_CACHE_DIR"] = f"{scratch}/numba"  # its key would not see another constant
-    quiet = ("-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-n0", "-o", "addopts=")
+    quiet = ("-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-n0", "-o", "addopts=")
     choice = ("--import-mode=importlib", "-m", "not slow", f"--basetemp={scratch}/pytest")
-    return int(pytest.main([*quiet, *choice, *files]))
+    return int(pytest.main([*quiet, *choice, *more, *files]))
 
 
 def lines_of(file: str, folder: pathlib.Path) -> dict:
-    """{"seconds": of an undisturbed run, "lines": source file -> numbers of lines that a test file runs}."""
+    """{"seconds": of an undisturbed run, "lines": source file -> lines that a test file runs, "fail": [test]}."""
     kept = folder / "lines" / f"{file.replace('/', '.')}.json"
     if kept.exists():
         return json.loads(kept.read_text())
@@ -356,18 +356,24 @@ def lines_of(file: str, folder: pathlib.Path) -> dict:
             code = run_tests([file], scratch)
             spent = time.process_time() - began
         sys.monitoring.set_events(tool, 0)
-        if code == 0:
-            of = collections.defaultdict(list)
-            for name, line in sorted(seen):
-                of[name].append(line)
-            kept.write_text(json.dumps({"seconds": round(spent, 2), "lines": of}))
+        of = collections.defaultdict(list)
+        for name, line in sorted(seen):
+            of[name].append(line)
+        kept.write_text(json.dumps({"seconds": round(spent, 2), "lines": of}))
         return code
 
     code, _ = in_fork(work, 1800, folder / "output.txt")
-    if code:
-        print((folder / "output.txt").read_text()[-3000:])
-        raise SystemExit(f"{file} fails before anything is broken; mend that first.")
-    return json.loads(kept.read_text())
+    said = (folder / "output.txt").read_text(errors="replace")
+    if code not in (0, 1):
+        kept.unlink(missing_ok=True)
+        raise SystemExit(f"{said[-3000:]}\n{file} cannot be run before anything is broken; mend that first.")
+    found = json.loads(kept.read_text()) | {"fail": [line.split()[1] for line in said.splitlines() if _failed(line)]}
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def _failed(line: str) -> bool:
+    return line.startswith(("FAILED tests/", "ERROR tests/"))
 
 
 def judge(mutant: Mutant, folder: pathlib.Path) -> dict:
@@ -381,17 +387,19 @@ def judge(mutant: Mutant, folder: pathlib.Path) -> dict:
     if not files:
         return about | {"result": "survived", "by": "no test runs the line", "seconds": 0.0}
 
+    left_out = [f"--deselect={test}" for file in files for test in known[file]["fail"]]  # they fail as it is
+
     def work():
         sys.meta_path.insert(0, Broken(mutant.file, mutant.build()))
         if mutant.file.endswith("pixels.py"):
             os.environ["NUMBA_CACHE_DIR"] = f"{scratch}/numba"  # the usual one would not see another constant
-        return run_tests(files, scratch)
+        return run_tests(files, scratch, "-x", *left_out)
 
     limit = _LIMIT.value + 2 * sum(known[file]["seconds"] for file in files)
     with tempfile.TemporaryDirectory() as scratch:
         code, seconds = in_fork(work, limit, folder / "output.txt")
     said = (folder / "output.txt").read_text(errors="replace").splitlines()
-    by = next((line for line in reversed(said) if line.startswith(("FAILED", "ERROR"))), "")[:200]
+    by = next((line for line in reversed(said) if _failed(line)), "")[:200]
     result = "killed" if code else ("timeout" if code is None else "survived")
     return about | {"result": result, "by": by or ", ".join(files)[:400], "seconds": round(seconds, 1)}
 
