@@ -125,7 +125,7 @@ def find(folder: str | os.PathLike) -> Found:
                 leave(path, f"ending in {ending}" if ending else "without an ending")
             elif not path.is_file():
                 leave(path, "link to nothing")
-            elif any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+            elif any("\ud800" <= letter <= "\udfff" for letter in str(path.relative_to(folder))):
                 leave(path, "name that is no UTF-8")  # nor could it be printed
             else:
                 paths.append(path)

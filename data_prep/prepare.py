@@ -249,7 +249,7 @@ def check_images(paths: list[pathlib.Path]) -> list[str]:
     if bad:
         raise ValueError(
             f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0]} ({looks[bad[0]].fault}); "
-            "copy them again from the original."
+            "replace them, from the original where they are broken."
         )
     return pictures.notes(looks)
 
