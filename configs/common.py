@@ -11,12 +11,12 @@ def _sgd(rate: float, **schedule):
     return {
         "kind": "sgd",  # sgd | adam | adamw
         "rate": rate,  # highest learning rate; 0 freezes the group
-        "momentum": 0.9,
+        "momentum": 0.9,  # sgd
         "decay": 2e-4,  # weight decay, on kernels alone
         "schedule": "staircase",  # staircase | cosine | constant
         "every_epochs": 0.0,  # staircase: times `factor` after every so many epochs
         "every_steps": 0,  # the same in steps
-        "factor": 1.0,
+        "factor": 1.0,  # staircase
         "warmup_epochs": 0.0,  # cosine: linear from 0
         **schedule,
     }
@@ -25,7 +25,7 @@ def _sgd(rate: float, **schedule):
 def get_config() -> config_dict.ConfigDict:
     """All keys, set for ACRN as the paper trains it; no data set yet."""
     c = config_dict.ConfigDict()
-    c.seed = 0
+    c.seed = 0  # of everything that is drawn: first values, batches, augmentation, people held out
     c.phases = (
         "identity",
         "reid",
@@ -48,19 +48,19 @@ def get_config() -> config_dict.ConfigDict:
     c.data.train_split = "train"  # of attribute nets also "train+val"
     c.data.exclude_subsets = ()  # PETA: subsets left out of attribute training, e.g. ("GRID", "3DPeS")
     c.data.validation_identities = 0  # people held out of re-id training for choosing; 0: train on all, as the paper
-    c.data.height = 160
-    c.data.width = 64
+    c.data.height = 160  # pixels that the net sees
+    c.data.width = 64  # likewise
     c.data.mean = (0.485, 0.456, 0.406)  # of pixels in [0, 1]
-    c.data.deviation = (0.229, 0.224, 0.225)
+    c.data.deviation = (0.229, 0.224, 0.225)  # likewise
     c.data.threads = 2  # decoding batches at a time
     c.data.cache_mib = 1024  # decoded images are kept while they take no more than this
     c.data.augment = {
-        "enlarge": 1.125,
-        "flip": 0.5,
-        "erase": 0.0,
-        "brightness": 0.0,
-        "contrast": 0.0,
-        "saturation": 0.0,
+        "enlarge": 1.125,  # times height and width, of which a random part is cut out
+        "flip": 0.5,  # probability of left and right exchanged
+        "erase": 0.0,  # probability of a random rectangle erased
+        "brightness": 0.0,  # b of factors in [1 - b, 1 + b]
+        "contrast": 0.0,  # likewise
+        "saturation": 0.0,  # likewise
     }
 
     c.model = config_dict.ConfigDict()
@@ -82,9 +82,9 @@ def get_config() -> config_dict.ConfigDict:
     c.attributes.allow_overlap = False  # whether the attribute net may have been trained on images of the target
 
     c.mva = config_dict.ConfigDict()
-    c.mva.batch = 64
+    c.mva.batch = 64  # images
     c.mva.steps = 70_000  # 0: from epochs
-    c.mva.epochs = 0
+    c.mva.epochs = 0  # where steps is 0
     c.mva.loss_weights = "wpal"  # wpal | deepmar | none
     c.mva.reduction = "sum"  # over attributes: sum | mean
     c.mva.threshold = 0.5  # of recognition
@@ -93,9 +93,9 @@ def get_config() -> config_dict.ConfigDict:
     c.mva.scratch = _sgd(1e-2, every_steps=30_000, factor=0.1)
 
     c.identity = config_dict.ConfigDict()
-    c.identity.batch = 64
+    c.identity.batch = 64  # images
     c.identity.epochs = 10
-    c.identity.smoothing = 0.0
+    c.identity.smoothing = 0.0  # of labels, in cross-entropy
     c.identity.scratch = _sgd(1e-2, every_epochs=2.0, factor=0.8)
 
     c.reid = config_dict.ConfigDict()
@@ -109,7 +109,7 @@ def get_config() -> config_dict.ConfigDict:
 
     c.loss = config_dict.ConfigDict()
     c.loss.kind = "acrn"  # acrn | classic (ReIdCNN)
-    c.loss.gamma = 0.5
+    c.loss.gamma = 0.5  # influence of attributes beside the feature, in training and at test
     c.loss.margin = 1.0  # in units of (scaled) distance
     c.loss.soft = False  # softplus in place of the hinge of that margin
     c.loss.temperature = 0.25  # of softplus
@@ -119,9 +119,9 @@ def get_config() -> config_dict.ConfigDict:
     c.loss.reduction = "mean"  # mean | active_only
     c.loss.attribute_gradient = "stop"  # stop | flow: whether L_acrn trains w too
     c.loss.identity_weight = 0.0  # times cross-entropy beside the triplets
-    c.loss.smoothing = 0.0
+    c.loss.smoothing = 0.0  # of labels, in that cross-entropy
     c.loss.attribute_margin = 1.0  # m_att
-    c.loss.attribute_miner = "offline"
+    c.loss.attribute_miner = "offline"  # of L_att: offline | batch_hard | batch_all | semi_hard
     c.loss.attribute_weights = "learned"  # learned | uniform | given
     c.loss.attribute_weights_file = config_dict.placeholder(str)  # given: JSON {attribute name: weight}
     c.loss.weight_form = "raw"  # raw | nonnegative | softplus | unit_rms | unit_mean
@@ -130,12 +130,12 @@ def get_config() -> config_dict.ConfigDict:
     c.evaluate.protocol = config_dict.placeholder(str)  # none: the data set's own
     c.evaluate.no_match = "error"  # error | skip | count_as_miss
     c.evaluate.draws = 10  # repeats of protocols that draw, cuhk03_*
-    c.evaluate.draw_seed = 0
+    c.evaluate.draw_seed = 0  # of these draws
     c.evaluate.probe_view = "both"  # cuhk03_single_shot: 1 | 2 | both
-    c.evaluate.batch = 128
+    c.evaluate.batch = 128  # images
     c.evaluate.tune_identities = 100  # people held out of the extra run that chooses ReIdCNN+Attributes-tuned's factor
-    c.evaluate.kissme_ridge = 1e-3
-    c.evaluate.kissme_project = True
+    c.evaluate.kissme_ridge = 1e-3  # share of its covariances' mean eigenvalue, added to them
+    c.evaluate.kissme_project = True  # its metric to the positive semidefinite cone
     c.evaluate.kissme_pca = 0  # components, 0: none
     c.evaluate.rank_lists = 6  # queries shown in the report, each of hardest and random
     return c

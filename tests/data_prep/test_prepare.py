@@ -214,6 +214,19 @@ def test_interrupted_while_writing(mine, tmp_path, monkeypatch):
     prepare.prepare(**mine, data_dir=tmp_path / "data")
 
 
+@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_told_to_stop_while_writing(mine, tmp_path, number, wanted):
+    """SIGTERM cleans up as ctrl-C does, and leaves with the code of work that the same command takes up again."""
+    code = "import os, signal; from absl import app; from data_prep import prepare; "
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); "  # which a background job has not
+    code += f"prepare.fingerprint = lambda builder: os.kill(os.getpid(), {int(number)}); "
+    code += "prepare.define_flags(); app.run(prepare.main, flags_parser=prepare._parse)"
+    flags = [f"--{name}={value}" for name, value in {**mine, "data_dir": tmp_path / "data"}.items()]
+    status, _, err = run(*flags, code=code)
+    assert status == wanted and err.endswith("interrupted, nothing was written; the same command starts again.\n"), err
+    assert left(tmp_path / "data") == []
+
+
 def test_killed_while_writing(mine, tmp_path):
     data = tmp_path / "data"
     code = "import os; from data_prep import prepare; prepare.fingerprint = lambda builder: os.kill(os.getpid(), 9); "
