@@ -419,7 +419,7 @@ def predict_attributes(
     places = [folder / "predictions" / f"{split_name}.npz" for folder in (out or workdir, workdir)]
     stamp = f"{fingerprint} {split.fingerprint}"
     for file in dict.fromkeys(places):
-        if parallel.agree(parallel.leads() and _stamp(file) == stamp):
+        if parallel.agree(parallel.leads() and stamp_of(file) == stamp):
             with np.load(file, allow_pickle=False) as kept:
                 return Predictions(kept["key"], kept["logits"], names)
     if parallel.leads() and keep and places[0].exists():
@@ -430,7 +430,7 @@ def predict_attributes(
     return Predictions(split.key, logits, names)
 
 
-def _stamp(file):
+def stamp_of(file: Path) -> str | None:
     """What a kept file of arrays is of; None where there is none that can be read."""
     try:
         with np.load(file, allow_pickle=False) as kept:
@@ -500,7 +500,7 @@ def kept_outputs(
 ) -> dict[str, np.ndarray]:
     """`outputs`, computed once for a net and a split: the file `name` of one of these folders, kept in the first."""
     stamp = f"{phases.fingerprint(Path(workdir) / read_config(workdir).phases[-1])} {split.fingerprint}"
-    file = next((place / name for place in places if _stamp(place / name) == stamp), None)
+    file = next((place / name for place in places if stamp_of(place / name) == stamp), None)
     if file is None:
         file = places[0] / name
         write_arrays(file, stamp=stamp, **outputs(workdir, split, batch=batch))

@@ -106,7 +106,8 @@ def on_finished_runs():
     if study == "methods":  # the rows of their results, compared with the row --method
         found, name, method = table.of_methods(folders, method), study, None
     else:
-        found, name = cached.study(study, folders, values), f"{study}_on_features"
+        name, place = f"{study}_on_features", _WORKDIR.value
+        found = cached.study(study, folders, values, out=Path(place) / name if place else None)
     if _WORKDIR.value:
         table.write(Path(_WORKDIR.value) / name, found)
     print(table.show(found, method=method))

@@ -7,6 +7,7 @@ writes ledger.json and ledger.csv and prints them. acrn_jax/studies/ledger.py sa
 
 from pathlib import Path
 
+from acrn_jax import files
 from acrn_jax.cli import shell
 from acrn_jax.report import tables
 from acrn_jax.studies import ledger
@@ -21,8 +22,11 @@ def main(argv):
     del argv
     shell.require(workdir=_WORKDIR.value or None)
     out = Path(_OUT.value or _WORKDIR.value[0])
+    files.check(out)
     content = ledger.collect(
-        [Path(folder) for folder in _WORKDIR.value], disjoint=Path(_DISJOINT.value) if _DISJOINT.value else None
+        [Path(folder) for folder in _WORKDIR.value],
+        disjoint=Path(_DISJOINT.value) if _DISJOINT.value else None,
+        out=out if _OUT.value else None,
     )
     ledger.write(out, content)
     print(tables.render(tables.ledger(content)))

@@ -44,6 +44,7 @@ class Run(NamedTuple):
     split: Any  # its training images
     truth: tuple[np.ndarray, ...] = ()  # [Q, A], [G, A], [N, A] labels of query, gallery, training images, -1 unknown
     keys: tuple[np.ndarray, ...] = ()  # [Q], [G] of the images of query and gallery
+    kept: Path | None = None  # where what is computed of the run is kept, if not in the run itself
 
     @property
     def name(self) -> str:
@@ -64,14 +65,15 @@ class Sweep(NamedTuple):
 # Runs
 
 
-def load(workdir: Path) -> Run:
-    """A finished run; features are computed once and kept in its features.npz.
+def load(workdir: Path, *, out: Path | None = None) -> Run:
+    """A finished run; features are computed once and kept in its features.npz, or in out/kept (it is then only read).
 
     Raises:
       FileNotFoundError: there is no evaluated run.
       ValueError: it is no finished ACRN run, or its protocol averages queries.
     """
     workdir = Path(workdir)
+    kept = out / "kept" / workdir.name if out else None
     config = runs.read_config(workdir)
     results = runs.read_results(workdir) | {"inputs": phases.read(workdir / "reid")}
     if "mva" in config.phases or config.loss.kind != "acrn":
@@ -84,15 +86,16 @@ def load(workdir: Path) -> Run:
     query, gallery = (build.open_split(config, name) for name in ("query", "gallery"))
     query = query.take(query.person_id > 0)
     shown = config.attributes.representation
-    predicted = {name: runs.predict_attributes(config, workdir, name) for name in ("query", "gallery")}
+    predicted = {name: runs.predict_attributes(config, workdir, name, out=kept) for name in ("query", "gallery")}
     asked, found = (predicted[name].of(split, shown) for name, split in (("query", query), ("gallery", gallery)))
     people, _ = build.reid_splits(config)
-    predicted_train = runs.predict_attributes(config, workdir, config.data.train_split)
+    predicted_train = runs.predict_attributes(config, workdir, config.data.train_split, out=kept)
     train, names = predicted_train.of(people, shown), predicted_train.names
     base = None
     if "baseline" in results["runs"]:
         folder = Path(os.path.normpath(workdir / results["runs"]["baseline"]))
-        base = _features(folder, query, gallery, runs.scales_of(folder)["feature"])
+        place = kept / "baseline" if kept else folder
+        base = _features(folder, place, query, gallery, runs.scales_of(folder)["feature"])
     return Run(
         workdir,
         config,
@@ -101,26 +104,26 @@ def load(workdir: Path) -> Run:
         gallery.labels,
         names,
         runs.learned_weights(config, workdir, names, train),
-        _features(workdir, query, gallery, scales["feature"]),
+        _features(workdir, kept or workdir, query, gallery, scales["feature"]),
         base,
         methods.Attributes(asked, found, scales["attribute"], train, people.labels),
         people,
         tuple(split.attributes_of(names) for split in (query, gallery, people)),
         (query.key, gallery.key),
+        kept,
     )
 
 
-def _features(workdir, query, gallery, scale) -> methods.Features:
-    """Features of query and gallery, from features.npz where that is of this net and these images."""
-    file = workdir / "features.npz"
+def _features(workdir, place, query, gallery, scale) -> methods.Features:
+    """Features of query and gallery, from features.npz where that is of this net and these images; kept in `place`."""
     stamp = f"{phases.fingerprint(workdir / 'reid')} {query.fingerprint} {gallery.fingerprint}"
-    if file.exists():
-        with np.load(file, allow_pickle=False) as kept:
-            if str(kept["stamp"]) == stamp:
+    for file in (folder / "features.npz" for folder in (place, workdir)):
+        if runs.stamp_of(file) == stamp:
+            with np.load(file, allow_pickle=False) as kept:
                 return methods.Features(kept["query"], kept["gallery"], scale)
     batch = runs.read_config(workdir).evaluate.batch
     asked, found = (runs.outputs(workdir, split, batch=batch)["feature"] for split in (query, gallery))
-    runs.write_arrays(file, stamp=stamp, query=asked, gallery=found)
+    runs.write_arrays(place / "features.npz", stamp=stamp, query=asked, gallery=found)
     return methods.Features(asked, found, scale)
 
 
@@ -412,12 +415,14 @@ def train_weights(
 # Scores
 
 
-def study(name: str, workdirs: Sequence[Path], values: Sequence[float] | None = None) -> dict[str, Any]:
-    """The table of one of SWEEPS over finished runs, which are its seeds (or splits x seeds)."""
+def study(
+    name: str, workdirs: Sequence[Path], values: Sequence[float] | None = None, *, out: Path | None = None
+) -> dict[str, Any]:
+    """The table of one of SWEEPS over finished runs, which are its seeds (or splits x seeds); `out` as of `load`."""
     sweep_of, scores, reference = arms.find(SWEEPS, name, "study on features"), {}, ""
     abouts: list[tuple[Path, dict[str, Any]]] = []
     for workdir in workdirs:
-        run = load(Path(workdir))
+        run = load(Path(workdir), out=out)
         table.check_setting(abouts := [*abouts, (run.folder, run.results)])
         replicate = run.name if all(run.name not in of for of in scores.values()) else f"{run.name} {run.folder}"
         began, sweep = time.monotonic(), sweep_of(run, values)

@@ -37,12 +37,13 @@ BOOTSTRAP = "95 % bootstrap over attributes, 10,000 resamples, seed 0"
 Values = dict[str, dict[str, float]]  # column -> attribute -> value; what is unknown is missing
 
 
-def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None) -> dict[str, Any]:
+def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path | None = None) -> dict[str, Any]:
     """The ledger of finished ACRN runs on one data set, fit for JSON.
 
     Args:
       workdirs: evaluated runs, or folders that hold them as seed_N.
       disjoint: an attribute run that was tested on people whom its training never showed.
+      out: as of `cached.load`.
 
     Raises:
       FileNotFoundError: no run, or it is not evaluated.
@@ -51,7 +52,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None) -> dict[s
     folders = [run for workdir in workdirs for run in _expand(Path(workdir))]
     found, nets, names, target = [], {}, (), ""
     for folder in folders:
-        run = cached.load(folder)
+        run = cached.load(folder, out=out)
         if found and (run.names, run.config.data.name) != (names, target):
             raise ValueError(
                 f"{folder} is a run on {run.config.data.name} with {len(run.names)} attributes, {folders[0]} one on "
@@ -161,7 +162,7 @@ def _against_labels(run: cached.Run) -> Values:
         return {}
     said, labels = [], []
     for split in (split.take(split.person_id > 0) for split in splits):
-        predicted = runs.predict_attributes(run.config, run.folder, split.name.split("/")[-1])
+        predicted = runs.predict_attributes(run.config, run.folder, split.name.split("/")[-1], out=run.kept)
         said.append(predicted.of(split, "probabilities")[:, [run.names.index(name) for name in common]])
         labels.append(split.attributes_of(common))
     probabilities, truth = np.concatenate(said), np.concatenate(labels)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_study_over_runs_makes_one_table(monkeypatch):
     for i, (name, run) in enumerate(made.items()):
         run.config.seed = i
         made[name] = run._replace(folder=name)
-    monkeypatch.setattr(cached, "load", lambda folder: made[str(folder)])
+    monkeypatch.setattr(cached, "load", lambda folder, out=None: made[str(folder)])
     found = cached.study("gamma", list(made), [0.0, 1.0])
     assert found["reference"] == "0.5" and found["replicates"]["1"] == [f"target_0/seed_{i}" for i in range(3)]
     row = next(r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("0", "ACRN", "rank1"))
@@ -190,6 +191,21 @@ def test_finished_runs_say_the_same(study):
     stamp = (folder / "features.npz").stat().st_mtime_ns
     np.testing.assert_array_equal(cached.load(folder).own.query, run.own.query)
     assert (folder / "features.npz").stat().st_mtime_ns == stamp
+
+
+def test_a_run_is_only_read_where_an_output_elsewhere_is_named(study, tmp_path):
+    _, jobs, _ = study
+    run = shutil.copytree(jobs[1].folder, jobs[1].folder.with_name("shared_run"))
+    for file in [*run.glob("features.npz"), *(run / "predictions").iterdir()]:
+        file.unlink()
+    above = run.parents[1]
+    before = {path: path.stat().st_mtime_ns for path in above.rglob("*")}
+    found = cached.load(run, out=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in above.rglob("*")} == before
+    kept = tmp_path / "kept" / "shared_run"
+    assert {path.name for path in (kept / "predictions").iterdir()} == {"query.npz", "gallery.npz", "train.npz"}
+    assert (kept / "features.npz").is_file() and found.kept == kept
+    shutil.rmtree(run)
 
 
 def test_weights_trained_alone_are_those_of_the_run(study):

@@ -65,10 +65,12 @@ def made(tmp_path, monkeypatch):
     (tmp_path / "M" / "recognition.json").write_text(
         json.dumps({"dataset": "peta/random_0", "split": "test", "mA": 0.75, "attributes": rates, **parts})
     )
-    monkeypatch.setattr(cached, "load", lambda folder: every[folder])
+    monkeypatch.setattr(cached, "load", lambda folder, out: every[folder])
     monkeypatch.setattr(build, "open_split", lambda config, name: splits[name])
     monkeypatch.setattr(
-        runs, "predict_attributes", lambda config, run, name: runs.Predictions(splits[name].key, logits[name], NAMES)
+        runs,
+        "predict_attributes",
+        lambda config, run, name, out: runs.Predictions(splits[name].key, logits[name], NAMES),
     )
     return tmp_path, list(every.values()), splits, shown
 
