@@ -38,6 +38,9 @@ def intervals(
 ) -> dict[str, Interval]:
     """Interval of each metric of one method, over the queries that its means are over.
 
+    Where galleries are drawn, the metric is a mean over draws, of which queries have unequal numbers; the interval of
+    the queries' means is then moved to lie about the metric.
+
     Args:
       result: of `ranking.evaluate`.
       groups: [Q] int, drawn as wholes, e.g. the queries' person_id; None: queries are drawn one by one.
@@ -48,6 +51,8 @@ def intervals(
     counted = result.counted
     scores = np.stack([values[counted] for values in result.per_query.values()], axis=1)
     ends = resample(scores, None if groups is None else np.asarray(groups)[counted], seed, resamples, level)
+    moved = (result.metrics[name] - end.mean for name, end in zip(result.per_query, ends, strict=True))
+    ends = [Interval(*(value + by for value in end)) for end, by in zip(ends, moved, strict=True)]
     return dict(zip(result.per_query, ends, strict=True))
 
 
@@ -71,7 +76,10 @@ def differences(
             f"{first.queries} and {second.counted.sum()} of {second.queries} queries."
         )
     per_query = {name: values - second.per_query[name] for name, values in first.per_query.items()}
-    return intervals(first._replace(per_query=per_query), groups=groups, seed=seed, resamples=resamples, level=level)
+    metrics = {name: value - second.metrics[name] for name, value in first.metrics.items()}
+    return intervals(
+        first._replace(per_query=per_query, metrics=metrics), groups=groups, seed=seed, resamples=resamples, level=level
+    )
 
 
 def resample(

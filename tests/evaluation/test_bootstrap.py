@@ -38,13 +38,29 @@ def test_differences_are_paired():
     _, first = result(0)
     ends = bootstrap.differences(first, first, resamples=20)
     assert set(ends.values()) == {(0, 0, 0)}
-    second = first._replace(per_query={name: values / 2 for name, values in first.per_query.items()})
+    second = first._replace(
+        per_query={name: values / 2 for name, values in first.per_query.items()},
+        metrics={name: value / 2 for name, value in first.metrics.items()},
+    )
     ends = bootstrap.differences(first, second, resamples=3000)
     half = first.per_query["mAP_precision"][first.counted] / 2
     expected = stats.t.interval(0.95, half.size - 1, loc=half.mean(), scale=stats.sem(half))
     assert ends["mAP_precision"][1:] == pytest.approx(expected, abs=0.005)
     with pytest.raises(ValueError, match="same queries and metrics"):
         bootstrap.differences(first, first._replace(counted=~first.counted))
+
+
+def test_interval_over_drawn_galleries_lies_about_the_metric():
+    """People with many images in a view are drawn as often as others, so each of their queries less often."""
+    rng, person = np.random.default_rng(0), np.repeat(np.arange(1, 11), [1, 1, 1, 1, 1, 6, 6, 6, 6, 6])
+    labels = Labels(np.tile(person, 2), np.repeat([1, 2], len(person)))
+    easy = labels.person_id[:, None] <= 5
+    distances = rng.random((70, 70)) + 0.7 * ((labels.person_id[:, None] != labels.person_id) & easy)
+    found = ranking.evaluate(distances, labels, labels, protocol=protocols.named("cuhk03_single_shot"))
+    plain = found.per_query["rank1"][found.counted].mean()
+    assert abs(found.metrics["rank1"] - plain) > 0.05
+    for name, end in bootstrap.intervals(found, groups=labels.person_id, resamples=300).items():
+        assert end.mean == pytest.approx(found.metrics[name]) and end.low <= end.mean <= end.high
 
 
 def test_blocks_do_not_change_the_resamples(monkeypatch):
