@@ -147,7 +147,7 @@ def summary(results: dict[str, Any]) -> str:
     for point in (results.get("operating_points") or {}).get("roc", ()):
         text += (
             f"TPR {100 * point['tpr']:.1f} % at FPR {point['fpr']:.2g} (wanted {point['wanted']:g}), distance below "
-            f"{point['threshold']}\n"
+            f"{'-' if point['threshold'] is None else format(point['threshold'], '.6g')}\n"
         )
     watch_list = (results.get("operating_points") or {}).get("identification")
     for point in (watch_list or {}).get("points", ()):

@@ -13,6 +13,7 @@ Nobody is identified: the nearest picture is the one that looks most alike, whoe
 import difflib
 import hashlib
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,11 @@ def search(
     out = places[0]
     runs.write_json(out / "results.json", results)
     pixels = [transforms.decode(pictures.image_bytes(int(i)), key=str(pictures.key[i])) for i in order]
-    captions = [[f"{entry['rank']}  d {entry['distance']:.3g}", *_percentages(entry)] for entry in found]
+    captions = [[f"{entry['rank']}  d {entry['distance']:.3g}", entry["file"], *_percentages(entry)] for entry in found]
     note = f"{calibration.told(about)} {_rates(about, wishes)}" if about else ""
     if asked is not None:
         pixels = [transforms.decode(asked.image_bytes(0), key=str(query)), *pixels]
-        captions = [["query"], *captions]
+        captions = [["query", str(asked.file_name[0])], *captions]
     sheet.write(out / "grid.jpg", pixels, captions, marked=1 if asked is not None else 0, note=note)
     return results
 
@@ -166,7 +167,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     if about := results["probabilities"]:
         rows.insert(0, ("", "recognition rate", "", *(_rate(about, name) for name in wished)))
-    notes = [NO_IDENTITY]
+    notes = [NO_IDENTITY, _measured(results)]
     if results["gamma"] is not None:
         notes.append(f"gamma {results['gamma']:g}.")
     if about:
@@ -175,8 +176,22 @@ def table(results: dict[str, Any]) -> str:
     text = tables.render(tables.Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
     for entry in results["results"]:
         if "shares" in entry:
-            text += f"{entry['rank']:>4}  {_reason(entry)}\n"
+            reason = f"{entry['rank']:>4}  {_reason(entry)}"
+            text += textwrap.fill(reason, tables.page_width(), subsequent_indent=" " * 6) + "\n"
     return text + source.told_of_folder(results)
+
+
+def _measured(results):
+    """What the distances are, in one sentence."""
+    if not results["query"]:
+        return "distance: (wish - probability)^2, summed over the wished attributes."
+    kind = tables.KINDS[results["distance"]]
+    made = (
+        "of attributes"
+        if results["gamma"] is None
+        else "of features and weighted attributes, d_f / s_f + gamma d_w / s_a"
+    )
+    return f"distance: {kind}, {made}."
 
 
 def _reason(entry):

@@ -253,7 +253,7 @@ def test_the_verb(files):
     results = json.loads((files / "o" / "o.json").read_text())
     check(results, squared(QUERY.values, GALLERY.values))
     assert set(results["files"]) == {"q.h5", "g.h5", "q.csv", "g.csv"} and results["versions"]["numpy"]
-    assert "mAP (trapezoid)" in out and "95 % interval" in out
+    assert "mAP trap." in out and "95 % interval" in out
 
 
 def test_the_verb_refuses_in_one_sentence(files):

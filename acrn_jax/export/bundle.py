@@ -229,7 +229,7 @@ def check(folder: Path, formats: Sequence[str] = ()) -> dict[str, Any]:
 def table(parity: dict[str, Any]) -> str:
     """A line for each program and output: largest difference, its share of the root mean square, ranking agreement."""
     return "\n".join(
-        f"{kind:9s} {name:10s} largest difference {v['largest_difference']:.1e}, relative {v['relative']:.1e}, "
+        f"{kind:9s} {name:10s} differs by {v['largest_difference']:.1e}, relative {v['relative']:.1e}, "
         f"same nearest {v['same_nearest']:.1%}"
         for kind in ("stablehlo", "onnx")
         for name, v in parity.get(kind, {}).items()

@@ -56,7 +56,7 @@ def training(scalars: Sequence[Mapping[str, float]]) -> list[Chart]:
         curves = {key: points for key, points in curves.items() if len(points)}
         if not curves:
             continue
-        drawing, axes = _axes()
+        drawing, axes = _axes(height=2.7 + 0.2 * (1 + len(curves) // 2) * (len(curves) > 1))
         for i, (key, points) in enumerate(curves.items()):
             axes.plot(*points.T, STYLES[i % len(STYLES)], color=COLOURS[i % len(COLOURS)], label=_words(key), lw=1.6)
         axes.set_xlabel("step")
@@ -64,7 +64,7 @@ def training(scalars: Sequence[Mapping[str, float]]) -> list[Chart]:
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), high + 0.03 * (high - min(0.0, low)))
         if len(curves) > 1:
-            axes.legend(frameon=False)
+            _legend(drawing)
         text = "; ".join(
             f"{_words(key)} from {points[0, 1]:.4g} to {points[-1, 1]:.4g}" for key, points in curves.items()
         )
@@ -142,9 +142,7 @@ def cmc(results: Mapping[str, Any]) -> Chart:
     axes.set_xticks(schema.RANKS)
     axes.set_xlabel("rank k")
     axes.set_ylabel("queries matched within k (%)")
-    drawing.legend(
-        loc="outside lower center", ncols=2, frameon=False, fontsize=8.5, columnspacing=1.2, handlelength=2.6
-    )
+    _legend(drawing)
     return _chart(drawing, "CMC", f"Cumulative matches of {', '.join(names)}; the values are in the table of methods.")
 
 
@@ -202,6 +200,13 @@ def _axes(*, height: float = 2.9) -> tuple[figure.Figure, Any]:
     axes.grid(alpha=0.25)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
     return drawing, axes
+
+
+def _legend(drawing: figure.Figure) -> None:
+    """Below the axes, where it covers no curve."""
+    drawing.legend(
+        loc="outside lower center", ncols=2, frameon=False, fontsize=8.5, columnspacing=1.2, handlelength=2.6
+    )
 
 
 def _chart(drawing: figure.Figure, title: str, text: str) -> Chart:

@@ -231,6 +231,7 @@ def _section(run: Run) -> dict[str, Any]:
         "studies": studies,
         "look_alikes": _look_alikes(run.first),
         "rank_lists": _rank_lists(run.first),
+        "distance": tables.distance(results),
         "training": [entry for name, folder in related.items() for entry in _training(name, folder)],
         "recognition": recognition,
         "missing": missing,
@@ -278,11 +279,12 @@ def _rank_lists(folder: pathlib.Path) -> list[dict[str, Any]]:
                         "gallery": [
                             {
                                 **shown,
+                                "rank": shown.get("rank", place),  # files from before ranks were kept have the first
                                 "uri": picture(folder, shown["image"]),
                                 "distance": f"{shown['distance']:.3g}",
                                 "shares": _shares(shown),
                             }
-                            for shown in query["gallery"][:SHOWN]
+                            for place, shown in enumerate(query["gallery"][:SHOWN], start=1)
                         ],
                     }
                     for query in lists

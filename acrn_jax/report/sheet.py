@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,20 @@ def write(
             ends = (corner[0] + image.width - 1, corner[1] + image.height - 1)
             pen.rectangle((*corner, *ends), outline=BLUE, width=FRAME)
         for number, line in enumerate(text):
-            while line and pen.textlength(line, font=font) > TILE[0] + MARGIN - 2:
-                line = line[:-2].rstrip("…") + "…" if len(line) > 2 else ""
-            pen.text((left, top + TILE[1] + FRAME + LINE * number), line, fill="black", font=font)
+            shown = _fitted(line, lambda part: pen.textlength(part, font=font) <= TILE[0] + MARGIN - 2)
+            pen.text((left, top + TILE[1] + FRAME + LINE * number), shown, fill="black", font=font)
     for number, line in enumerate(below):
         pen.text((MARGIN, rows * height + MARGIN // 2 + LINE * number), line, fill="black", font=font)
     content = io.BytesIO()  # Pillow itself would pass over a write that a full disk cuts short
     page.save(content, "jpeg", quality=90)
     files.write_bytes(out, content.getvalue())
+
+
+def _fitted(line: str, fits: Callable[[str], bool]) -> str:
+    """A line without as much of its middle as it takes to fit: names differ at their ends, and there numbers stand."""
+    for left_out in range(len(line)):
+        kept = len(line) - left_out
+        shown = f"{line[: kept // 3]}…{line[kept // 3 + left_out :]}" if left_out else line
+        if fits(shown):
+            return shown
+    return ""

@@ -5,6 +5,7 @@ over seeds (shown as mean ± half of its 95 % interval), so one function serves 
 """
 
 import math
+import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,11 +16,15 @@ from acrn_jax import schema
 from acrn_jax.report import paper
 
 TITLES = {
-    "mAP_precision": "mAP (precision)",
-    "mAP_trapezoid": "mAP (trapezoid)",
+    "mAP_precision": "mAP prec.",
+    "mAP_trapezoid": "mAP trap.",
     "mINP": "mINP",
     **{f"rank{k}": f"r{k}" for k in schema.RANKS},
 }
+PRECISIONS = (
+    "mAP prec.: the mean of the precisions at the right images; mAP trap.: the area under precision over recall by the "
+    "trapezoid rule of Market-1501's code. rK: right within the first K."
+)
 SAME = (
     "dataset", "split", "protocol", "protocol_options", "no_match", "fingerprint", "queries", "gallery", "partial",
     "unfinished",
@@ -34,6 +39,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     note: str = ""
+    breaks: tuple[int, ...] = ()  # columns that a new block begins with best, where a page is too narrow for one
 
 
 class Estimate(NamedTuple):
@@ -72,10 +78,11 @@ def methods(results: Mapping[str, Any]) -> Table:
     notes = []
     if published:
         notes.append(
-            f'Rows named "paper": {published.title}; its mAP is our {TITLES[published.mean_average_precision]}.'
+            f'Rows named "paper": {published.title}; its mAP is our {TITLES[published.mean_average_precision]}'
         )
         if results["protocol"] not in published.protocols or results.get("partial"):
             notes.append("This run's protocol or part of the data set is another than the paper's: do not compare.")
+    notes.append(PRECISIONS)
     if results.get("deviation") and results.get("runs_aggregated", 1) == 1:
         notes.append(f"± is the standard deviation over {results['protocol_options']['repeats']} draws.")
     notes += results.get("hints") or ()
@@ -249,8 +256,9 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
     def signed(value):
         return f"{100 * value:+.1f}" if finite(value) else "-"
 
-    columns, rows = ["arm", "seeds"], []
+    columns, rows, breaks = ["arm", "seeds"], [], []
     for metric in metrics:
+        breaks.append(len(columns))
         columns += [{**TITLES, **INSTANCE_METRICS}[metric], "± sd", "change", "95 %"]
     for arm in dict.fromkeys(row["arm"] for row in content["rows"]):
         found = [cells.get((arm, metric), {}) for metric in metrics]
@@ -271,7 +279,7 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
     on = f"{first} and {len(others)} more" if others else first
     caption = f"{content['study']}, {method or 'no method'} on {on}, protocol {content['protocol']}"
     caption += f", change over {content['reference']}"
-    return Table(caption, (*columns, *(COSTS[c] for c in told)), rows, "\n".join(notes))
+    return Table(caption, (*columns, *(COSTS[c] for c in told)), rows, "\n".join(notes), (*breaks, len(columns)))
 
 
 def _spread(entry: Mapping[str, Any] | None, per_cent: bool = False, *, sign: bool = False) -> str:
@@ -383,6 +391,25 @@ def t_quantile(degrees: int, coverage: float = 0.95) -> float:
     return math.sqrt(degrees) * math.tan(float(np.interp(coverage, share / share[-1], angle)))
 
 
+KINDS = {"squared_euclidean": "squared Euclidean", "euclidean": "Euclidean", "cosine": "cosine (1 - cosine)"}
+
+
+def distance(results: Mapping[str, Any]) -> str:
+    """What the distances of a run's rank lists are made of, as one sentence; none where its results do not say."""
+    loss, scales = (results.get("config") or {}).get("loss") or {}, results.get("scales") or {}
+    if "distance" not in loss:
+        return ""
+    kind = f"{KINDS.get(loss['distance'], loss['distance'])} distances"
+    if results.get("gamma") is None:
+        return f"d = d_f: {kind} of features, as they are."
+    plain = not scales or scales["feature"] == scales["attribute"] == 1
+    made = f"d_f + {results['gamma']:g} d_w" if plain else f"d_f / s_f + {results['gamma']:g} d_w / s_a"
+    values = (
+        "not scaled" if plain else ", ".join(f"s_{name[0]} = {scales[name]:.3g}" for name in ("feature", "attribute"))
+    )
+    return f"d = {made}: {kind} of features (d_f) and of weighted attributes (d_w), {values}."
+
+
 def describe(results: Mapping[str, Any]) -> str:
     """Data set, protocol and sizes in one line."""
     return (
@@ -444,16 +471,62 @@ def render(table: Table, format: str = "text") -> str:
 
 
 def _text(table: Table) -> str:
-    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    """Fits the page: where it is too narrow, headings take two lines, and columns come in blocks below each other.
 
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        return "  ".join([first.strip().ljust(widths[0]), *rest]).rstrip()
+    No cell is cut, so that a row of long ones may still be wider.
+    """
+    limit = page_width()
+    cells = [max([1, *map(len, column)]) for column in zip(*table.rows, strict=True)] or [1] * len(table.columns)
+    heads = [[title] for title in table.columns]
+    if _wide(widths := [max(len(title), cell) for title, cell in zip(table.columns, cells, strict=True)]) > limit:
+        heads = [_two_lines(title, cell) for title, cell in zip(table.columns, cells, strict=True)]
+        widths = [max(cell, *map(len, head)) for head, cell in zip(heads, cells, strict=True)]
 
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [table.caption, rule, line(table.columns), rule, *map(line, table.rows), rule]
-    notes = [line for note in table.note.splitlines() for line in textwrap.wrap(note, 110)]
-    return "\n".join(lines + notes) + "\n"
+    lines, rule = textwrap.wrap(table.caption, limit, break_on_hyphens=False, break_long_words=False), ""
+    for block in _blocks(widths, limit, table.breaks):
+        mine = [widths[i] for i in block]
+        tall = max(len(heads[i]) for i in block)
+        titles = zip(*([""] * (tall - len(heads[i])) + heads[i] for i in block), strict=True)
+
+        def line(cells: Sequence[str], mine=mine) -> str:
+            first, *rest = (cell.rjust(width) for cell, width in zip(cells, mine, strict=True))
+            return "  ".join([first.strip().ljust(mine[0]), *rest]).rstrip()
+
+        rule = "-" * _wide(mine)
+        lines += [rule, *map(line, titles), rule, *(line([row[i] for i in block]) for row in table.rows)]
+    lines.append(rule)
+    lines += [line for note in table.note.splitlines() for line in textwrap.wrap(note, limit)]
+    return "\n".join(lines) + "\n"
+
+
+def page_width() -> int:
+    """Columns that text may take: of the terminal (COLUMNS, if set), 80 elsewhere."""
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def _wide(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _two_lines(title: str, width: int) -> list[str]:
+    """A heading over a column of cells `width` wide, in at most two lines; "± sd" and the like stay whole."""
+    return next(
+        lines for w in range(max(width, 6), 99) if len(lines := textwrap.wrap(title, w, break_long_words=False)) <= 2
+    )
+
+
+def _blocks(widths: Sequence[int], limit: int, breaks: Sequence[int]) -> list[list[int]]:
+    """Columns of each block: the first one, which names the row, and as many others as fit beside it."""
+    blocks, start = [], 1
+    while start < len(widths) or not blocks:
+        end = start + 1
+        while end < len(widths) and _wide([widths[0], *widths[start : end + 1]]) <= limit:
+            end += 1
+        if end < len(widths):
+            end = max((place for place in breaks if start < place <= end), default=end)
+        blocks.append([0, *range(start, min(end, len(widths)))])
+        start = end
+    return blocks
 
 
 def _markdown(table: Table) -> str:

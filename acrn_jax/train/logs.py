@@ -46,6 +46,29 @@ class Scalars:
                 self._flushed = time.monotonic()
 
 
+WORDS = {  # a scalar, what the line for the eye calls it, and what that is
+    "accuracy": ("accuracy", "answers that are right"),
+    "active": ("active", "triplets inside the margin, which alone train"),
+    "switched_on": ("on", "triplets that attributes bring inside the margin"),
+    "switched_off": ("off", "triplets that attributes take out of it"),
+    "mfu": ("MFU", "of the chip's highest rate"),
+    "waiting_share": ("waiting", "of the time, for images"),
+}
+
+
+def line(means: dict[str, float]) -> str:
+    """The scalars of some steps, for the eye; `legend` says what the words mean."""
+    shares = {key: f"{word} {means[key]:.0%}" for key, (word, _) in WORDS.items() if key in means}
+    speed = [f"{1000 * means['step_seconds']:.0f} ms/step {means['images_per_second']:.0f} images/s"]
+    speed += [shares.pop(key) for key in ("mfu", "waiting_share") if key in shares]
+    return " ".join([f"loss {means['loss']:.4f}", *shares.values(), *speed])
+
+
+def legend(means: dict[str, float]) -> str:
+    """What the words of `line` mean."""
+    return "; ".join(f"{word}: {meaning}" for key, (word, meaning) in WORDS.items() if key in means)
+
+
 class Progress:
     """One line that says how far a run is: rewritten in place on a terminal, every few seconds elsewhere."""
 
@@ -53,12 +76,17 @@ class Progress:
         self._label, self._total, self._first = label, total, first
         self._start = self._last = time.monotonic()
         self._live = sys.stderr.isatty()
+        self._explained = False
 
-    def show(self, step: int, text: str) -> None:
+    def show(self, step: int, text: str, legend: str = "") -> None:
+        """The line, where it is time for one; before the first one a legend."""
         now = time.monotonic()
         if now - self._last < (0.5 if self._live else 10) and step < self._total:
             return
         self._last = now
+        if legend and not self._explained:
+            self._explained = True
+            print(f"{self._label}: {legend}", file=sys.stderr)
         left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
         line = f"{self._label} {step}/{self._total} {text} {clock(left)} left"
         print(

@@ -103,7 +103,7 @@ def fit(
                 watch(means, step, len(window))
                 if scalars:
                     scalars.write(step, means | extra(state))
-                    progress.show(step, _line(means))
+                    progress.show(step, logs.line(means), logs.legend(means))
                 window, waited, started = [], 0.0, time.monotonic()
             if step % save_every == 0 and step < steps:
                 saved.save(state)
@@ -189,17 +189,6 @@ class Watch:
                     f"first steps), that of all images {means['spread']:.3g} ({spread:.3g}). Use {advice}.",
                     flush=True,
                 )
-
-
-def _line(means):
-    shown = [f"loss {means['loss']:.4f}"]
-    for key, label in (("accuracy", "accuracy"), ("active", "active"), ("switched_on", "on"), ("switched_off", "off")):
-        if key in means:
-            shown.append(f"{label} {means[key]:.0%}")
-    shown.append(f"{1000 * means['step_seconds']:.0f} ms/step {means['images_per_second']:.0f} images/s")
-    if "mfu" in means:
-        shown.append(f"MFU {means['mfu']:.0%}")
-    return " ".join([*shown, f"waiting {means['waiting_share']:.0%}"])
 
 
 @contextlib.contextmanager

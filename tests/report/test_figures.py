@@ -28,6 +28,21 @@ def test_training_draws_what_the_scalars_hold():
         assert svg(chart).tag.endswith("svg") and len(chart.uri) < 200_000
 
 
+def test_legends_lie_outside_the_axes(monkeypatch):
+    """Over curves they hide what is to be read."""
+    drawings = []
+    monkeypatch.setattr(figures, "_chart", lambda drawing, title, text: drawings.append(drawing))
+    keys = ("active", "switched_on", "switched_off", "positive", "negative", "attribute_active", "spread", "weight_rms")
+    figures.training([{"step": i, **dict.fromkeys(keys, 0.5), "loss": 1.0, "attribute_loss": 1.0} for i in range(9)])
+    figures.cmc(conftest.make_results())
+    assert len(drawings) == 5
+    for drawing in drawings:
+        drawing.draw_without_rendering()
+        (axes,), (legend,) = drawing.axes, drawing.legends
+        assert not legend.get_window_extent().overlaps(axes.get_tightbbox()) and axes.get_legend() is None
+        assert axes.bbox.height > 100 and drawing.bbox.contains(*legend.get_window_extent().min)
+
+
 def test_curve_is_thinned_finite_sorted_and_keeps_its_ends():
     scalars = [*rows(), {"step": 5, "loss": float("nan")}, {"step": 3000, "loss": 7.0}, {"step": 1, "loss": -1.0}]
     points = figures._curve(scalars, "loss")

@@ -10,7 +10,7 @@ from acrn_jax.report import html as report
 from acrn_jax.report import tables
 from tests.report import conftest
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
 class Page(html.parser.HTMLParser):
@@ -99,8 +99,8 @@ def test_it_can_be_read_without_eyes_or_colours(written):
     identifiers = [attributes["id"] for _, attributes in written.tags if "id" in attributes]
     assert len(set(identifiers)) == len(identifiers)
     assert {a["aria-labelledby"] for _, a in written.tags if "aria-labelledby" in a} <= set(identifiers)
-    marks = [part.split()[-1] for part in written.text if re.fullmatch(r"\d+ [✓✗] (right|wrong)", part)]
-    classes = [attributes["class"] for attributes in written.all("li") if attributes.get("class") in ("right", "wrong")]
+    marks = [part.split()[-1] for part in written.text if re.fullmatch(r"(… )?\d+ [✓✗] (right|wrong)", part)]
+    classes = [a["class"].split()[0] for a in written.all("li") if a.get("class", "").startswith(("right", "wrong"))]
     assert marks == classes and len(marks) == 3 * report.SHOWN
     assert [attributes.get("class") for attributes in written.all("li")].count("query") == 3
 
@@ -110,6 +110,23 @@ def test_right_and_wrong_are_as_stored(written, run):
     stored = [shown["right"] for query in lists["hardest"] + lists["random"] for shown in query["gallery"][:14]]
     shown = [a["class"] == "right" for a in written.all("li") if a.get("class") in ("right", "wrong")]
     assert shown == stored
+
+
+def test_the_first_right_picture_has_its_rank_and_distances_say_what_they_are(tmp_path):
+    run = conftest.make_workdir(tmp_path / "run", config={"loss": {"distance": "squared_euclidean"}})
+    lists = json.loads((run / "rank_lists.json").read_text())
+    for query in lists["query"]["hardest"]:
+        del query["gallery"][report.SHOWN :]
+        for rank, item in enumerate(query["gallery"], start=1):
+            item |= {"rank": rank, "right": False}
+        query["gallery"][-1] |= {"rank": 1203, "right": True}
+    (run / "rank_lists.json").write_text(json.dumps(lists))
+    got = page(run, out=tmp_path / "report.html")
+    assert "… 1203 ✓ right" in got.text and [a.get("class") for a in got.all("li")].count("right gap") == 1
+    assert any("Rank 1203, right: person" in a["alt"] for a in got.all("img"))
+    text = " ".join("".join(got.text).split())
+    assert "d = d_f / s_f + 0.5 d_w / s_a: squared Euclidean distances of features" in text
+    assert "s_f = 1.5, s_a = 0.25" in text and "d 0.05" in text  # of the fixture's first pictures
 
 
 def test_pictures_come_from_the_workdir_alone(run, written):

@@ -21,19 +21,98 @@ def test_methods_are_in_schemas_order_and_missing_ones_left_out():
     assert rows == [name for name in schema.METHODS if name != "ACRN"] + ["ACRN+reranking"]
 
 
-def test_text_table_shows_per_cent_under_the_right_title():
+def test_text_table_shows_per_cent_under_the_right_title(monkeypatch):
     results = conftest.make_results()
     values = dict(zip(schema.METRICS, (0.11, 0.222, 0.3333, 0.44444, 0.5, 0.6, 1.0), strict=True))
     results["methods"] = {"ACRN": dict(reversed(values.items()))}  # by name, not by place
+    monkeypatch.setenv("COLUMNS", "110")
     lines = tables.methods_table(results).splitlines()
     assert lines[0] == (
         "synthetic_pedestrians/target_0, query/gallery, protocol market1501: 150 queries, 1,234 gallery images"
     )
     assert [c.strip() for c in cells(lines[2])] == [
-        *("method", "mAP (precision)", "mAP (trapezoid)", "mINP", "r1", "r5", "r10", "r20")
+        *("method", "mAP prec.", "mAP trap.", "mINP", "r1", "r5", "r10", "r20")
     ]
     assert lines[4].split() == ["ACRN", "11.0", "22.2", "33.3", "44.4", "50.0", "60.0", "100.0"]
     assert len({len(line) for line in lines[1:6]}) == 1  # aligned
+
+
+def studied():
+    """A table.json with two metrics, costs and an arm of a long name."""
+    row = {"seeds": 5, "mean": 0.532, "deviation": 0.021, "difference": -0.033, "low": -0.111, "high": 0.078}
+    row |= {"method": "ACRN", "seconds": 1234.0, "images_per_second": 567.0, "peak_memory_mib": 12345.0}
+    arms = ("reference", "improved_minus_identity_loss")
+    rows = [{"arm": a, "metric": m, **row} for a in arms for m in ("mAP_precision", "rank1")]
+    return {
+        "study": "ingredients", "rows": rows, "interval": "95 %, paired bootstrap over queries and seeds",
+        "failed": {"a/seed_1": "broke " * 30}, "missing": ["b/seed_2"], "datasets": ["peta/reid_ilid_0", "d/1"],
+        "protocol": "market1501", "reference": "reference",
+    }  # fmt: skip
+
+
+def ledger_of_all_columns():
+    item = {"mean": 0.8125, "deviation": 0.0513, "runs": 3}
+    entries = [{"name": n, "weight": item, **dict.fromkeys(tables.LEDGER, item)} for n in conftest.NAMES]
+    about = [{"dataset": "peta/random_0"}]
+    return {
+        "target": "synthetic_pedestrians/target_0", "runs": [{}] * 3, "attributes": entries, "interval": "95 %",
+        "recognition": about, "recognition_disjoint": about,
+        "spearman": {c: {"value": 0.5, "low": 0.1, "high": 0.9, "attributes": 26} for c in tables.LEDGER},
+    }  # fmt: skip
+
+
+def every_table():
+    seeds = [conftest.make_results(seed=seed) for seed in range(3)]
+    wide = conftest.make_results(dataset="cuhk03/detected_0", trained_on="market1501/default")
+    wide |= {"protocol": "cuhk03_single_shot", "protocol_options": {"repeats": 4, "seed": 0, "probe_view": "1"}}
+    wide["deviation"] = {name: dict.fromkeys(schema.METRICS, 0.0123) for name in schema.METHODS}
+    for results in (seeds[0], tables.aggregate(seeds), wide, conftest.make_results(dataset="market1501/default")):
+        yield from (tables.methods(results), tables.weights(results))
+    yield tables.study(studied())
+    yield tables.ledger(ledger_of_all_columns())
+    yield tables.ledger_spearman(ledger_of_all_columns())
+    yield tables.recognition_summary(conftest.make_recognition())
+    yield tables.recognition_attributes(conftest.make_recognition())
+
+
+@pytest.mark.parametrize("columns", [None, "80", "132", "56"])
+def test_every_table_fits_the_page_and_loses_no_cell(monkeypatch, columns):
+    """80 columns where nothing is known of the page; what is too wide comes in blocks that repeat the row's name."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    for table in every_table():
+        lines = tables.render(table).splitlines()
+        assert max(map(len, lines)) <= int(columns or 80), max(lines, key=len)
+        words = " ".join(lines).split()
+        for row in table.rows:
+            blocks = [line for line in lines if line.startswith(f"{row[0]}  ")]
+            shown = " ".join(line[len(row[0]) :] for line in blocks).split()
+            assert shown == " ".join(row[1:]).split()
+        assert set(" ".join((table.caption, *table.columns, table.note)).split()) <= set(words)
+
+
+def test_metrics_of_a_study_stay_together(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = tables.render(tables.study(studied())).splitlines()
+    heads = [line.split()[1:] for line in lines if line.startswith("arm ")]
+    assert heads == [
+        ["seeds", "prec.", "±", "sd", "change", "95", "%"],  # "mAP" is above
+        ["r1", "±", "sd", "change", "95", "%"],
+        ["s", "images/s", "MiB"],
+    ]
+
+
+def test_distances_say_what_they_are():
+    results = conftest.make_results(config={"loss": {"distance": "euclidean"}})
+    assert tables.distance(results).endswith("s_f = 1.5, s_a = 0.25.") and "/ s_f + 0.5 d_w / s_a: Eucl" in (
+        tables.distance(results)
+    )
+    raw = {**results, "scales": {"feature": 1.0, "attribute": 1.0}}
+    assert tables.distance(raw).startswith("d = d_f + 0.5 d_w: Euclid") and tables.distance(raw).endswith("not scaled.")
+    alone = {key: value for key, value in results.items() if key != "gamma"}
+    assert tables.distance(alone) == "d = d_f: Euclidean distances of features, as they are."
+    assert tables.distance(conftest.make_results()) == ""  # an old config without the key
 
 
 @pytest.mark.parametrize("value", [None, math.nan])

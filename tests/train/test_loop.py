@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -352,3 +353,18 @@ def test_event_files_hold_the_scalars(tmp_path):
 
 def test_clock():
     assert [logs.clock(s) for s in (5, 75, 3675)] == ["0:05", "1:15", "1:01:15"]
+
+
+def test_every_word_of_the_line_is_explained_once(capsys):
+    means = {"loss": 0.02, "active": 0.12, "switched_on": 0.02, "switched_off": 0.09, "spread": 1.0, "accuracy": 0.5}
+    means |= {"step_seconds": 0.1, "images_per_second": 400.0, "waiting_share": 0.03, "learning_rate": 1e-3}
+    progress = logs.Progress("reid", 2)
+    for step in (1, 2, 2):  # the first comes too early to be shown
+        progress.show(step, logs.line(means), logs.legend(means))
+    explained, *lines = capsys.readouterr().err.splitlines()
+    wanted = "loss 0.0200 accuracy 50% active 12% on 2% off 9% 100 ms/step 400 images/s waiting 3%"
+    assert len(lines) == 2 and lines[0].startswith(f"reid 2/2 {wanted} ")
+    for word in re.findall(r"(\w+) \d+%", lines[0]):
+        assert f"{word}: " in explained
+    assert "off: triplets that attributes take out of it" in explained
+    assert "MFU" not in explained and "MFU 45%" in logs.line(means | {"mfu": 0.45})
