@@ -172,6 +172,7 @@ def train(config: Any, workdir: Path, *, train_phase: Callable[..., Any] | None 
     `train_phase` takes build.train_phase's place for the phases of a re-id net, e.g. to train several runs as one.
     """
     build.check(config)
+    files.check(workdir)
     if "mva" in config.phases:
         _train_attributes(config, workdir)
     else:

@@ -164,6 +164,7 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, 
     for call in (
         lambda place: runs.evaluate(run, out=place),
         lambda place: search.search(run, pictures, want=["red"], out=place),
+        lambda place: runs.train(read(net), place),
     ):
         monkeypatch.setattr(runs, "outputs", None)  # told before any work
         with pytest.raises(files.WriteError, match=r"file/sub cannot be written: Not a directory; .*--out"):

@@ -66,6 +66,8 @@ def score_files():
     options = {
         new: settings.EVALUATION[old].value for old, new in named.items() if settings.EVALUATION[old].value is not None
     }
+    if wanted["json"]:
+        files.check(wanted["json"])
     results = scoring.score(
         [Path(file) for file in _FEATURES.value],
         [Path(file) for file in wanted["labels"]],

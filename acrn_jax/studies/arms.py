@@ -246,7 +246,8 @@ def noting_failure(job: Job) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        write_failure(job, " ".join(str(error).split()) or type(error).__name__)
+        with contextlib.suppress(OSError):  # of a full disk, which may be the very failure
+            write_failure(job, " ".join(str(error).split()) or type(error).__name__)
         raise
 
 
