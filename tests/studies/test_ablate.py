@@ -29,6 +29,19 @@ def test_arms_share_the_identity_phase_the_baseline_and_the_predictions(study):
     assert results(gamma)["gamma"] == 2.0
 
 
+def test_a_moved_study_keeps_the_seconds_of_its_identity_phases(study, tmp_path):
+    workdir, jobs, _ = study
+    shutil.copytree(workdir, tmp_path / "moved")
+    hidden = workdir.with_name("hidden")
+    spent = table.cost(jobs[0])["seconds"]
+    workdir.rename(hidden)
+    try:
+        moved = jobs[0]._replace(folder=tmp_path / "moved" / jobs[0].folder.relative_to(workdir))
+        assert table.cost(moved)["seconds"] == spent > table._spent(moved.folder, "reid")[0]
+    finally:
+        hidden.rename(workdir)
+
+
 def test_given_weights_are_the_attribute_nets_own_rates(study, attribute_net):
     known = json.loads((attribute_net / "recognition.json").read_text())["attributes"]
     weights = {entry["name"]: entry["weight"] for entry in results(study[1][3])["weights"]}
