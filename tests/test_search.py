@@ -99,8 +99,13 @@ def expected(folder, query, wishes, gamma):
         (None, ["personalMale"], ["hairLong"], None),
     ],
 )
-def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma):
+def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma, monkeypatch):
     folder, _ = place
+    monkeypatch.setenv("COLUMNS", "80")
+    captions, write = [], search.sheet.write
+    monkeypatch.setattr(
+        search.sheet, "write", lambda *given, **more: (captions.extend(given[2]), write(*given, **more))
+    )
     found = search.search(
         folder / "run",
         folder / "gallery",
@@ -125,7 +130,11 @@ def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma):
     assert found["pictures"] == 12 - (query is not None)
     with Image.open(folder / "run" / "search" / "grid.jpg") as grid:
         grid.load()
+    assert [lines[1] for lines in captions] == ["4.png"] * bool(query) + [entry["file"] for entry in found["results"]]
     text = search.table(found)
+    measured = "squared Euclidean, of features and weighted attributes" if query else "(wish - probability)^2, summed"
+    assert f"distance: {measured}" in " ".join(text.split())
+    assert all(len(line) <= 80 for line in text.splitlines() if str(folder) not in line)
     assert "not who is on them" in text and found["results"][0]["file"] in text
     shown = " ".join(text.split())
     fitted = "curve fitted on 1,200 images of drawn/a/val, but raw for hairLong"
