@@ -362,8 +362,8 @@ def lines_of(file: str, folder: pathlib.Path) -> dict:
         kept.write_text(json.dumps({"seconds": round(spent, 2), "lines": of}))
         return code
 
-    code, _ = in_fork(work, 1800, folder / "output.txt")
-    said = (folder / "output.txt").read_text(errors="replace")
+    code, _ = in_fork(work, 1800, folder / f"output.{os.getpid()}")
+    said = (folder / f"output.{os.getpid()}").read_text(errors="replace")
     if code not in (0, 1):
         kept.unlink(missing_ok=True)
         raise SystemExit(f"{said[-3000:]}\n{file} cannot be run before anything is broken; mend that first.")
@@ -397,8 +397,8 @@ def judge(mutant: Mutant, folder: pathlib.Path) -> dict:
 
     limit = _LIMIT.value + 2 * sum(known[file]["seconds"] for file in files)
     with tempfile.TemporaryDirectory() as scratch:
-        code, seconds = in_fork(work, limit, folder / "output.txt")
-    said = (folder / "output.txt").read_text(errors="replace").splitlines()
+        code, seconds = in_fork(work, limit, folder / f"output.{os.getpid()}")
+    said = (folder / f"output.{os.getpid()}").read_text(errors="replace").splitlines()
     by = next((line for line in reversed(said) if _failed(line)), "")[:200]
     result = "killed" if code else ("timeout" if code is None else "survived")
     return about | {"result": result, "by": by or ", ".join(files)[:400], "seconds": round(seconds, 1)}
