@@ -109,6 +109,16 @@ def test_the_tuned_factor_is_chosen_on_held_out_people_with_both_scales(chain):
     assert best(held, s_a) not in (best(held, 1.0), best(train, s_a))
 
 
+def test_names_are_those_of_a_finished_attribute_net_unless_another_will_do(chain, tmp_path):
+    net = tmp_path / "net"
+    shutil.copytree(chain[1], net)
+    assert runs.attribute_names(net) == list(WEIGHTS)
+    (net / "attributes.json").unlink()  # what the end of training writes
+    with pytest.raises(ValueError, match="is not finished"):
+        runs.attribute_names(net)
+    assert runs.attribute_names(net, unfinished=True) == list(WEIGHTS)
+
+
 def test_correlations_are_of_the_size_of_weights(chain):
     results = chain[-1]
     entries = results["weights"]

@@ -78,6 +78,7 @@ def test_refusals():
         bootstrap.resample(np.ones((3, 2)), np.ones(2))
     with pytest.raises(ValueError, match=r"got 0 and 0\.95"):
         bootstrap.resample(np.ones((3, 2)), resamples=0)
+    assert bootstrap.resample(np.ones((3, 2)), resamples=1) == [(1, 1, 1)] * 2  # one is allowed
 
 
 def people(scores, person):

@@ -52,7 +52,9 @@ def test_what_does_not_add_up_is_refused(distance):
         explain.shares(F[0], F[1][:Q], P[0], P[1][:Q], FORMULA, distance=distance)
 
 
-def test_look_alikes_by_loops():
+@pytest.mark.parametrize("cells", [explain._CELLS, 7 * 80])  # one block of queries, or five
+def test_look_alikes_by_loops(cells, monkeypatch):
+    monkeypatch.setattr(explain, "_CELLS", cells)
     rng = np.random.default_rng(1)
     query = Labels(rng.integers(1, 8, 30), rng.integers(1, 3, 30))
     gallery = Labels(rng.integers(-1, 9, 80), rng.integers(1, 3, 80))

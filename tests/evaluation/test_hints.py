@@ -56,7 +56,7 @@ def test_chance_itself_is_no_reason_for_a_hint():
         assert hints.hints(scored(distances, query, gallery), distances) == []
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, 1e9])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1e9, -2.5])
 def test_a_feature_that_is_the_same_for_all_images_is_told(value):
     person = np.arange(1, 11)
     query, gallery = Labels(person, 0 * person), Labels(person, 0 * person + 1)

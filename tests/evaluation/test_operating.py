@@ -145,5 +145,7 @@ def test_refusals():
         operating.identification(distances, query._replace(person_id=np.array([1, -1])), gallery, protocol=market)
     with pytest.raises(ValueError, match="no watch list"):
         operating.identification(distances, query, query, protocol=protocols.ALL_VS_ALL)
+    with pytest.raises(ValueError, match=r"2 of 2 query images have no camera \(-1\)"):
+        operating.identification(distances, query._replace(camera_id=np.array([-1, -1])), gallery, protocol=market)
     with pytest.raises(ValueError, match="0 of 2 show a person who is not"):
         operating.identification(distances, query, gallery, protocol=market)

@@ -61,6 +61,7 @@ def test_a_persons_queries_are_drawn_together():
             arms[arm] = {"seed_0": table.Scores(ABOUT, {key: v.mean() for key, v in each.items()}, each, groups, {})}
         row = table.build_table("s", arms, reference="reference", resamples=4000)["rows"][1]
         width[name] = row["high"] - row["low"]
+        assert row["seeds"] == 1 and row["deviation"] is None  # not NaN, which is no JSON
     assert width["together"] == pytest.approx(2 * width["alone"], rel=0.15)
     assert width["together"] == pytest.approx(2 * 1.96 * gain.std() / np.sqrt(50), rel=0.15)
 
