@@ -1134,10 +1134,12 @@ def begin(config: Any, *, attributes: Path | None, shared: Callable[[str, Any], 
         build.check(config)
         split, _ = build.reid_splits(config)
         build.check_images(config, split)
-        tested = _check_test(config, split)
         if config.loss.kind == "acrn":
             _check_tuning(config)
-            check_overlap(config, [split, *tested])
+            check_overlap(config, [split])
+        tested = _check_test(config, split)
+        if config.loss.kind == "acrn":
+            check_overlap(config, tested)
         if shared and "identity" in config.phases:
             first = config.copy_and_resolve_references()
             first.phases = ("identity",)
