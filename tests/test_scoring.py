@@ -96,6 +96,22 @@ def test_every_kind_of_file_scores_as_loops_do(files, names):
         assert f"{100 * results['methods']['features'][name]:.1f}" in text
 
 
+def test_intervals_are_over_people(files, tmp_path):
+    """Every query three times over tells no more of other people, though there are three times as many queries."""
+    arrays = dict(np.load(files / "a.npz"))
+    arrays |= {name: np.repeat(values, 3, axis=0) for name, values in arrays.items() if name.startswith("query")}
+    np.savez(tmp_path / "thrice.npz", **arrays)
+    once, thrice = (scoring.score([file], protocol=MARKET) for file in (files / "a.npz", tmp_path / "thrice.npz"))
+    assert thrice["queries"] == 3 * once["queries"] and "over people" in once["interval"]
+    for name, ends in once["intervals"].items():
+        assert thrice["intervals"][name] == pytest.approx(ends, abs=1e-9)
+    arrays |= {name: values[arrays["query_person_id"] == 1] for name, values in arrays.items() if "query_" in name[:6]}
+    np.savez(tmp_path / "one.npz", **arrays)
+    alone = scoring.score([tmp_path / "one.npz"], protocol=MARKET)
+    assert alone["intervals"]["rank1"] == {"low": None, "high": None}  # of one person, nothing is known of others
+    assert "to" not in scoring.summary(json.loads(json.dumps(alone))).splitlines()[4]
+
+
 def test_distances_by_name(files):
     first = [files / "a.npz"]
     check(scoring.score(first, protocol=MARKET, distance="cosine"), cosine(QUERY.values, GALLERY.values))

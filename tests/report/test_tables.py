@@ -166,6 +166,11 @@ def test_recognition_is_sorted_by_mA_with_undefined_last():
     assert "people seen in training" in text and "Sunglasses" in text
 
 
+def test_hints_stand_below_the_table():
+    results = conftest.make_results() | {"hints": ["ACRN: far below chance."]}
+    assert tables.methods(results).note.endswith("ACRN: far below chance.")
+
+
 def test_draws_and_another_data_set_are_named():
     results = conftest.make_results(dataset="cuhk03/detected_0", trained_on="market1501/default")
     results |= {"protocol": "cuhk03_single_shot", "protocol_options": {"repeats": 4, "seed": 0, "probe_view": "1"}}
