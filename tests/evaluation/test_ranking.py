@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -261,6 +263,17 @@ def test_many_queries_in_blocks(monkeypatch):
     assert whole.metrics == pytest.approx(oracles.ranking(distances, query, gallery, "market1501", "skip"))
 
 
+def test_many_queries_and_a_gallery_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    query, gallery = (Labels(rng.integers(1, 9, n), rng.integers(0, 3, n)) for n in (100, 70))
+    distances = rng.integers(0, 20, (100, 70)).astype(np.float32)
+    monkeypatch.setattr(ranking, "_WIDTH", 2)
+    monkeypatch.setattr(ranking, "_BLOCK_BYTES", 4 * 2 * 64)  # 64 queries at first, cut down to 16 and fewer
+    tiles = ranking.Tiles(lambda index, columns: distances[index][:, columns].copy())
+    found = ranking.evaluate(tiles, query, gallery, protocol=protocols.MARKET1501, no_match="skip")
+    assert found.metrics == pytest.approx(oracles.ranking(distances, query, gallery, "market1501", "skip"))
+
+
 @pytest.mark.parametrize("protocol", ["market1501", "single_shot", "all_vs_all"])
 def test_a_gallery_in_parts_agrees_with_loops(protocol, monkeypatch):
     """With ties on a grid and repeated images, in this part and in others."""
@@ -323,6 +336,15 @@ def test_labels_are_refused_before_there_are_distances_as_they_are_with_them(nam
             assert answers[0] == answers[1], (seed, no_match)
             said.add(answers[0].lstrip("0123456789 ")[:12])
     assert "" in said and len(said) > 1
+
+
+def test_a_match_in_a_view_that_is_not_asked_is_none():
+    query, gallery = labels([1, 2], [1, 2]), labels([2, 3], [1, 2])  # person 2 alone, asked in view 2
+    for view in ("1", "2"):
+        case = {"protocol": protocols.named("cuhk03_single_shot", probe_view=view), "no_match": "skip"}
+        for ask, given in ((ranking.evaluate, (np.ones((2, 2)),)), (ranking.check, ())):
+            with contextlib.nullcontext() if view == "2" else pytest.raises(ValueError, match="None of 2 queries has"):
+                ask(*given, query, gallery, **case)
 
 
 def test_counts_queries_without_match():

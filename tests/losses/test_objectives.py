@@ -44,8 +44,11 @@ def by_loops(f, p, person, w, *, s_f=1.0, s_a=1.0, gamma=0.5, margin=1.0, attrib
 
 def test_acrn_with_attribute_loss_by_loops():
     f, p, person, w = data()
-    loss, _ = run(SETTINGS, f, p, person, w)
+    loss, (scalars, _) = run(SETTINGS, f, p, person, w)
     np.testing.assert_allclose(loss, by_loops(f, p, person, w), rtol=1e-5)
+    main = by_loops(f, p, person, w, attribute_margin=-1e9)
+    np.testing.assert_allclose(scalars["attribute_loss"], loss - main, rtol=1e-4)
+    np.testing.assert_allclose(scalars["weight_rms"], np.sqrt(np.mean(w**2)), rtol=1e-6)
 
 
 def test_unit_mean_measures_first_then_moves_slowly():
@@ -60,6 +63,14 @@ def test_unit_mean_measures_first_then_moves_slowly():
     np.testing.assert_allclose(scalars["spread"], s_f, rtol=1e-5)
     _, (_, moved) = run(settings, 2 * f, p, person, w, scales)
     np.testing.assert_allclose(moved["feature"], 0.95 * s_f + 0.05 * 4 * s_f, rtol=1e-5)
+
+
+def test_without_a_neck_the_scale_is_that_of_the_feature_that_is_trained():
+    f, p, person, w = data()
+    objective = objectives.make_reid(**SETTINGS | {"distance_scale": "unit_mean"})
+    given = ({"attribute_weights": {"raw": w}}, Outputs(3 * f, f), {"person": person, "probabilities": p}, START)
+    _, (_, scales) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w)
+    np.testing.assert_allclose(objective(*given)[1][1]["feature"], scales["feature"], rtol=1e-6)
 
 
 def test_with_a_neck_the_scale_is_that_of_the_feature_that_is_ranked():
