@@ -130,6 +130,7 @@ def test_every_column(made, capsys):
     assert [line["attribute"] for line in lines] == list(rows) and lines[3]["auc"] == ""
     assert float(lines[2]["weight_deviation"]) == rows["upperBodyLogo"]["weight"]["deviation"]
     text = tables.render(tables.ledger(content)) + tables.render(tables.ledger_spearman(content))
+    text = " ".join(text.split())
     assert "0.600 ± 0.707" in text and "people whom training never" in text and "mA seen" not in text
 
 
