@@ -409,7 +409,7 @@ def judge(mutant: Mutant, folder: pathlib.Path) -> dict:
 
 def table(results: dict[str, dict]) -> str:
     """Killed, survived and equivalent mutants of each room."""
-    equivalent = json.loads(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
+    equivalent = json.loads(EQUIVALENT.read_text())
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for key, entry in results.items():
         room = pathlib.Path(entry["file"]).parent.name if entry["file"].count("/") > 1 else entry["file"].split("/")[1]
@@ -455,9 +455,13 @@ def main(argv: list[str]) -> None:
         lines = (first, first + _OLD.value.count("\n"))
         print(judge(Mutant("by hand", _FILE.value, lines, f"{_OLD.value} -> {_NEW.value}", tree), folder))
         return
-    chosen = draw(_NUMBER.value, _SEED.value, _ROOMS.value)
-    left = [m for m in chosen if m.key not in results or (_AGAIN.value and results[m.key]["result"] == "survived")]
-    print(f"{len(chosen)} mutants, {len(left)} to run; results go to {log}", flush=True)
+    if _AGAIN.value:
+        survived = {key for key, entry in results.items() if entry["result"] == "survived"}
+        every = [mutant for room in _ROOMS.value for file in sources(room) for mutant in mutants(file)]
+        left = [mutant for mutant in every if mutant.key in survived]
+    else:
+        left = [mutant for mutant in draw(_NUMBER.value, _SEED.value, _ROOMS.value) if mutant.key not in results]
+    print(f"{len(left)} mutants to run; results go to {log}", flush=True)
     began = time.monotonic()
     with log.open("a") as lines:
         for count, mutant in enumerate(left, start=1):

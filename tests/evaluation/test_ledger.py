@@ -35,6 +35,11 @@ def test_rank_correlation_is_scipys_and_its_interval_a_plain_bootstrap():
     assert found.low < found.value < found.high
 
 
+def test_values_that_span_one_correlate_as_others_do():
+    x, y = np.array([0.0, 0.5, 1.0]), np.array([0.25, 1.0, 0.0])  # ranks 1 2 3 and 2 3 1: rho is 1 - 6 * 6 / 24
+    assert ledger.spearman(x, y) == ledger.spearman(y, x) == pytest.approx(-0.5)
+
+
 def test_what_has_no_correlation():
     assert np.isnan(ledger.rank_correlation([1.0, 2, 3], [5.0, 5, 5]).value)
     assert ledger.rank_correlation([1.0, np.nan, 3], [1.0, 2, 3])[3] == 2

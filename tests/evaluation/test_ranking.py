@@ -338,6 +338,11 @@ def test_labels_are_refused_before_there_are_distances_as_they_are_with_them(nam
     assert "" in said and len(said) > 1
 
 
+def test_one_query_that_shows_nobody_is_refused():
+    with pytest.raises(ValueError, match=r"1 queries show no person .*, the first is query 1"):
+        ranking.evaluate(np.ones((3, 3)), labels([1, 0, 2]), labels([1, 2, 3]), protocol=protocols.MULTI_SHOT)
+
+
 def test_a_match_in_a_view_that_is_not_asked_is_none():
     query, gallery = labels([1, 2], [1, 2]), labels([2, 3], [1, 2])  # person 2 alone, asked in view 2
     for view in ("1", "2"):
