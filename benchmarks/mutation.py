@@ -188,6 +188,8 @@ def places(tree: ast.Module) -> Iterator[tuple[ast.AST, str, ast.stmt]]:
             and getattr(node.value.func, "id", "") == "print"
         ):
             return
+        if isinstance(node, ast.keyword) and node.arg in UNSEEN:
+            return
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             scope = f"{scope}.{node.name}".lstrip(".")
         if isinstance(node, ast.stmt):

@@ -265,6 +265,9 @@ def test_what_is_written_is_read(tmp_path):
     names = ["ü,1.jpg", *"bcde"]
     feature_files.write_h5(tmp_path / "q.h5", QUERY, names)
     feature_files.write_h5(tmp_path / "g.h5", GALLERY, ["x"] * 7)
+    feature_files.write_h5(tmp_path / "more.h5", QUERY, names, more={"names": ["hüte", "b"], "numbers": [3, 4]})
+    with h5py.File(tmp_path / "more.h5") as kept:
+        assert kept["names"].asstr()[:].tolist() == ["hüte", "b"] and kept["numbers"][:].tolist() == [3, 4]
     labels = [tmp_path / "q.csv", tmp_path / "g.csv"]
     same_search(feature_files.read([tmp_path / "q.h5", tmp_path / "g.h5"], labels))
     with labels[0].open(newline="", encoding="utf-8") as file:
