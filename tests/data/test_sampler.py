@@ -147,3 +147,5 @@ def test_validation_identities_are_whole_people():
     assert len(set(person_ids[held])) == 2 and not set(person_ids[held]) & set(person_ids[~held])
     chosen = {tuple(set(person_ids[sampler.validation_identities(person_ids, count=2, seed=s)])) for s in range(9)}
     assert len(chosen) > 1
+    people = np.arange(1, 11)  # these stay as they are: a run that goes on holds the same people out
+    assert people[sampler.validation_identities(people, count=3, seed=0)].tolist() == [2, 4, 6]

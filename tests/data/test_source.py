@@ -43,6 +43,21 @@ def test_take_is_a_view(train):
         train.take(np.ones(3, bool))
 
 
+def test_joined_splits_keep_their_records_and_images(train, data_dir):
+    parts = [train.take([3, 1]), train.take([5]), train.take([0, 2, 19])]
+    whole = source.join(parts)
+    for columns in ("key", "person_id", "camera_id", "attributes"):
+        np.testing.assert_array_equal(getattr(whole, columns), getattr(train, columns)[[3, 1, 5, 0, 2, 19]])
+    images = [train.image_bytes(i) for i in (3, 1, 5, 0, 2, 19)]
+    assert [whole.image_bytes(i) for i in range(6)] == images and len(set(images)) == 6
+    assert whole.take([4, 2]).image_bytes(0) == images[4]
+    assert source.join([train]) is train and whole.name == "tiny/plain/train+train+train"
+    # What is said of sets without reading them, where prepare has left no fingerprint.
+    for splits in (["train"], ["train", "train"]):
+        found = source.fingerprint(data_dir, "tiny", "plain", splits)
+        assert found == source.join([train] * len(splits)).fingerprint
+
+
 def test_attributes_by_name(train):
     expected = [[skirt, -1, hat] for hat, _, skirt in train.attributes]
     assert np.unique(train.attributes[:, [0, 2]]).size > 1
