@@ -99,7 +99,10 @@ def score(
         "interval": "95 % bootstrap over people, each with all queries, 10,000 resamples, seed 0",
         "deviation": {"features": {n: _finite(v) for n, v in result.deviation.items()}} if result.deviation else None,
         "chance": result.chance,
-        "hints": hints.hints(result, distances, of="features" if search.distances is None else "distances"),
+        "hints": [
+            *hints.hints(result, distances, of="features" if search.distances is None else "distances"),
+            *_found_themselves(search, protocol),
+        ],
         "queries": result.queries,
         "queries_counted": int(result.counted.sum()),
         "queries_without_match": result.queries_without_match,
@@ -175,8 +178,7 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
-    nothing_left_out = protocol.left_out is protocols.MULTI_SHOT.left_out and search.query is not None
-    if nothing_left_out and np.array_equal(search.query, search.gallery):
+    if _nothing_left_out(search, protocol) and np.array_equal(search.query, search.gallery):
         raise ValueError(
             f"Query and gallery features are the same, so every query would find itself first under {protocol.name}; "
             "choose all_vs_all, which leaves it out."
@@ -195,6 +197,28 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
             f"Query {first} is of camera {cameras[0]}, and so is every gallery image: under {protocol.name} there is "
             "nothing to find; check the camera ids, or choose multi_shot (all_vs_all for a set against itself)."
         )
+
+
+def _nothing_left_out(search, protocol) -> bool:
+    return protocol.left_out is protocols.MULTI_SHOT.left_out and search.query is not None
+
+
+def _found_themselves(search, protocol) -> list[str]:
+    """A hint where queries have a right gallery image with the very features of theirs, which nothing leaves out."""
+    if not _nothing_left_out(search, protocol):
+        return []
+    query, gallery = (
+        list(zip(labels.person_id.tolist(), (np.asarray(row, np.float64).tobytes() for row in rows), strict=True))
+        for labels, rows in ((search.query_labels, search.query), (search.gallery_labels, search.gallery))
+    )
+    there = set(map(hash, gallery))
+    twins = sum(hash(image) in there for image in query)
+    if not twins:
+        return []
+    return [
+        f"{twins} of {len(query)} queries have a gallery image of their person with the very same features, which "
+        f"{protocol.name} counts as right: where it is the same picture, leave it out of the gallery."
+    ]
 
 
 def _distances(search: Search, distance, multi_query, kissme_train, expand, reranking):

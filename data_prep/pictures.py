@@ -182,7 +182,9 @@ def _decode(data: bytes) -> np.ndarray:
     with _open(data) as image:
         orientation, flat = _orientation(image), image
         if image.mode.startswith("I"):
-            flat = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            values = np.array(image)
+            values[values == image.info.get("transparency")] = 0xFFFF  # the one grey that is transparent, on white
+            flat = Image.fromarray((values >> 8).astype(np.uint8))
         elif image.has_transparency_data:
             flat = image.convert("RGBA")
             flat = Image.alpha_composite(Image.new("RGBA", flat.size, "white"), flat)
@@ -208,7 +210,12 @@ def _orientation(image: Image.Image) -> int:
     """What EXIF says; 1 where it says nothing, or is broken."""
     exif = Image.Exif()
     try:
-        exif.load(image.info.get("exif", b""))
+        if image.format == "PNG":
+            image.load()  # it may stand behind the pixels
+        if text := image.info.get("Raw profile type exif"):  # ImageMagick's: name, length, hexadecimal digits
+            exif.load(bytes.fromhex("".join(text.split()[2:])))
+        else:
+            exif.load(image.info.get("exif", b""))
         return exif.get(_ORIENTATION, 1)
     except Exception:  # whatever Pillow trips over in a block that is beside the picture
         return 1

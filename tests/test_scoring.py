@@ -162,6 +162,23 @@ def test_expansion_and_re_ranking(files, distance):
     assert found != scoring.score(first, **options)["methods"]["features"]
 
 
+def test_pictures_of_the_query_in_the_gallery_are_told(tmp_path):
+    values, person = np.random.default_rng(0).normal(size=(6, 4)), np.array([1, 2, 3, 1, 2, 3])
+
+    def hints(query, gallery, name="multi_shot"):
+        query, gallery = np.array(query), np.array(gallery)
+        rows = {"query_features": values[query], "gallery_features": values[gallery].astype(np.float32).astype(float)}
+        rows["query_features"] = rows["query_features"].astype(np.float32)
+        np.savez(tmp_path / "a.npz", **rows, query_person_id=person[query], gallery_person_id=person[gallery])
+        return scoring.score([tmp_path / "a.npz"], protocol=protocols.named(name))["hints"]
+
+    assert hints([0, 1, 2], [3, 4, 5]) == hints([0], [3], "single_shot") == []
+    (told,) = hints([0, 1, 2], [5, 4, 3, 2, 0])
+    assert told.startswith("2 of 3 queries have a gallery image of their person with the very same features")
+    person[5] = 9
+    assert hints([0, 1], [3, 4, 5]) == [] and "2 of 2" in hints([0, 1], [1, 0], "single_shot")[0]
+
+
 def test_without_cameras(files):
     with pytest.raises(ValueError, match=r"25 of 25 query images have no camera .*single_shot or all_vs_all"):
         scoring.score([files / "no_cameras.npz"], protocol=MARKET)

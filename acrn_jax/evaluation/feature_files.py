@@ -196,9 +196,8 @@ def _check_names(
         raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {listed}.")
     if strange:
         allowed = ", ".join(shown.get(name, name) for name in [*needed, *known] if name not in present)
-        raise ValueError(
-            f"{path} holds {', '.join(strange)}, which nothing here reads; it holds {listed}, and could hold {allowed}."
-        )
+        more = f", and could hold {allowed}" if allowed else "; leave it out"
+        raise ValueError(f"{path} holds {', '.join(strange)}, which nothing here reads; it holds {listed}{more}.")
 
 
 def _no_numbers(value: Any) -> bool:
@@ -240,7 +239,7 @@ def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, 
 
 def _integers(values: Any, name: str) -> np.ndarray:
     """Labels [N] int64 of what a file holds: [N], [1, N] or [N, 1]."""
-    values = np.asarray(values)
+    values = np.atleast_1d(values)  # the label of one image may come alone
     if values.ndim != 1 and not (values.ndim == 2 and 1 in values.shape):
         raise ValueError(f"{name} is {list(values.shape)}; give one label for each row of features.")
     values = values.ravel()
@@ -390,7 +389,7 @@ def _mat73(path: Path) -> dict[str, Any]:
         if place.dtype.kind not in "fiu":
             return matlab.Unreadable(f"of type {place.dtype}")
         if kind != "char":
-            return place[()].T  # axes stand in the other order
+            return place[()].T if kind else place[()]  # MATLAB's axes stand in the other order
         lines = ["".join(map(chr, line)).rstrip() for line in place[()].T]
         return lines[0] if len(lines) == 1 else np.array(lines, object)
 
@@ -406,10 +405,10 @@ def _csv(path: Path) -> Labels:
     def load():
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
-            header = next(lines, [])
+            header = [name.strip() for name in next(lines, [])]
             if "person_id" not in header or "camera_id" not in header:
                 raise ValueError(f"its first line is {','.join(header)!r}")
-            rows = [row for row in lines if row]
+            rows = [row for row in lines if "".join(row).strip()]
         for number, row in enumerate(rows):
             if len(row) != len(header):
                 raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}")

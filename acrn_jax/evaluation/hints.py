@@ -20,7 +20,7 @@ def hints(result: Result, distances: np.ndarray | Rows, *, of: str = "features")
     asked = np.flatnonzero(result.counted)
     asked = asked[:: -(-len(asked) // _LOOKED_AT)]
     rows = np.asarray(distances(asked) if callable(distances) else distances[asked])
-    if np.all(np.ptp(rows, axis=1) <= _EQUAL * np.abs(rows).max(axis=1)):
+    if rows.shape[1] > 1 and np.all(np.ptp(rows, axis=1) <= _EQUAL * np.abs(rows).max(axis=1)):
         found.append(
             f"A query is equally far from all gallery images, at least in the {len(asked)} queries looked at, so the "
             f"order is that of the files; {chance}. Are the features the same for all images?"

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from acrn_jax.data import source, transforms
 from data_prep import pictures, prepare
@@ -51,6 +51,17 @@ def test_a_broken_exif_block_says_nothing():
         assert pictures.decode(encode(pixels, "JPEG", exif=block)).shape == (6, 4, 3)
 
 
+def test_exif_of_a_png_behind_its_pixels_or_in_a_text():
+    pixels, block = noise(6, 4, 3), exif(6).tobytes()
+    data, body = encode(pixels, "PNG"), b"eXIf" + block.removeprefix(b"Exif\0\0")
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(block):8d}\n{block.hex()[:72]}\n{block.hex()[72:]}\n")
+    for spelled in (data[:-12] + chunk + data[-12:], encode(pixels, "PNG", pnginfo=text)):
+        np.testing.assert_array_equal(pictures.decode(spelled), np.rot90(pixels, -1))
+        assert pictures.look(spelled).turned
+
+
 def test_an_ordinary_jpeg_is_what_the_decoder_gives_to_the_bit():
     for pixels, options in ((noise(40, 20, 3), {}), (noise(40, 20), {}), (noise(9, 5, 3), {"exif": exif(1)})):
         data = encode(pixels, "JPEG", **options)
@@ -64,6 +75,12 @@ def test_sixteen_bits_become_their_upper_eight():
     ramp = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
     found = pictures.decode(encode(Image.fromarray(ramp), "PNG"))
     assert found.mean() == 127.5 and [found[i, 0, 0] for i in (0, 1, 128, 255)] == [0, 1, 128, 255]
+
+
+def test_the_grey_that_is_transparent_among_sixteen_bits_is_white():
+    grey = np.array([[256, 257], [258, 65535]], np.uint16)
+    data = encode(Image.fromarray(grey), "PNG", transparency=257)
+    assert pictures.decode(data)[..., 0].tolist() == [[1, 255], [1, 255]]
 
 
 def test_the_first_picture_of_a_camera_that_stores_previews_too():

@@ -164,6 +164,10 @@ def test_labels_that_spell_integers(tmp_path, spelled):
         ({"query_features": np.where(np.eye(5, 3), [1, 2, np.nan], 0)}, "query_features row 2 holds NaN, an infinity"),
         ({"query_features": np.full((5, 3), 1e151)}, r"query_features row 0 .* a number beyond 1e\+150"),
         ({"query_camera": [1] * 5}, "holds query_camera, which nothing here reads; it holds .*gallery_features"),
+        (
+            {"distances": np.zeros((5, 7))},
+            "holds gallery_features, query_features, which .*; it holds .*; leave it out",
+        ),
         ({"query_features": None}, "lacks query_features; it holds gallery_camera_id, "),
         (
             {"query_features": np.array([None] * 5)},
@@ -237,7 +241,7 @@ def test_wrong_csv(tmp_path, text, told):
     np.save(tmp_path / "a.npy", QUERY.values[:2])
     with pytest.raises(ValueError, match=rf"l\.csv.*({told})"):
         feature_files.read([tmp_path / "a.npy"], [path])
-    path.write_text("﻿person_id,camera_id\n\n 7,-1\n0008,2\n", encoding="utf-8")
+    path.write_text("﻿person_id, camera_id\n\n 7,-1\n0008,2\n  \n", encoding="utf-8")
     assert feature_files.read([tmp_path / "a.npy"], [path]).query_labels.person_id.tolist() == [7, 8]
 
 
@@ -410,6 +414,20 @@ def test_mat_with_texts_beside_the_features_and_as_labels(tmp_path, write):
     write(tmp_path / "a.mat", LAYUMI | {"query_label": np.array([f"a{n}" for n in QUERY.labels.person_id])})
     with pytest.raises(ValueError, match="query_label row 0 is 'a1'; labels are integers"):
         feature_files.read([tmp_path / "a.mat"])
+
+
+@pytest.mark.parametrize("write", [scipy.io.savemat, spelled_mat], ids=["MATLAB 5", "MATLAB 7.3"])
+def test_the_label_of_one_query_as_text(tmp_path, write):
+    one = {"query_f": QUERY.values[:1], "query_label": "0007", "query_cam": "2"}
+    write(tmp_path / "a.mat", LAYUMI | one)
+    labels = feature_files.read([tmp_path / "a.mat"]).query_labels
+    assert labels.person_id.tolist() == [7] and labels.camera_id.tolist() == [2]
+
+
+def test_hdf5_that_matlab_did_not_write_has_its_axes_in_order(tmp_path):
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file.update(LAYUMI)
+    same_search(feature_files.read([tmp_path / "a.mat"]))
 
 
 def test_what_is_beside_the_features_does_not_matter(tmp_path):

@@ -65,6 +65,11 @@ def test_a_feature_that_is_the_same_for_all_images_is_told(value):
     assert "equally far from all gallery images" in told and "29.3 %" in told  # (1 + 1/2 + ... + 1/10) / 10
 
 
+def test_a_gallery_of_one_image_cannot_be_told_apart():
+    one = Labels(np.array([1]), np.array([1]))
+    assert hints.hints(scored(np.ones((1, 1)), Labels(np.array([1]), np.array([0])), one), np.ones((1, 1))) == []
+
+
 def test_nothing_but_misses_is_no_score():
     person = np.arange(1, 6)
     query = gallery = Labels(person, 0 * person)
