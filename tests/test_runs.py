@@ -49,7 +49,7 @@ def made():
 
 def config(**loss):
     c = demo.get_config("acrn")
-    c.evaluate.rank_lists = 4
+    c.evaluate.rank_lists, c.attributes["from"] = 4, "an attribute net that is not there"
     c.loss.update(loss)
     return c
 
