@@ -193,6 +193,6 @@ def test_attributes_by_hand():
     )
     loss, _ = objective({}, Outputs(attribute_logits=logits), {"attributes": labels}, START)
     np.testing.assert_allclose(loss, (3 + 5 + 3) * np.log(2) / 2, rtol=1e-6)
-    logits = np.array([[0.5, -0.5], [-2.0, 3.0]], np.float32)
+    logits = np.array([[0.5, 0.5], [2.0, 3.0]], np.float32)
     _, (scalars, _) = objective({}, Outputs(attribute_logits=logits), {"attributes": labels}, START)
     np.testing.assert_allclose(scalars["accuracy"], 2 / 3)  # of three that are known
