@@ -117,6 +117,25 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_json(path: str | os.PathLike, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it holds no JSON object, or one without all of `keys`; names the file.
+    """
+    remedy = "bring it back as it was, or delete it and run the command that wrote it again"
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is to hold a JSON object, not a {type(content).__name__}; {remedy}.")
+    if missing := [key for key in keys if key not in content]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; {remedy}.")
+    return content
+
+
 def write_csv(path: str | os.PathLike, rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows of cells, the header being the first, as CSV."""
     with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:

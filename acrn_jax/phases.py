@@ -13,7 +13,6 @@ Phases made before this file was written have none: they can be read, and what c
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,7 +59,7 @@ def entry(name: str | Path, fingerprint: str, *, path: str | Path | None = None)
 def read(phase: Path) -> dict[str, Any] | None:
     """inputs.json of a phase; None for one made before there was such a file."""
     file = Path(phase) / "inputs.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    return files.read_json(file, "steps") if file.is_file() else None
 
 
 def begin(phase: Path, inputs: Mapping[str, Any]) -> None:

@@ -45,6 +45,7 @@ OF_ATTRIBUTES = frozenset((
 ))  # fmt: skip
 # Keys that older runs do not have, and what those runs did.
 YOUNG = {"accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False}
+SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # of config.json, which nothing does without
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -120,10 +121,13 @@ def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str 
         raise FileNotFoundError(
             f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}."
         )
+    tree = files.read_json(file, "phases", *SECTIONS)
+    if wrong := [name for name in SECTIONS if not isinstance(tree[name], dict)]:
+        raise ValueError(f"{file}: {wrong[0]} is to be a JSON object of keys; bring the file back as it was.")
     try:
-        tree = json.loads(file.read_text())
+        build.rules.check({key: value for key, value in _flat(tree).items() if value != ""})  # an old way to say None
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); the run's config is lost, train it again.") from error
+        raise ValueError(f"{file}: {error} Bring the file back as it was.") from error
     for key, value in YOUNG.items():
         *path, last = key.split(".")
         functools.reduce(lambda place, part: place.setdefault(part, {}), path, tree).setdefault(last, value)
@@ -468,7 +472,7 @@ def _about(folder: str | Path) -> dict[str, Any]:
             "(--config.attributes.from=M in training, --attributes=M elsewhere), or train one with "
             f"./launch.sh train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
         )
-    return json.loads(file.read_text())
+    return files.read_json(file, "attribute_names")
 
 
 def attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
@@ -523,7 +527,7 @@ def recognition_rates(net: Path) -> dict[str, Any] | None:
     file = Path(net) / "recognition.json"
     if not file.is_file():
         return None
-    scored = json.loads(file.read_text())
+    scored = files.read_json(file, "attributes", "dataset", "split")
     part, people = (scored["unseen"], ", people whom training did not show") if "unseen" in scored else (scored, "")
     rates = {entry["name"]: entry["mA"] for entry in part["attributes"]}
     return {"on": f"{scored['dataset']}, {scored['split']}{people}", "mA": rates}
@@ -767,7 +771,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     file = Path(workdir) / "results.json"
     if not file.is_file():
         raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
-    results = json.loads(file.read_text())
+    results = files.read_json(file)
     if stopped := results.get("unfinished"):
         raise ValueError(
             f"{workdir} was evaluated at step {stopped['step']} of {stopped['steps']} of its training; let that come "
@@ -857,7 +861,7 @@ def _methods(config, target, workdir, home, out, baseline, tune, query, gallery,
         "gamma": config.loss.gamma,
         "scales": scales,
         "tuned_factor": factor,
-        "attributes_from": {**about, "mA": json.loads(file.read_text())["mA"] if file.exists() else None},
+        "attributes_from": {**about, "mA": files.read_json(file, "mA")["mA"] if file.exists() else None},
         "missing": missing,
         **_weight_table(names, weights, query, gallery, predicted),
     }

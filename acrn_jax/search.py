@@ -12,7 +12,6 @@ Nobody is identified: the nearest picture is the one that looks most alike, whoe
 
 import difflib
 import hashlib
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -272,8 +271,8 @@ def _calibration(net: Path, places: Sequence[Path], data_dir: str | None) -> tup
     names, _, fingerprint = runs.attribute_net(net)
     about = {"recognition": runs.recognition_rates(net)}
     for file in (place / "calibration.json" for place in places):
-        stored = json.loads(file.read_text()) if file.exists() else {}
-        if stored.get("net") == fingerprint and "fitted_on" in stored["about"]:
+        stored = files.read_json(file) if file.exists() else {}
+        if stored.get("net") == fingerprint and "fitted_on" in stored.get("about", {}):
             curve = calibration.Platt(*(np.array(stored[key]) for key in calibration.Platt._fields))
             return curve, stored["about"] | about
     config = runs.read_config(net, data_dir=data_dir)

@@ -281,3 +281,25 @@ def test_images_that_a_net_was_trained_on_are_not_scored(place, name, people, wh
             picture.write_bytes(Path("raw/18_0.jpg").read_bytes() + picture.name.encode())
         prepared(place, "c", TEST[:2], people)
         runs.evaluate(Path("run"), dataset="image_folder/c")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("run/config.json", lambda c: c | {"loss": c["loss"] | {"gamma": "big"}}, "config.loss.gamma is 'big'"),
+        ("run/config.json", lambda c: c | {"phases": []}, r"config.phases is \[\]; known"),
+        ("run/config.json", lambda c: c | {"data": 3}, "data is to be a JSON object of keys"),
+        ("run/config.json", lambda c: {}, "lacks phases, attributes, "),
+        ("run/config.json", lambda c: [c], "is to hold a JSON object, not a list"),
+        ("run/reid/inputs.json", lambda c: {}, "lacks steps"),
+        ("net/attributes.json", lambda c: {}, "lacks attribute_names"),
+    ],
+)
+def test_a_file_of_a_run_that_was_changed_by_hand_is_named(place, file, change, told):
+    file = Path(file)
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(ValueError, match=f"^{file}.*{told}.*bring .* back|{told}.*Bring the file back"):
+        runs.evaluate(Path("run"))
+    file.write_text('{"steps": 1')
+    with pytest.raises(ValueError, match=f"^{file} is not JSON .*bring it back"):
+        runs.evaluate(Path("run"))

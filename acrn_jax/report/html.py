@@ -90,7 +90,7 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: broken JSON, another schema, or entries missing or of another kind; names the file.
     """
-    results = read_json(path)
+    results = files.read_json(path)
     if results.get("schema") != 1:
         raise ValueError(f"{path} has schema {results.get('schema')!r}, this version reads 1; run evaluate again.")
     if missing := [key for key in ("dataset", "protocol", "methods") if key not in results]:
@@ -110,21 +110,6 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
     ):
         raise ValueError(f'{path}: "weights" is to be a list of {{"name": text, others: number}}; run evaluate again.')
     return results
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
-
-    Raises:
-      ValueError: it does not; names the file.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it and run the command that wrote it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is to hold a JSON object, not a {type(content).__name__}; write it again.")
-    return content
 
 
 def read_scalars(path: pathlib.Path) -> list[dict[str, float]]:
@@ -254,7 +239,7 @@ def _training(name: str, folder: pathlib.Path) -> list[tuple[str, list[figures.C
 
 
 def _recognition(path: pathlib.Path) -> dict[str, Any]:
-    content = read_json(path)
+    content = files.read_json(path)
     if "dataset" not in content or not isinstance(content.get("attributes"), list):
         raise ValueError(f'{path} lacks "dataset" or "attributes"; run evaluate on the attribute run again.')
     return content
@@ -265,7 +250,7 @@ def _rank_lists(folder: pathlib.Path) -> list[dict[str, Any]]:
     path = folder / "rank_lists.json"
     if not path.is_file():
         return []
-    choices = [(split, choice, lists) for split, by in read_json(path).items() for choice, lists in by.items()]
+    choices = [(split, choice, lists) for split, by in files.read_json(path).items() for choice, lists in by.items()]
     try:
         return [
             {
@@ -310,7 +295,7 @@ def _look_alikes(folder: pathlib.Path) -> list[dict[str, Any]]:
     path = folder / "look_alikes.json"
     if not path.is_file():
         return []
-    content = read_json(path)
+    content = files.read_json(path)
     factor, unit = (100, " %") if content.get("representation") == "probabilities" else (1, "")
     recognition = content.get("recognition") or {"on": "", "mA": {}}  # files from before it was there have none
 
@@ -343,7 +328,7 @@ def _ledger(folder: pathlib.Path) -> list[tables.Table]:
     path = folder / "ledger.json"
     if not path.is_file():
         return []
-    content = read_json(path)
+    content = files.read_json(path)
     try:
         return [tables.ledger(content), tables.ledger_spearman(content)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -357,7 +342,7 @@ def _studies(run: Run) -> list[tables.Table]:
     paths = [*sorted(run.folder.glob("*/table.json")), *(parent / "table.json" for parent in above)]
     found = []
     for path in filter(pathlib.Path.is_file, paths):
-        content = read_json(path)
+        content = files.read_json(path)
         try:
             found.append(tables.study(content))
         except (KeyError, TypeError, ValueError) as error:

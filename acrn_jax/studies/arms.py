@@ -404,7 +404,7 @@ def beside(job: Job, suffix: str) -> Path:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object, empty if there is no such file."""
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return files.read_json(file) if file.is_file() else {}
 
 
 # All jobs

@@ -52,7 +52,7 @@ def read(job: arms.Job) -> Scores:
 
 def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
     """The scores of an evaluated run, without its cost."""
-    about = json.loads((folder / ("recognition.json" if attribute_net else "results.json")).read_text())
+    about = files.read_json(folder / ("recognition.json" if attribute_net else "results.json"))
     with np.load(folder / ("per_image.npz" if attribute_net else "per_query.npz"), allow_pickle=False) as kept:
         arrays = dict(kept)
     if "person_id" not in arrays:
