@@ -5,6 +5,7 @@ import json
 import pytest
 
 from acrn_jax import phases, runs
+from acrn_jax.rules import RULES
 from configs import common
 from data_prep import prepare
 from tests.fixtures import small_net
@@ -49,12 +50,17 @@ def write(folder, changes=(), inputs=None, without=()):
     return folder
 
 
-def another(value):
+def another(key, value):
+    """Another value that the key may hold."""
     if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    return [] if isinstance(value, list | tuple) else "other"
+        found = [not value]
+    elif isinstance(value, int | float):
+        found = [value + 1, value / 2, value + 0.5]
+    else:
+        found = [[], [0.25] * 3] if isinstance(value, list | tuple) else ["other"]
+    rule = RULES.get(key)
+    names = [*found, *rule.wanted.removeprefix("known: ").split(", ")] if rule else found
+    return next(name for name in names if name != value and (rule is None or rule.fits(name)))
 
 
 def refused(run, **beside):
@@ -79,7 +85,7 @@ def run(tmp_path):
 
 def test_every_key_that_is_not_of_attributes_must_agree(run):
     for key in KEYS:
-        value = another(CONFIG[key])
+        value = another(key, CONFIG[key])
         free = key in FREE or key.startswith(SECTIONS)
         for name, settings, flag in (("C", BASE, {}), ("T", HELD, {"tune": run.parent / "T"})):
             base = write(run.parent / "C", BASE)
