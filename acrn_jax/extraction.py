@@ -109,7 +109,7 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
             feature_files.write_csv(out, split.labels, split.file_name, columns)
     if format not in ("npz", "h5"):  # these hold everything, the others the features
         written = {name: found[0][name]}
-    images = " and ".join(f"{len(split)} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
+    images = " and ".join(f"{len(split):,} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
     told = f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
     if "attributes" not in found[0]:
         return told

@@ -493,7 +493,7 @@ def outputs(workdir: Path, split: source.Split, *, batch: int, unfinished: bool 
     size = {"height": config.data.height, "width": config.data.width}
     mine = split.take(parallel.part(len(split))) if jax.process_count() > 1 else split
     batches = pipeline.eval_batches(mine, batch=min(batch, len(mine)), threads=config.data.threads, **size)
-    print(f"{phase} net of {workdir}: {len(split)} images of {split.name}", flush=True)
+    print(f"{phase} net of {workdir}: {len(split):,} image{'s' * (len(split) > 1)} of {split.name}", flush=True)
     found = embed.embed(
         trained.module, trained.variables, batches, mean=config.data.mean, deviation=config.data.deviation
     )
@@ -912,7 +912,7 @@ def learned_weights(
 def _check_beside(config, workdir, baseline, tune):
     """ValueError unless the runs beside a run are there for it, and are its own."""
     if baseline and not weighted(config):
-        raise ValueError(f"{workdir} is no ACRN run, and --baseline goes with one alone; leave it out.")
+        raise ValueError(f"{workdir} is no ACRN run, and only such a run takes --baseline; leave it out.")
     if tune and not baseline:
         raise ValueError("--tune goes with --baseline, whose fusion with attributes it tunes; give both.")
     if baseline:
@@ -949,7 +949,7 @@ def _check_baseline(config, workdir, folder, *, tunes=False):
     if told:
         more = f" and {len(told) - 5} more" if len(told) > 5 else ""
         raise ValueError(
-            f"{what} does not belong into one table with {workdir}: {'; '.join(told[:5])}{more}. Train it as this "
+            f"{what} does not belong in one table with {workdir}: {'; '.join(told[:5])}{more}. Train it as this "
             "run but for --config.loss.kind=classic (./launch.sh reproduce does), or evaluate each for itself and put "
             f"them beside each other with ./launch.sh report --workdir={workdir},{folder}."
         )

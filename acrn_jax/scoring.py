@@ -36,7 +36,7 @@ from acrn_jax.evaluation import (
 )
 from acrn_jax.evaluation.feature_files import Search
 from acrn_jax.report import tables
-from acrn_jax.schema import JUNK, METRICS
+from acrn_jax.schema import JUNK, METRICS, UNKNOWN
 
 FPR = (1e-3, 1e-2)
 PACKAGES = ("numpy", "scipy", "h5py")
@@ -191,7 +191,8 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         if search.query is not None and not np.array_equal(search.query, search.gallery):
             raise ValueError("all_vs_all ranks a set against itself, but query and gallery features differ.")
     cameras = np.unique(gallery.camera_id)
-    if protocol.left_out is protocols.MARKET1501.left_out and len(cameras) == 1 and cameras[0] in query.camera_id:
+    one = len(cameras) == 1 and cameras[0] != UNKNOWN
+    if protocol.left_out is protocols.MARKET1501.left_out and one and cameras[0] in query.camera_id:
         first = int(np.argmax(query.camera_id == cameras[0]))
         raise ValueError(
             f"Query {first} is of camera {cameras[0]}, and so is every gallery image: under {protocol.name} there is "

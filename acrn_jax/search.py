@@ -228,9 +228,10 @@ def _wishes(want, avoid, net) -> dict[str, int]:
     names = runs.attribute_names(Path(net))
     for name in (*want, *avoid):
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"The attribute net knows no {name!r}; {hint}It knows {', '.join(names)}.")
+            near = [known for known in names if name.lower() in known.lower()]
+            near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}? It knows" if near else "it knows"
+            raise ValueError(f"The attribute net knows no {name!r}; {hint} {', '.join(names)}.")
     if both := set(want) & set(avoid):
         raise ValueError(f"{', '.join(sorted(both))} cannot be wanted and not wanted; drop one.")
     return dict.fromkeys(want, 1) | dict.fromkeys(avoid, 0)

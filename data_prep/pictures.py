@@ -197,7 +197,7 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         kind = next((name for start, mark, name in _OTHERS if data[start:].startswith(mark)), "")
-        wanted = ", which is not read: save it as PNG or JPEG"
+        wanted = ", which is not read (save it as PNG or JPEG)"
         raise ValueError(kind + wanted if kind else "not an image") from None
     if max(image.size) > MAX_SIDE:  # before decoding: a file of a kilobyte may say that it is of gigabytes
         raise ValueError(f"{image.width:,} x {image.height:,} pixels, more than {MAX_SIDE:,} a side")

@@ -485,8 +485,8 @@ def _interrupted_by(number: int) -> list[int]:
 def _print_check(counts: str, faults: list[str], notes: list[str], *, shown: int = 10) -> int:
     """Prints what `check` found; 1 where there are faults."""
     print(counts)
-    for what, found in (("faults", faults), ("notes", notes)):
-        print(f"{len(found)} {what}" + (":" if found else ""))
+    for what, found in (("fault", faults), ("note", notes)):
+        print(f"{len(found)} {what}{'s' * (len(found) != 1)}" + (":" if found else ""))
         for sentence in found[:shown]:
             print(f"  {sentence}")
         if len(found) > shown:

@@ -94,7 +94,7 @@ def test_every_key_that_is_not_of_attributes_must_agree(run):
             if free or (name == "T" and key == "data.validation_identities"):
                 assert told == "", key
             else:
-                assert f"{name} does not belong into one table with {run}: {key} is {value!r} there, " in told, key
+                assert f"{name} does not belong in one table with {run}: {key} is {value!r} there, " in told, key
                 assert "./launch.sh reproduce" in told and "./launch.sh report" in told
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_reidcnn_is_refused(run, tmp_path):
     write(tmp_path / "C", BASE)
     assert "T holds nobody out" in refused(run, baseline=tmp_path / "C", tune=write(tmp_path / "T", BASE))
     assert "--tune goes with --baseline" in refused(run, tune=tmp_path / "T")
-    assert "C is no ACRN run, and --baseline goes with one alone" in refused(tmp_path / "C", baseline=tmp_path / "T")
+    assert "C is no ACRN run, and only such a run takes --baseline" in refused(tmp_path / "C", baseline=tmp_path / "T")
 
 
 def test_the_identity_phase_is_the_same(run, tmp_path):

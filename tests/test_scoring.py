@@ -257,6 +257,9 @@ def test_values_that_cannot_be_ranked(files, tmp_path):
     cameras = np.ones(70, int)
     with pytest.raises(ValueError, match=r"Query \d+ is of camera 1, and so is every gallery image"):
         score(gallery_camera_id=cameras)
+    np.savez(tmp_path / "f.npz", feature=GALLERY.values, person_id=np.zeros(70, int), camera_id=-cameras)
+    with pytest.raises(ValueError, match="queries show no person"):  # as extract --folder writes it
+        scoring.score([tmp_path / "f.npz"], protocol=MARKET)
     with pytest.raises(ValueError, match="queries show no person"):
         score(query_person_id=np.zeros(25, int))
 

@@ -174,7 +174,7 @@ def test_what_cannot_be_read_is_listed_and_skipped(place):
     assert list(found["unreadable"]) == ["aaa.jpg"] and "0x" not in found["unreadable"]["aaa.jpg"]
     assert found["pictures"] == 12 and len(found["results"]) == 3
     assert [e["file"] for e in found["results"]] == [f for _, f in expected_without(folder, {"hairLong": 1})[:3]]
-    assert "1 file cannot be read" in search.table(found)
+    assert "Skipped 1 file not readable" in search.table(found)
     for name in (".thumbs/a.png", "@eaDir/a.png", "scan.tif", "._a.png"):
         (folder / "gallery" / name).parent.mkdir(exist_ok=True)
         (folder / "gallery" / name).write_bytes((folder / "gallery" / "sub0" / "4.png").read_bytes())
@@ -209,6 +209,7 @@ def test_an_attribute_run_searches_by_attributes(place):
     [
         ({}, "nothing to search for"),
         ({"want": ["Male"]}, "no 'Male'; did you mean 'personalMale'"),
+        ({"want": ["male"]}, "no 'male'; did you mean 'personalMale'"),
         ({"want": ["hairLong"], "avoid": ["hairLong"]}, "hairLong cannot be wanted and not wanted"),
         ({"want": ["hairLong"], "gamma": 1.0}, "there is no --query"),
         ({"query": "gallery/sub0/4.png", "gamma": -1.0}, "--gamma is -1.0"),

@@ -29,10 +29,10 @@ def hints(result: Result, distances: np.ndarray | Rows, *, of: str = "features")
     precision = result.per_query["mAP_precision"][result.counted]
     error = np.std(precision) / np.sqrt(len(precision))
     if result.metrics["mAP_precision"] + 3 * error < result.chance:
-        reason = {
-            "distances": "Are these similarities? Wanted are distances, smaller for what is more alike: save 1 - "
-            "similarity.",
-        }.get(of, "Features that tell cameras rather than people, or the wrong distance, do so.")
+        if of == "distances":
+            reason = "Are these similarities? Distances are wanted, small for what is alike: save 1 - similarity."
+        else:
+            reason = "Features that tell apart cameras rather than people, or the wrong distance, give such scores."
         found.append(
             f"The mAP of {100 * result.metrics['mAP_precision']:.1f} % is far below chance: {chance}. {reason}"
         )

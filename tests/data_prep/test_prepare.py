@@ -368,7 +368,7 @@ def test_check_looks_and_writes_nothing(grid, tmp_path):
     assert lines[1].split() == ["train", "4", "-", "2", "-"]
     assert "2 faults:" in lines and "  11 images, officially 1,275" in lines
     assert f"  {images[2]} (0 bytes)" in lines
-    assert "1 notes:" in lines and f"  the same bytes: {images[0]} and {images[1]}" in lines
+    assert "1 note:" in lines and f"  the same bytes: {images[0]} and {images[1]}" in lines
     assert not (tmp_path / "data").exists()
 
 
