@@ -163,9 +163,16 @@ def load(phase: Path, *, unfinished: bool = False) -> dict[str, Any]:
       unfinished: take it before all its steps are done, too.
 
     Raises:
-      FileNotFoundError: there is no readable checkpoint.
+      FileNotFoundError: there is no readable checkpoint, perhaps as the run is still in the phase before.
       ValueError: the phase is not finished.
     """
+    if not begun(phase):
+        for before in (folder.parent for folder in Path(phase).parent.glob("*/checkpoints") if begun(folder.parent)):
+            step, steps = progress(before)
+            raise FileNotFoundError(
+                f"{phase} has not begun: {before.name}, the phase before, is at step {step}"
+                f"{f' of {steps}' if steps else ''}; run the command again that trained it, to go on."
+            )
     state, inputs = checkpoint.load_any(Path(phase) / "checkpoints"), read(phase)
     if inputs is None:
         tell_old(Path(phase).parent)

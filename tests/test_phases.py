@@ -88,6 +88,15 @@ def test_an_unfinished_phase_is_not_to_be_used(tmp_path):
         phases.load(tmp_path / "reid")
 
 
+def test_a_run_that_is_still_in_the_phase_before(tmp_path):
+    phases.begin(tmp_path / "identity", {"steps": 7})
+    save(tmp_path / "identity", step=5)
+    told = "reid has not begun: identity, the phase before, is at step 5 of 7; run the command again"
+    for unfinished in (False, True):
+        with pytest.raises(FileNotFoundError, match=told):
+            phases.load(tmp_path / "reid", unfinished=unfinished)
+
+
 def test_fingerprint_is_of_the_values_that_are_used(tmp_path):
     def by_hand(*values):
         return hashlib.sha256(np.float32([*values, 9]).tobytes()).hexdigest()
