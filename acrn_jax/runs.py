@@ -472,7 +472,14 @@ def _about(folder: str | Path) -> dict[str, Any]:
             "(--config.attributes.from=M in training, --attributes=M elsewhere), or train one with "
             f"./launch.sh train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
         )
-    return files.read_json(file, "attribute_names")
+    about = files.read_json(file, "attribute_names")
+    trained = phases.read(Path(folder) / "mva") or {}
+    if about["attribute_names"] != list(trained.get("attribute_names", about["attribute_names"])):
+        raise ValueError(
+            f"{file} names other attributes than {folder}/mva/inputs.json, or in another order, so that no output is "
+            "known by its name; bring the file back as training wrote it."
+        )
+    return about
 
 
 def attribute_net(folder: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:

@@ -78,6 +78,9 @@ def search(
     places = [out or workdir / "search", workdir / "search"]  # the second to look in alone
     files.check(places[0])
     batch = config.evaluate.batch
+    told = alone or wishes or (asked is not None and config.loss.kind == "acrn" and gamma > 0)
+    if told:
+        runs.check_attributes(config, workdir)  # before the pictures are looked at
     feature = None
     if asked is not None and not alone:
         feature = [
@@ -85,8 +88,7 @@ def search(
             for split in (asked, pictures)
         ]
     shown, names, probabilities, about = None, (), None, None
-    if alone or wishes or (asked is not None and config.loss.kind == "acrn" and gamma > 0):
-        runs.check_attributes(config, workdir)
+    if told:
         names = tuple(runs.attribute_names(Path(net)))
         logits = [
             runs.kept_outputs(Path(net), split, f"{_name(split)}_attributes.npz", places, batch=batch)[

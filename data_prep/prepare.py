@@ -495,6 +495,11 @@ def _print_check(counts: str, faults: list[str], notes: list[str], *, shown: int
 
 
 def _parse(argv: list[str]) -> list[str]:
+    if wanted := next((a.partition("=")[2].lower() for a in argv if re.match("--?help=", a)), None):
+        own = (f"  --{flag.name}  {flag.help}" for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]))
+        found = [line for line in own if wanted in line.lower()]
+        print("\n".join(found) or f"No flag of prepare has {wanted!r} in its name or description; --help lists all.")
+        sys.exit()
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:

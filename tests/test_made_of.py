@@ -293,6 +293,7 @@ def test_images_that_a_net_was_trained_on_are_not_scored(place, name, people, wh
         ("run/config.json", lambda c: [c], "is to hold a JSON object, not a list"),
         ("run/reid/inputs.json", lambda c: {}, "lacks steps"),
         ("net/attributes.json", lambda c: {}, "lacks attribute_names"),
+        ("net/attributes.json", lambda c: c | {"attribute_names": c["attribute_names"][::-1]}, "in another order"),
     ],
 )
 def test_a_file_of_a_run_that_was_changed_by_hand_is_named(place, file, change, told):

@@ -9,6 +9,7 @@ training of nets is had from finished runs in seconds, and so is what one row of
 ./launch.sh ablate --study=methods --on=W/seed_0,W/seed_1 --method=ReIdCNN+Attributes
 """
 
+import math
 import os
 import sys
 import time
@@ -99,6 +100,8 @@ def on_finished_runs():
         values = [float(value) for value in _VALUES.value] or None
     except ValueError as error:
         raise ValueError(f"--values={','.join(_VALUES.value)} are not all numbers.") from error
+    if wrong := [value for value in values or () if not 0 <= value < math.inf]:
+        raise ValueError(f"--values has {wrong[0]:g}; give numbers of at least 0.")
     if given := [f"--{name}" for name in settings.of_evaluation()]:
         raise ValueError(f"{', '.join(given)} does not go with --on: finished runs are scored as they were evaluated.")
     study, method, folders = _STUDY.value, _METHOD.value, [Path(folder) for folder in _ON.value]

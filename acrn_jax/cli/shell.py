@@ -81,7 +81,7 @@ def parse(argv: list[str]) -> list[str]:
         hint = f"did you mean {near[1]!r}?" if near else "--help=TEXT searches the keys."
         sys.exit(complain(f"the config has no key {key[1]!r}, asked for by {flag}; {hint}"))
     except (flags.Error, ValueError, OSError) as error:
-        sys.exit(complain(sentence(error)))
+        sys.exit(complain(plain(sentence(error))))
     except SystemExit:  # of --helpfull and its like, which absl takes for a failure
         sys.exit()
     flags.FLAGS["verbosity"].using_default_value = False  # lest absl turns on the libraries' INFO lines
@@ -155,6 +155,18 @@ def sentence(error: BaseException) -> str:
         *_, last = re.finditer(r"^[\w.]+: ", text, re.MULTILINE)
         text = text[last.end() :]
     return " ".join(text.split()) or type(error).__name__
+
+
+def plain(text: str) -> str:
+    """What Python, absl and ml_collections say of a flag's value, in the words of a reader of --help."""
+    for said, meant in {
+        r"invalid literal for int\(\).*": "a whole number is wanted",
+        r"could not convert string to float.*": "a number is wanted",
+        r"\('Non-boolean argument.*": "True or False is wanted",
+        r"Failed to parse .* as a ConfigDict.*": "this is a group of keys; give one of them, --help lists them",
+    }.items():
+        text = re.sub(said, f"{meant}.", text)
+    return text
 
 
 def complain(text: str, code: int = WRONG_INPUT) -> int:

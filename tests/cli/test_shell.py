@@ -70,7 +70,10 @@ def call(folder, *arguments):
         (["--config=config.py", "--config.loss.gama=1"], ["'gama'", "--config.loss.gama=1", "'gamma'"]),
         (["--config=config.py", "--config.los.gamma=1"], ["'los'", "--config.los.gamma=1", "'loss'"]),
         (["--config=config.py", "--config.zzz=1"], ["'zzz'", "--help=TEXT"]),
-        (["--config=config.py", "--config.loss.gamma=much"], ["--config.loss.gamma=much"]),
+        (["--config=config.py", "--config.loss.gamma=much"], ["--config.loss.gamma=much: a number is wanted."]),
+        (["--config=config.py", "--config.seed=one"], ["--config.seed=one: a whole number is wanted."]),
+        (["--config=config.py", "--config.loss=acrn"], ["--config.loss=acrn: this is a group of keys; give one"]),
+        (["--debug=maybe"], ["--debug=maybe: True or False is wanted."]),
         (["--config=config.py:z"], ["Unknown mode 'z'; write ':a' or ':b'."]),
         (["--config=config.py:b"], ["'gama'", "the config file", "'gamma'"]),
         (["--config=no.py"], ["'no.py'", "configs/"]),
@@ -212,6 +215,23 @@ def test_verbs_help_is_no_failure(verb):
     module = {"prepare": "data_prep.prepare", "bench": "benchmarks"}.get(verb, f"acrn_jax.cli.{verb}")
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) > 5
+
+
+def test_help_of_prepare_can_be_searched():
+    def found(text):
+        command = [sys.executable, "-m", "data_prep.prepare", f"--help={text}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert [line.split()[0] for line in found("Partial").splitlines()] == ["--allow_partial"]
+    assert found("zzz") == "No flag of prepare has 'zzz' in its name or description; --help lists all.\n"
+
+
+@pytest.mark.parametrize("values", ["-1", "0,nan", "inf"])
+def test_wrong_values_of_a_study_on_finished_runs(values):
+    command = [sys.executable, "-m", "acrn_jax.cli.ablate", "--study=gamma", "--on=nowhere", f"--values={values}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    told = f"acrn_jax: --values has {values.split(',')[-1]}; give numbers of at least 0.\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_a_card_that_jax_does_not_use_is_told_loudly(tmp_path, monkeypatch, capsys):
