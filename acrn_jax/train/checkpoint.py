@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import shutil
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,21 @@ def _remove(folders):
 
 @contextlib.contextmanager
 def _muted():
-    """Orbax raises what goes wrong, and before that each of its threads logs the traceback."""
-    log = logging.getLogger("absl")
+    """Orbax raises what goes wrong, and each of its threads tells the traceback, some of them after it was raised.
+
+    So these stay muted when the block fails.
+    """
+    log, unraisable = logging.getLogger("absl"), sys.unraisablehook
     log.addFilter(_no_traceback)
-    try:
-        yield
-    finally:
-        log.removeFilter(_no_traceback)
+    sys.unraisablehook = lambda told: None if _late(told) else unraisable(told)
+    yield
+    log.removeFilter(_no_traceback)
+    sys.unraisablehook = unraisable
+
+
+def _late(told):
+    """Whether it is TensorStore's, which finds the event loop of a save that has failed closed."""
+    return told.object is None and "Event loop is closed" in str(told.exc_value)
 
 
 def _no_traceback(record):
