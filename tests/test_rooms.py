@@ -34,7 +34,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/scoring.py": f"numpy acrn_jax.provenance acrn_jax.evaluation acrn_jax.report {PLAIN}",
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.runs {ROOMS}",
+    "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.rules acrn_jax.runs {ROOMS}",
     "acrn_jax/cli": f"absl ml_collections numpy jax configs data_prep acrn_jax.runs acrn_jax.build {PLAIN} "
     "acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
     "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",

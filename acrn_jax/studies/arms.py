@@ -33,7 +33,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from acrn_jax import build, files, phases, runs
+from acrn_jax import build, files, phases, rules, runs
 from acrn_jax.data import source
 
 Overrides = Mapping[str, Any]
@@ -131,6 +131,7 @@ def jobs(
     """
     for name in only:
         find(arms, name, "arm")
+    rules.check({"seed": config.seed + seeds - 1})  # the last one's
     taken = [name for name in arms if not only or name in only or name == reference(arms)]
     # Of equal arms the earliest stays, and the reference before any.
     ordered = sorted(taken, key=lambda name: name != reference(arms))

@@ -25,6 +25,14 @@ def config():
     return c
 
 
+def test_the_last_seed_is_looked_at_before_the_first_is_trained(tmp_path):
+    late = config()
+    late.seed = 2**31 - 1
+    assert len(arms.jobs(late, GAMMA, tmp_path, only=("0",), seeds=1)) == 2
+    with pytest.raises(ValueError, match=r"config\.seed is 2147483648; it must be a whole number"):
+        arms.jobs(late, GAMMA, tmp_path, only=("0",), seeds=2)
+
+
 def test_jobs_come_seed_by_seed_with_their_overrides(tmp_path):
     jobs = arms.jobs(config(), GAMMA, tmp_path, seeds=2, splits=("target_0", "target_1"))
     assert [job.name for job in jobs][:4] == [
