@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from acrn_jax import build, files, phases, provenance
+from acrn_jax import build, files, phases, provenance, rules
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
 from acrn_jax.evaluation import embed, explain, fusion, hints, ledger, methods, protocols, ranking
@@ -1197,11 +1197,12 @@ def reproduce(
     return evaluate(workdir, baseline=baseline, tune=tune)
 
 
-def check_seeds(workdir: Path, config: Any) -> None:
+def check_seeds(workdir: Path, config: Any, count: int) -> None:
     """ValueError if `workdir` holds another seed's run (seed_N) of another config than `config`, or attribute net.
 
-    What `reproduce` leaves there is shown as one method, mean and deviation.
+    What `reproduce` leaves there is shown as one method, mean and deviation. The last of `count` seeds must be one.
     """
+    rules.check({"seed": config.seed + count - 1})
     for folder in sorted(workdir.glob("seed_*")):
         if not (folder / "config.json").is_file():
             continue

@@ -145,13 +145,16 @@ def test_runs_of_older_versions_are_compared_by_what_they_did(run, tmp_path):
 
 def test_seeds_of_one_folder_are_of_one_config(tmp_path):
     config = runs.read_config(write(tmp_path / "seed_0"))
-    runs.check_seeds(tmp_path, config)
+    runs.check_seeds(tmp_path, config, 1)
     config.seed, config.data.threads = 1, 8
-    runs.check_seeds(tmp_path, config)
+    runs.check_seeds(tmp_path, config, 1)
     config.loss.gamma = 2.0
     with pytest.raises(ValueError, match=r"seed_0 is of another config: loss.gamma is 0.5 there, 2.0 here"):
-        runs.check_seeds(tmp_path, config)
-    runs.check_seeds(tmp_path / "empty", config)
+        runs.check_seeds(tmp_path, config, 1)
+    runs.check_seeds(tmp_path / "empty", config, 1)
+    config.seed = 2**31 - 1
+    with pytest.raises(ValueError, match="seed is 2147483648"):
+        runs.check_seeds(tmp_path / "empty", config, 2)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/phases.py": "numpy jax acrn_jax.files acrn_jax.train",
     "acrn_jax/rules.py": ROOMS,
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections acrn_jax.rules {ROOMS}",
-    "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance {ROOMS}",
+    "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance acrn_jax.rules {ROOMS}",
     "acrn_jax/provenance.py": "",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from acrn_jax import rules, runs
+from acrn_jax import runs
 from acrn_jax.cli import distributed, settings, shell
 from acrn_jax.report import html, tables
 from acrn_jax.train import parallel
@@ -35,8 +35,7 @@ def main(argv):
     if config.loss.kind == "acrn":
         shell.require(attributes=attributes)
         config.attributes["from"] = str(attributes)
-    rules.check({"seed": config.seed + _SEEDS.value - 1})  # the last one's
-    runs.check_seeds(workdir, config)
+    runs.check_seeds(workdir, config, _SEEDS.value)
     for seed in range(config.seed, config.seed + _SEEDS.value):
         config.seed = seed
         results = runs.reproduce(config, attributes=attributes, workdir=workdir / f"seed_{seed}")
