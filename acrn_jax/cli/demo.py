@@ -17,7 +17,7 @@ from data_prep import paths
 _OUT = paths.define_folder("out", "demo", "Folder for data, nets, results.json and report.html.")
 MACHINES = (
     "Another machine sums in another order, and so trains another net. On four machines mAP prec. of seed 0 was 21 to "
-    "24 for ReIdCNN and 27 to 29 for ACRN, always 5 to 7 above it: compare rows of one table. Other seeds draw other "
+    "24 for ReIdCNN and 27 to 30 for ACRN, always 5 to 7 above it: compare rows of one table. Other seeds draw other "
     "people and differ by far more."
 )
 
