@@ -128,7 +128,7 @@ def test_two_processes_end_together_when_one_is_told_to(tmp_path, caplog):
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [process.returncode for process in processes] == [os.EX_TEMPFAIL] * 2, outputs
     step = int(checkpoint.load_any(tmp_path / "checkpoints")["step"])
     assert 2 <= step < 1000 and f"stopped by a signal at step {step}, saved" in outputs[0][0]
     # Goes on in one process; as good as never stopped.
