@@ -123,7 +123,7 @@ make_environment() {
     if ready; then return; fi
   fi
 
-  local accelerator=${ACRN_ACCELERATOR:-} python=${ACRN_PYTHON:-} extras=(--extra test)
+  local accelerator=${ACRN_ACCELERATOR:-} python=${ACRN_PYTHON:-} extras=(--extra test --extra docs)
   [[ $accelerator ]] || accelerator=$(accelerator)
   case $accelerator in
     cpu) ;;

@@ -7,8 +7,8 @@ Paper: mA 84.61, from ImageNet weights:
 
     --config.init_from=googlenet-1378be20.pth --config.model.branch_kernel=3 --config.model.layout=torchvision
 
-(README, "Pretrained trunk"; without, the trunk starts from scratch too). `mva_peta.py:small` is for CPUs: quarter
-width, 96 x 48, from scratch; see README for what it reaches.
+(docs/training.md, "Pretrained trunk"; without, the trunk starts from scratch too). `mva_peta.py:small` is for CPUs:
+quarter width, 96 x 48, from scratch; docs/evidence.md has what it reaches.
 """
 
 from configs import common, small

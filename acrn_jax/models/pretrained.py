@@ -121,7 +121,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{path} is no .npz file, or damaged: {error}.") from error
     if kind in (".caffemodel", ".prototxt"):
         raise ValueError(f"{path} {NO_NORM}; use torchvision's or TF-slim's weights.")
-    hint = '; README\'s "Pretrained trunk" shows how to make a TF checkpoint an .npz' if ".ckpt" in path.name else ""
+    hint = '; "Pretrained trunk" in docs/training.md makes it an .npz' if ".ckpt" in path.name else ""
     raise ValueError(f"{path} is of no known kind of weights (.pth, .pt, .safetensors, .npz){hint}.")
 
 

@@ -1,0 +1,137 @@
+"""The pages: they build strictly into a site that loads nothing from elsewhere, and the Python that they show runs."""
+
+import html.parser
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+NOT_RUN_HERE = {  # page: why; its Python must compile all the same
+    "ablations.md": "an excerpt of a file",
+    "bundle.md": "tests/export/test_bundle.py runs it beside a bundle",
+    "training.md": "wants TensorFlow",
+}
+
+
+def build(source, out):
+    """Builds the site from a copy of the repository's text; the process."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "mkdocs", "build", "--site-dir", out],
+        cwd=source,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    out = tmp_path_factory.mktemp("site")
+    done = build(ROOT, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_site_has_every_page(site):
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).exists(), page
+    menu = {str(path.relative_to(site)) for path in site.rglob("*.html")} - {"404.html"}
+    shown = Page.of(site / "index.html").links
+    assert menu <= {link.partition("#")[0] for link in shown}, "a page that the menu does not show"
+
+
+class Page(html.parser.HTMLParser):
+    """What a built page loads, and where its links lead."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.links, self.tags = [], [], set()
+
+    @classmethod
+    def of(cls, path):
+        page = cls()
+        page.feed(path.read_text())
+        return page
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.add(tag)
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if tag in ("script", "img", "iframe", "source") and attributes.get("src"):
+            self.loaded.append(attributes["src"])
+        if tag == "link" and "canonical" not in (attributes.get("rel") or ""):
+            self.loaded.append(attributes["href"])
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    for path in site.rglob("*.html"):
+        assert not [what for what in Page.of(path).loaded if re.match(r"(https?:)?//", what)], path
+
+
+def test_equations_are_mathml(site):
+    method = site / "method.html"
+    assert {"math", "mfrac", "msub"} <= Page.of(method).tags
+    assert "arithmatex" not in method.read_text()  # nothing is left for a script to do
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (lambda docs: (docs / "lost.md").write_text("# No way leads here\n"), "lost.md"),
+        (lambda docs: add(docs / "speed.md", "[there](nowhere.md)"), "nowhere.md"),
+        (lambda docs: add(docs / "speed.md", "[there](method.md#no-such-heading)"), "no-such-heading"),
+        (lambda docs: add(docs / "speed.md", "[there](/method.md)"), "/method.md"),
+        (lambda docs: add(docs / "speed.md", "text\n- no list"), "empty line above"),
+    ],
+    ids=["no way to a page", "no such page", "no such heading", "absolute", "list"],
+)
+def test_a_broken_page_fails(tmp_path, breaks, said):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    for source in ("mkdocs.yml", "README.md", "CHANGELOG.md", *ROOT.glob("data_prep/*/README.md")):
+        target = tmp_path / (ROOT / source).relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / source, target)
+    (tmp_path / "acrn_jax").symlink_to(ROOT / "acrn_jax")
+    breaks(tmp_path / "docs")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode != 0 and said in done.stderr + done.stdout
+
+
+def add(page, text):
+    page.write_text(f"{page.read_text()}\n{text}\n")
+
+
+def test_settings_of_the_site_are_strict():
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+    settings = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)
+    assert settings["strict"] is True
+    assert {level for kind in settings["validation"].values() for level in kind.values()} == {"warn"}
+
+
+WITH_PYTHON = [page for page in (ROOT / "README.md", *PAGES) if BLOCK.search(page.read_text())]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=[page.name for page in WITH_PYTHON])
+def test_python_on_a_page_runs(page, tmp_path, monkeypatch):
+    """The blocks of one page are one program, run in an empty folder."""
+    blocks = BLOCK.findall(page.read_text())
+    if page.name in NOT_RUN_HERE:
+        for block in blocks:
+            compile(block, str(page), "exec")
+        return
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "__main__"})
