@@ -96,9 +96,9 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
     if format == "npz":
         about = {"key": split.key, "file_name": split.file_name, "fingerprint": split.fingerprint}
         runs.write_arrays(out, **about, **labels, **found[0])
-    elif parallel.leads() and format == "mat":
+    elif parallel.is_primary() and format == "mat":
         feature_files.write_mat(out, *parts)
-    elif parallel.leads():
+    elif parallel.is_primary():
         names = more.get("attribute_names") or [f"{name}_{i}" for i in range(parts[0].values.shape[1])]
         columns = dict(zip(names, parts[0].values.T, strict=True)) if more or format == "csv" else None
         if format == "h5":

@@ -49,12 +49,12 @@ def replacing(path: str | os.PathLike, *, also: tuple[type[Exception], ...] = ()
             yield place
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_name(f".{place.stem}.{secrets.token_hex(4)}{place.suffix}")
+        partial = place.with_name(f".{place.stem}.{secrets.token_hex(4)}{place.suffix}")
         try:
-            yield aside
-            os.replace(aside, place)
+            yield partial
+            os.replace(partial, place)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
 
 
@@ -91,20 +91,20 @@ def failed(path: str | os.PathLike, error: BaseException) -> str:
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A folder to fill, which becomes `path` when the block ends well and is removed when it does not."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with naming(path):
-            aside.mkdir(parents=True)
-            yield aside
-            aside.rename(path)
+            partial.mkdir(parents=True)
+            yield partial
+            partial.rename(path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file of these bytes."""
-    with replacing(path) as aside:
-        aside.write_bytes(content)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike, content: str) -> None:
@@ -138,13 +138,13 @@ def read_json(path: str | os.PathLike, *keys: str) -> dict[str, Any]:
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows of cells, the header being the first, as CSV."""
-    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
     """Writes arrays by name as .npz, under the very name that is given."""
-    with replacing(path) as aside, aside.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 
 

@@ -131,7 +131,7 @@ def tell_old(run: Path) -> None:
     """Says of a run of an older version what cannot be checked: once, and for those that lie within it too."""
     known = not _told.isdisjoint((run, *run.parents))
     _told.add(run)
-    if parallel.leads() and not known:
+    if parallel.is_primary() and not known:
         print(
             f"{run} was trained by an older version, which stored neither fingerprints of what a phase is made of nor "
             "its number of steps: whether data set, attribute net and start are the same, and training has ended, "

@@ -69,13 +69,13 @@ THUMBNAIL = 128  # pixels high
 
 def write_json(path: Path, value: Any) -> None:
     """`files.write_json`; of several processes one does."""
-    if parallel.leads():
+    if parallel.is_primary():
         files.write_json(path, value)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """`files.write_arrays`; of several processes one does."""
-    if parallel.leads():
+    if parallel.is_primary():
         files.write_arrays(path, **arrays)
 
 
@@ -197,8 +197,8 @@ def _train_attributes(config, workdir):
     variables, report = build.first_variables(config, module(None), config.init_from)
     inputs = _inputs(config, "mva", split, config.init_from)
     # Not before data and weights are there, so that a wrong path leaves nothing behind.
-    parallel.first(lambda: _check_begun(workdir, config, {"mva": inputs}))
-    parallel.first(lambda: claim(workdir, config))
+    parallel.on_primary(lambda: _check_begun(workdir, config, {"mva": inputs}))
+    parallel.on_primary(lambda: claim(workdir, config))
     _begin(workdir / "mva", inputs, report)
     build.train_phase(
         config,
@@ -211,7 +211,7 @@ def _train_attributes(config, workdir):
         module=module,
     )
     about = {"attribute_names": split.attribute_names, "dataset": split.name, "fingerprint": split.fingerprint}
-    parallel.first(lambda: write_json(workdir / "attributes.json", about))
+    parallel.on_primary(lambda: write_json(workdir / "attributes.json", about))
     recognise(workdir, config=config)
 
 
@@ -222,11 +222,11 @@ def _train_reid(config, workdir, train_phase):
     inputs = {phase: _inputs(config, phase, split) for phase in config.phases}
     if config.init_from:
         inputs[config.phases[0]]["start"] = build.start_input(config.init_from)
-    parallel.first(lambda: _check_begun(workdir, config, inputs))
+    parallel.on_primary(lambda: _check_begun(workdir, config, inputs))
     if weighted(config):
         check_overlap(config, [split])
         build.reid_objective(config, tuple(attribute_names(Path(config.attributes["from"]))))  # reads given weights
-    parallel.first(lambda: claim(workdir, config))
+    parallel.on_primary(lambda: claim(workdir, config))
     people, person = np.unique(split.person_id, return_inverse=True)
     attributes, names = _train_probabilities(config, workdir, split)
     start = config.init_from
@@ -301,7 +301,7 @@ def _begin(folder, inputs, report):
     `report` is of build.first_variables.
     """
     begun = phases.begun(folder)
-    parallel.first(lambda: phases.begin(folder, inputs))
+    parallel.on_primary(lambda: phases.begin(folder, inputs))
     if report and not begun:
         print(build.describe_start(report), flush=True)
         write_json(folder / "init.json", report)
@@ -424,10 +424,10 @@ def predict_attributes(
     places = [folder / "predictions" / f"{split_name}.npz" for folder in (out or workdir, workdir)]
     stamp = f"{fingerprint} {split.fingerprint}"
     for file in dict.fromkeys(places):
-        if parallel.agree(parallel.leads() and stamp_of(file) == stamp):
+        if parallel.broadcast(parallel.is_primary() and stamp_of(file) == stamp):
             with np.load(file, allow_pickle=False) as kept:
                 return Predictions(kept["key"], kept["logits"], names)
-    if parallel.leads() and keep and places[0].exists():
+    if parallel.is_primary() and keep and places[0].exists():
         print(f"{places[0]} is of another attribute net or data set; computing it anew.", flush=True)
     logits = outputs(net_folder, split, batch=config.evaluate.batch)["attribute_logits"]
     if keep:
@@ -498,7 +498,7 @@ def outputs(workdir: Path, split: source.Split, *, batch: int, unfinished: bool 
     count = len(attribute_names(workdir, unfinished=unfinished)) if phase == "mva" else 0
     trained = build.trained(config, Path(workdir) / phase, attributes=count, unfinished=unfinished)
     size = {"height": config.data.height, "width": config.data.width}
-    mine = split.take(parallel.part(len(split))) if jax.process_count() > 1 else split
+    mine = split.take(parallel.process_rows(len(split))) if jax.process_count() > 1 else split
     batches = pipeline.eval_batches(mine, batch=min(batch, len(mine)), threads=config.data.threads, **size)
     print(f"{phase} net of {workdir}: {len(split):,} image{'s' * (len(split) > 1)} of {split.name}", flush=True)
     found = embed.embed(
@@ -756,7 +756,7 @@ def _check_scored_on(config, workdir, target, splits):
             if folder:
                 _check_unseen(Path(folder), target, splits, what, remedy)
         except FileNotFoundError as error:
-            if parallel.leads():
+            if parallel.is_primary():
                 told = f"Whether the {what} {folder} was trained on images that it is scored on is not known"
                 print(f"{told}: {error}", flush=True)
 
@@ -1072,7 +1072,7 @@ def _shown_places(count, right):
 def _look_alikes(config, workdir, rows, query, gallery, protocol, made_of):
     """look_alikes.json: people whom the feature takes for one and attributes tell apart, as the paper's figure 1."""
     near = fusion.distance_rows(config.loss.distance, *made_of.own[:2])
-    found = explain.look_alikes(
+    found = explain.confusions(
         near, rows, query.labels, gallery.labels, protocol=protocol, count=config.evaluate.rank_lists
     )
     asked, known = made_of.attributes[:2]
@@ -1104,7 +1104,7 @@ def _look_alikes(config, workdir, rows, query, gallery, protocol, made_of):
 def _thumbnail(workdir, split, i):
     name = hashlib.sha256(split.key[i].encode()).hexdigest()[:16]
     file = workdir / "thumbnails" / f"{name}.jpg"
-    if parallel.leads() and not file.exists():
+    if parallel.is_primary() and not file.exists():
         image = Image.fromarray(transforms.decode(split.image_bytes(i), key=split.key[i]))
         image = image.resize((max(1, round(image.width * THUMBNAIL / image.height)), THUMBNAIL))
         data = io.BytesIO()

@@ -178,7 +178,7 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
-    if _nothing_left_out(search, protocol) and np.array_equal(search.query, search.gallery):
+    if _nothing_excluded(search, protocol) and np.array_equal(search.query, search.gallery):
         raise ValueError(
             f"Query and gallery features are the same, so every query would find itself first under {protocol.name}; "
             "choose all_vs_all, which leaves it out."
@@ -192,7 +192,7 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
             raise ValueError("all_vs_all ranks a set against itself, but query and gallery features differ.")
     cameras = np.unique(gallery.camera_id)
     one = len(cameras) == 1 and cameras[0] != UNKNOWN
-    if protocol.left_out is protocols.MARKET1501.left_out and one and cameras[0] in query.camera_id:
+    if protocol.excluded is protocols.MARKET1501.excluded and one and cameras[0] in query.camera_id:
         first = int(np.argmax(query.camera_id == cameras[0]))
         raise ValueError(
             f"Query {first} is of camera {cameras[0]}, and so is every gallery image: under {protocol.name} there is "
@@ -200,13 +200,13 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         )
 
 
-def _nothing_left_out(search, protocol) -> bool:
-    return protocol.left_out is protocols.MULTI_SHOT.left_out and search.query is not None
+def _nothing_excluded(search, protocol) -> bool:
+    return protocol.excluded is protocols.MULTI_SHOT.excluded and search.query is not None
 
 
 def _found_themselves(search, protocol) -> list[str]:
     """A hint where queries have a right gallery image with the very features of theirs, which nothing leaves out."""
-    if not _nothing_left_out(search, protocol):
+    if not _nothing_excluded(search, protocol):
         return []
     query, gallery = (
         list(zip(labels.person_id.tolist(), (np.asarray(row, np.float64).tobytes() for row in rows), strict=True))
@@ -286,7 +286,7 @@ def _operating_points(distances, query, gallery, protocol):
             ],
             "listed": watch.listed,
             "strangers": watch.strangers,
-            "left_out": watch.left_out,
+            "left_out": watch.excluded,
         }
     return found
 

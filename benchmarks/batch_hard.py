@@ -30,7 +30,7 @@ MARGIN = 0.3
 def gathered(feature: jax.Array, person: jax.Array) -> jax.Array:
     """Ours: mine, gather, differentiate what was gathered."""
     triplets = batch_hard(triplet.mining_distance(feature, mine_on="feature", distance="euclidean"), person)
-    return triplet.classic(feature, triplets, distance="euclidean", margin=MARGIN)[0]
+    return triplet.triplet_loss(feature, triplets, distance="euclidean", margin=MARGIN)[0]
 
 
 def masked(feature: jax.Array, person: jax.Array) -> jax.Array:

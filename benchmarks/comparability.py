@@ -17,7 +17,7 @@ from acrn_jax.evaluation import protocols
 from acrn_jax.schema import JUNK
 
 MARKET = protocols.MARKET1501
-OWN_CAMERA = MARKET._replace(name="market1501, own camera kept", left_out=protocols.SINGLE_SHOT.left_out)
+OWN_CAMERA = MARKET._replace(name="market1501, own camera kept", excluded=protocols.SINGLE_SHOT.excluded)
 DRAWN = {
     name: protocols.named(name)._replace(check=MARKET.check) for name in ("cuhk03_torchreid", "cuhk03_open_reid")
 }  # not of two views here

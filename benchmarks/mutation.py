@@ -391,13 +391,13 @@ def judge(mutant: Mutant, folder: pathlib.Path) -> dict:
     if not files:
         return about | {"result": "survived", "by": "no test runs the line", "seconds": 0.0}
 
-    left_out = [f"--deselect={test}" for file in files for test in known[file]["fail"]]  # they fail as it is
+    excluded = [f"--deselect={test}" for file in files for test in known[file]["fail"]]  # they fail as it is
 
     def work():
         sys.meta_path.insert(0, Broken(mutant.file, mutant.build()))
         if compiled:
             sys.modules["numba"].config.CACHE_DIR = f"{scratch}/numba"  # the usual one would not see another constant
-        return run_tests(files, scratch, "-x", *left_out)
+        return run_tests(files, scratch, "-x", *excluded)
 
     limit = _LIMIT.value + 2 * sum(known[file]["seconds"] for file in files)
     with tempfile.TemporaryDirectory() as scratch:

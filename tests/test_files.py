@@ -106,11 +106,11 @@ def test_what_fails_for_another_reason_leaves_nothing(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         files.write_json(tmp_path / "a.json", {"a": object()})
     for break_off in (KeyboardInterrupt, ZeroDivisionError):
-        with pytest.raises(break_off), files.replacing(tmp_path / "b") as aside:
-            aside.write_text("half")
+        with pytest.raises(break_off), files.replacing(tmp_path / "b") as partial:
+            partial.write_text("half")
             raise break_off
-        with pytest.raises(break_off), files.new_folder(tmp_path / "c") as aside:
-            (aside / "d").write_text("half")
+        with pytest.raises(break_off), files.new_folder(tmp_path / "c") as partial:
+            (partial / "d").write_text("half")
             raise break_off
     assert left(tmp_path) == []
 

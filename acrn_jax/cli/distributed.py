@@ -34,7 +34,7 @@ def together(work: Callable[[], int | None]) -> int | None:
     cards.warn_of_idle_card()
     if jax.process_count() == 1:
         return work()
-    if not parallel.leads():
+    if not parallel.is_primary():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         logging.disable(logging.WARNING)
     try:

@@ -40,7 +40,7 @@ def main(argv):
         config.seed = seed
         results = runs.reproduce(config, attributes=attributes, workdir=workdir / f"seed_{seed}")
         print(tables.methods_table(results), flush=True)
-    if not parallel.leads():
+    if not parallel.is_primary():
         return
     report = html.write([workdir], workdir / "report.html")
     print(tables.methods_table(html.read(workdir).results))

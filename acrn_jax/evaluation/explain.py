@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acrn_jax.evaluation import protocols
-from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.schema import Labels
 
 ADDITIVE = "squared_euclidean"
@@ -45,7 +45,7 @@ class Ranks(NamedTuple):
     without: np.ndarray  # [n, A] int, without each attribute
 
 
-class LookAlikes(NamedTuple):
+class Confusions(NamedTuple):
     """n queries, each with the gallery image of another person that the feature takes for it; indices [n] int."""
 
     query: np.ndarray
@@ -108,9 +108,15 @@ def ranks(found: Shares, images: np.ndarray, *, ranked: np.ndarray | None = None
     return Ranks(table[:, 0], table[:, 1], table[:, 2:])
 
 
-def look_alikes(
-    feature: Rows, combined: Rows, query: Labels, gallery: Labels, *, protocol: protocols.Protocol, count: int
-) -> LookAlikes:
+def confusions(
+    feature: DistanceFn,
+    combined: DistanceFn,
+    query: Labels,
+    gallery: Labels,
+    *,
+    protocol: protocols.Protocol,
+    count: int,
+) -> Confusions:
     """Different people whom the feature takes for one and the whole distance tells apart, nearest by feature first.
 
     The nearest image of another person by d_f lies before all right ones by d_f, and behind one by the whole distance.
@@ -133,8 +139,8 @@ def look_alikes(
         right = np.zeros(near.shape, bool)
         right[rows - block.start, columns] = True
         wrong_near = np.where(right | nobody, np.inf, near)
-        left_out = protocol.left_out(query, gallery, rows, columns)
-        right[rows[left_out] - block.start, columns[left_out]] = False
+        excluded = protocol.excluded(query, gallery, rows, columns)
+        right[rows[excluded] - block.start, columns[excluded]] = False
         wrong = wrong_near.argmin(axis=1)
         best = np.where(right, whole, np.inf).argmin(axis=1)
         row = np.arange(len(near))
@@ -149,4 +155,4 @@ def look_alikes(
         if people not in met and len(chosen) < count:
             met.add(people)
             chosen.append((i, wrong, best))
-    return LookAlikes(*np.array(chosen, np.int64).reshape(-1, 3).T)
+    return Confusions(*np.array(chosen, np.int64).reshape(-1, 3).T)

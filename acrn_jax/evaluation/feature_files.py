@@ -432,8 +432,8 @@ def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> No
     for who, part in (("query", query), ("gallery", gallery)):
         for name, value in zip(_FIELD, (part.values, *part.labels), strict=True):
             found[f"{who}_{name}"] = value if value.ndim == 2 else value[None].astype(np.int64)  # labels [1, N]
-    with files.replacing(path) as aside:
-        scipy.io.savemat(aside, found, appendmat=False)
+    with files.replacing(path) as partial:
+        scipy.io.savemat(partial, found, appendmat=False)
 
 
 Columns = Mapping[str, np.ndarray] | None  # name -> [N]
@@ -473,8 +473,8 @@ def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence
     package = faiss()
     index = package.IndexFlatL2(features.values.shape[1])
     index.add(np.ascontiguousarray(features.values, np.float32))
-    with files.replacing(path, also=(RuntimeError,)) as aside:
-        package.write_index(index, str(aside))
+    with files.replacing(path, also=(RuntimeError,)) as partial:
+        package.write_index(index, str(partial))
     write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
 
 

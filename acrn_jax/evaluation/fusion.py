@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax.evaluation.ranking import Rows, Tiles
+from acrn_jax.evaluation.ranking import DistanceFn, Tiles
 
 _PART = 1 << 14  # gallery rows that are converted at once for a product
 _FEW = 1 << 10  # rows that are converted at once for anything else: they stay in a cache
@@ -82,7 +82,9 @@ def distance_rows(name: str, query: np.ndarray, gallery: np.ndarray) -> Tiles:
     return DISTANCES[name](query, gallery)
 
 
-def device_rows(name: str, query: np.ndarray, gallery: np.ndarray, *, devices: Sequence[Any] | None = None) -> Rows:
+def device_rows(
+    name: str, query: np.ndarray, gallery: np.ndarray, *, devices: Sequence[Any] | None = None
+) -> DistanceFn:
     """As `distance_rows`, computed by jax: the gallery lies spread over the devices, and each has its columns.
 
     For accelerators, and where there are several of them; on the CPU `distance_rows` is the quicker one, and takes over
@@ -155,7 +157,7 @@ def projected(values: np.ndarray, factor: np.ndarray, centre: np.ndarray) -> np.
     return result
 
 
-def weighted_sum(*terms: tuple[float, Rows]) -> Rows:
+def weighted_sum(*terms: tuple[float, DistanceFn]) -> DistanceFn:
     """Sum of factor * rows over the terms, at least one."""
 
     def total(matrices):
@@ -175,7 +177,7 @@ def weighted_sum(*terms: tuple[float, Rows]) -> Rows:
 
 
 class _Side:
-    """Rows [N, D] of any type, as they are compared: of unit length where lengths [N] are given, less the origin."""
+    """Vectors [N, D] of any type, as they are compared: of unit length where lengths [N] are given, less the origin."""
 
     def __init__(self, values: np.ndarray, lengths: np.ndarray | None, origin: np.ndarray | None):
         self.values, self.lengths, self.origin = values, lengths, origin
@@ -297,7 +299,7 @@ def _direct(query: _Side, gallery: _Side, index: Index, columns: Index, row: np.
 
 
 def _some(count: int) -> np.ndarray:
-    """Rows [n] out of `count`, far enough from one another."""
+    """DistanceFn [n] out of `count`, far enough from one another."""
     return np.arange(0, count, -(-count // _SAMPLE))
 
 
@@ -348,7 +350,7 @@ def _settled(tile: Callable[[Index, Index], np.ndarray], gallery: np.ndarray) ->
 
 
 def _repeated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that repeat an earlier one [n], and the first place of each [n]."""
+    """DistanceFn that repeat an earlier one [n], and the first place of each [n]."""
     # A sum of bit patterns, exact and in one pass, leaves few rows to compare; without the sign, as 0.0 equals -0.0.
     kind = np.dtype(f"u{values.dtype.itemsize}")
     parts = (np.ascontiguousarray(values[part], values.dtype.newbyteorder("=")) for part in _parts(len(values)))

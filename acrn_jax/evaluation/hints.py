@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from acrn_jax.evaluation.ranking import Result, Rows
+from acrn_jax.evaluation.ranking import DistanceFn, Result
 
 _LOOKED_AT = 16  # queries
 _EQUAL = 1e-6  # of a distance, float32's rounding
 
 
-def hints(result: Result, distances: np.ndarray | Rows, *, of: str = "features") -> list[str]:
+def hints(result: Result, distances: np.ndarray | DistanceFn, *, of: str = "features") -> list[str]:
     """Sentences about one method, none where nothing is odd.
 
     Args:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acrn_jax.evaluation import fusion
-from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.schema import UNKNOWN
 
 
@@ -100,7 +100,7 @@ def fit(
     return KissMe(matrix, factor, similar[1], dissimilar[1], similar[2], dissimilar[2])
 
 
-def rows(metric: KissMe, query: np.ndarray, gallery: np.ndarray) -> Rows:
+def rows(metric: KissMe, query: np.ndarray, gallery: np.ndarray) -> DistanceFn:
     """Distances of query [Q, A] and gallery [G, A] under the metric, as a function of query rows."""
     if metric.factor is not None:
         centre = np.mean(gallery, axis=0, dtype=np.float64)  # differences stay, what cancels gets small

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from acrn_jax.evaluation import fusion, kissme, protocols, ranking
-from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.schema import METHODS, Labels
 
 FUSION_FACTOR = 0.5  # of the paper's ReIdCNN+Attributes
@@ -41,7 +41,7 @@ def rows(
     baseline: Features | None = None,
     tuned_factor: float | None = None,
     kissme_options: dict[str, Any] | None = None,
-) -> dict[str, Rows]:
+) -> dict[str, DistanceFn]:
     """The methods that the inputs allow, in the order of schema.METHODS, each a distance for `ranking.evaluate`.
 
     | name | distance |
@@ -75,7 +75,7 @@ def rows(
     plain = fusion.distance_rows(distance, attributes.query, attributes.gallery)
     weighted = fusion.distance_rows(distance, weights * attributes.query, weights * attributes.gallery)
 
-    def fused(feature: Rows, scale: float, attribute: Rows, factor: float) -> Rows:
+    def fused(feature: DistanceFn, scale: float, attribute: DistanceFn, factor: float) -> DistanceFn:
         return fusion.weighted_sum((1 / scale, feature), (factor / attributes.scale, attribute))
 
     own = fusion.distance_rows(distance, acrn.query, acrn.gallery)

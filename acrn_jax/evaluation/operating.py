@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acrn_jax.evaluation import protocols, ranking
-from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.schema import JUNK, Labels
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -40,11 +40,11 @@ class Identification(NamedTuple):
     dir: dict[int, np.ndarray]  # k -> [n] share of listed queries whose person is accepted and among the first k images
     listed: int  # queries with a right gallery image
     strangers: int  # queries whose person is not in the gallery
-    left_out: int  # queries of listed people whose right images the protocol all leaves out; they count nowhere
+    excluded: int  # queries of listed people whose right images the protocol all leaves out; they count nowhere
 
 
 def roc(
-    distances: np.ndarray | Rows,
+    distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
     *,
@@ -84,7 +84,7 @@ def roc(
 
 
 def rates(
-    distances: np.ndarray | Rows,
+    distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
     threshold: Sequence[float],
@@ -105,7 +105,7 @@ def rates(
 
 
 def identification(
-    distances: np.ndarray | Rows,
+    distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
     *,
@@ -142,10 +142,10 @@ def identification(
     kept = gallery.person_id != JUNK
     nearest, own, rank = np.full(total, np.inf), np.full(total, np.inf), np.full(total, ranking.NO_RANK)
     stranger = ~np.isin(query.person_id, gallery.person_id)
-    for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol):
+    for block, rows, columns, excluded, matrix in _blocks(distances, query, gallery, protocol):
         matrix[:, ~kept] = np.inf
         nearest[block] = matrix.min(axis=1)
-        rows, columns = rows[~left_out], columns[~left_out]
+        rows, columns = rows[~excluded], columns[~excluded]
         order = np.lexsort((columns, matrix[rows - block.start, columns], rows))
         listed, first = np.unique(rows[order], return_index=True)
         column, row = columns[order][first], matrix[listed - block.start]
@@ -194,15 +194,15 @@ def _blocks(distances, query: Labels, gallery: Labels, protocol: protocols.Proto
 
 
 def _pairs(
-    distances: np.ndarray | Rows, query: Labels, gallery: Labels, protocol: protocols.Protocol
+    distances: np.ndarray | DistanceFn, query: Labels, gallery: Labels, protocol: protocols.Protocol
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields distances of genuine [n] and impostor [m] pairs, block by block."""
     kept = gallery.person_id != JUNK
-    for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol):
+    for block, rows, columns, excluded, matrix in _blocks(distances, query, gallery, protocol):
         rows = rows - block.start
         wrong = np.tile(kept, (len(matrix), 1))
         wrong[rows, columns] = False
-        yield matrix[rows[~left_out], columns[~left_out]], matrix[wrong]
+        yield matrix[rows[~excluded], columns[~excluded]], matrix[wrong]
 
 
 def _order_statistics(blocks: Callable[[], Iterator[np.ndarray]], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -59,7 +59,7 @@ class Protocol(NamedTuple):
 
     name: str
     # (query, gallery, rows [n], columns [n]) -> bool [n]: which of these pairs of one person the ranking leaves out
-    left_out: Callable[[Labels, Labels, np.ndarray, np.ndarray], np.ndarray]
+    excluded: Callable[[Labels, Labels, np.ndarray, np.ndarray], np.ndarray]
     check: Callable[[Labels, Labels], None]  # raises ValueError where the data does not fit
     draw: Callable[[Labels, Labels, "Protocol"], Draws] | None = None  # None: all gallery images are ranked
     all_shot_precision: bool = True  # average precision and mINP are over all images, even if rank k is over drawn ones
@@ -299,10 +299,10 @@ def without_itself(protocol: Protocol, query: np.ndarray, gallery: np.ndarray) -
     _, numbers = np.unique(np.concatenate([query, gallery]), return_inverse=True)
     asked, shown = np.split(numbers, [len(query)])
 
-    def left_out(query: Labels, gallery: Labels, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return protocol.left_out(query, gallery, rows, columns) | (asked[rows] == shown[columns])
+    def excluded(query: Labels, gallery: Labels, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return protocol.excluded(query, gallery, rows, columns) | (asked[rows] == shown[columns])
 
-    return protocol._replace(left_out=left_out)
+    return protocol._replace(excluded=excluded)
 
 
 def named(name: str, *, repeats: int = 10, seed: int = 0, probe_view: str = "both") -> Protocol:

@@ -32,7 +32,7 @@ from acrn_jax.evaluation import protocols
 from acrn_jax.schema import JUNK, RANKS, Labels
 
 # Index of queries (slice or [q] int) -> their distances to the whole gallery, a fresh float array [q, G].
-Rows = Callable[[slice | np.ndarray], np.ndarray]
+DistanceFn = Callable[[slice | np.ndarray], np.ndarray]
 NoMatch = Literal["error", "skip", "count_as_miss"]
 NO_RANK = np.iinfo(np.int64).max  # of a query without a right image: beyond every k
 _BLOCK_BYTES = 1 << 25  # of one float32 block of distances
@@ -40,7 +40,7 @@ _WIDTH = 1 << 15  # gallery images in a part; galleries of up to twice as many a
 
 
 class Tiles(NamedTuple):
-    """Distances that can be had for a part of the gallery; called with queries alone, they are `Rows`."""
+    """Distances that can be had for a part of the gallery; called with queries alone, they are `DistanceFn`."""
 
     tile: Callable[[slice | np.ndarray, slice | np.ndarray], np.ndarray]  # queries, gallery -> a fresh float [q, g]
 
@@ -71,7 +71,7 @@ class RankList(NamedTuple):
 
 
 def evaluate(
-    distances: np.ndarray | Rows,
+    distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
     *,
@@ -82,7 +82,7 @@ def evaluate(
     """Scores a ranking of the gallery for each query.
 
     Args:
-      distances: [Q, G], smaller is more alike, or a function from an index of queries to their rows (see `Rows`).
+      distances: [Q, G], smaller is more alike, or a function from an index of queries to their rows (see `DistanceFn`).
         Whether two equal images tie is up to whoever computed them; the functions of `fusion` see to it.
       query: [Q].
       gallery: [G].
@@ -103,14 +103,14 @@ def evaluate(
     asked, drawn, everything = draws.asked if draws else np.ones(total, bool), [], np.arange(len(kept))
 
     def whole():
-        for block, rows, columns, left_out, matrix in _blocks(distances, query, gallery, protocol, no_match, asked):
+        for block, rows, columns, excluded, matrix in _blocks(distances, query, gallery, protocol, no_match, asked):
             if draws:
                 for i in range(total)[block]:
                     row = matrix[i - block.start]
                     for number, images in draws.of(i):
                         rank = _drawn_ranks(row, query, gallery, i, images)
                         drawn.append((np.full_like(number, i), number, rank, np.full_like(number, images.shape[1])))
-            rows, columns = rows[~left_out], columns[~left_out]  # of right images
+            rows, columns = rows[~excluded], columns[~excluded]  # of right images
             right = [(matrix[rows[q.start] - block.start], columns[q]) for q in _by_query(rows)]
             yield rows, [np.sort(1 + _before(row, kept, everything, row[own], own, own=1)) for row, own in right]
 
@@ -159,7 +159,7 @@ def check(query: Labels, gallery: Labels, *, protocol: protocols.Protocol, no_ma
 
 
 def rank_list(
-    distances: np.ndarray | Rows,
+    distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
     *,
@@ -177,7 +177,7 @@ def rank_list(
         row = _rows(distances, np.array([index]), len(gallery.person_id))[0]
         rows, columns = pairs(slice(index, index + 1))
         valid = ~junk
-        valid[columns[protocol.left_out(query, gallery, rows, columns)]] = False
+        valid[columns[protocol.excluded(query, gallery, rows, columns)]] = False
         valid = np.flatnonzero(valid)
         near = valid[np.argsort(row[valid], kind="stable")[:k]]
         order[i, : len(near)], distance[i, : len(near)] = near, row[near]
@@ -191,9 +191,9 @@ def _chance(query: Labels, gallery: Labels, protocol: protocols.Protocol) -> np.
     right, images = np.zeros(total, np.int64), np.full(total, np.sum(gallery.person_id != JUNK))
     for start in range(0, total, 1 << 10):
         rows, columns = pairs(slice(start, min(start + (1 << 10), total)))
-        left_out = protocol.left_out(query, gallery, rows, columns)
-        right += np.bincount(rows[~left_out], minlength=total)
-        images -= np.bincount(rows[left_out], minlength=total)
+        excluded = protocol.excluded(query, gallery, rows, columns)
+        right += np.bincount(rows[~excluded], minlength=total)
+        images -= np.bincount(rows[excluded], minlength=total)
     return np.where(right > 0, _random_precision(right, images), 0)
 
 
@@ -221,7 +221,7 @@ def _check(
 
 
 def _blocks(
-    distances: np.ndarray | Rows,
+    distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
     protocol: protocols.Protocol,
@@ -242,9 +242,9 @@ def _blocks(
     matrices = ahead(lambda block: _rows(distances, block, width), blocks)
     for block, matrix in zip(blocks, matrices, strict=True):
         rows, columns = pairs(block)
-        left_out = protocol.left_out(query, gallery, rows, columns)
-        matrix[rows[left_out] - block.start, columns[left_out]] = np.inf
-        yield block, rows, columns, left_out, matrix
+        excluded = protocol.excluded(query, gallery, rows, columns)
+        matrix[rows[excluded] - block.start, columns[excluded]] = np.inf
+        yield block, rows, columns, excluded, matrix
 
 
 def _in_parts(
@@ -275,10 +275,10 @@ def _in_parts(
     tiles = ahead(lambda job: _rows(distances, job[0], width, job[1]), jobs)
     for block, shown in blocks:
         rows, columns = pairs(block)
-        left_out = protocol.left_out(query, gallery, rows, columns)
+        excluded = protocol.excluded(query, gallery, rows, columns)
         matrix, place = next(tiles), np.searchsorted(shown, columns)
-        matrix[rows[left_out] - block.start, place[left_out]] = np.inf
-        rows, columns, place = rows[~left_out], columns[~left_out], place[~left_out]
+        matrix[rows[excluded] - block.start, place[excluded]] = np.inf
+        rows, columns, place = rows[~excluded], columns[~excluded], place[~excluded]
         wanted, rank = matrix[rows - block.start, place], np.ones(len(rows), np.int64)
         for number, part in enumerate((shown, *parts)):
             free = kept[part]
@@ -316,7 +316,7 @@ def _matched(query: Labels, gallery: Labels, protocol: protocols.Protocol, pairs
     matched = np.zeros(len(query.person_id), bool)
     for block in blocks:
         rows, columns = pairs(block)
-        matched[rows[~protocol.left_out(query, gallery, rows, columns)]] = True
+        matched[rows[~protocol.excluded(query, gallery, rows, columns)]] = True
     return matched
 
 
@@ -327,7 +327,7 @@ def _check_counted(
     if not np.any(counted & ~without):
         raise ValueError(
             f"None of {len(counted)} queries has a right gallery image under {protocol.name}"
-            f"{_left_out_all(query, gallery, without) or '; do both come from one data set?'}"
+            f"{_all_excluded(query, gallery, without) or '; do both come from one data set?'}"
         )
 
 
@@ -338,18 +338,18 @@ def _check_matches(query: Labels, gallery: Labels, protocol: protocols.Protocol,
         raise ValueError(
             f"{np.sum(~matched)} of {len(matched)} queries have no right gallery image under {protocol.name}, the "
             f"first is query {first} (person {query.person_id[first]}, camera {query.camera_id[first]}); set no_match "
-            f"to skip or count_as_miss{_left_out_all(query, gallery, ~matched)}."
+            f"to skip or count_as_miss{_all_excluded(query, gallery, ~matched)}."
         )
 
 
-def _left_out_all(query: Labels, gallery: Labels, without: np.ndarray) -> str:
+def _all_excluded(query: Labels, gallery: Labels, without: np.ndarray) -> str:
     """The end of a sentence about queries without a match [Q] bool, of those whose person is in the gallery."""
     own = int(np.sum(without & np.isin(query.person_id, gallery.person_id)))
     return f"; {own} of them have images that it leaves out, which the protocol multi_shot counts" if own else ""
 
 
 def _rows(
-    distances: np.ndarray | Rows, index: slice | np.ndarray, width: int, columns: slice | np.ndarray | None = None
+    distances: np.ndarray | DistanceFn, index: slice | np.ndarray, width: int, columns: slice | np.ndarray | None = None
 ) -> np.ndarray:
     """Distances of some queries [q, G], or of some gallery images [q, g], finite, in an array free to overwrite."""
     if columns is not None and isinstance(distances, Tiles):

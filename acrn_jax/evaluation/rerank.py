@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from acrn_jax.evaluation import fusion
-from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.evaluation.ranking import DistanceFn
 
 _BLOCK_BYTES = 1 << 24  # of one float32 block of distances
 _GROUP = 16  # columns that share one minimum in the search for the nearest
@@ -62,7 +62,9 @@ def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6,
     return _rerank(rows, pairs, len(query), len(features), k1, k2, weight)
 
 
-def rerank_rows(rows: Rows, queries: int, images: int, *, k1: int = 20, k2: int = 6, weight: float = 0.3) -> np.ndarray:
+def rerank_rows(
+    rows: DistanceFn, queries: int, images: int, *, k1: int = 20, k2: int = 6, weight: float = 0.3
+) -> np.ndarray:
     """Re-ranked distances [Q, G] float32 of any symmetric distance.
 
     Args:
@@ -108,7 +110,7 @@ def _joined(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def _rerank(
-    rows: Rows,
+    rows: DistanceFn,
     pairs: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
     queries: int,
     images: int,
@@ -148,7 +150,7 @@ def _rerank(
     return result
 
 
-def _blocks(rows: Rows, images: int) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(rows: DistanceFn, images: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields block of images, their distances [n, N]; the next block is computed beside the work on this one."""
 
     def compute(block):
@@ -202,7 +204,7 @@ def _reciprocal(near: np.ndarray, k1: int) -> sparse.csr_array:
     )
 
 
-def _weigh(vectors: sparse.csr_array, rows: Rows, pairs, largest: np.ndarray) -> None:
+def _weigh(vectors: sparse.csr_array, rows: DistanceFn, pairs, largest: np.ndarray) -> None:
     """Writes exp(-distance / largest), normalised by row, into the entries."""
     images, pointer = vectors.shape[0], vectors.indptr
     first = np.repeat(np.arange(images), np.diff(pointer))

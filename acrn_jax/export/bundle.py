@@ -55,27 +55,29 @@ def write(
     check_formats(formats)
     if out.exists():
         raise FileExistsError(f"{out} exists; name another --out, or delete it.")
-    with files.new_folder(out) as aside:
+    with files.new_folder(out) as partial:
         expected = models.live(model, images, resized)
         parity = {}
         for kind in formats:
-            file = aside / FILES[kind]
+            file = partial / FILES[kind]
             if kind in ("stablehlo", "onnx"):
                 program(kind).write(model, file)
                 parity[kind] = compare(expected, program(kind).load(file)(images))
                 _check(kind, parity[kind], tolerance)
             else:
                 _write_weights(file, weights(model))
-        np.savez(aside / "sample.npz", images=images[-drawn:], **{n: v[-drawn:] for n, v in expected.items()})
+        np.savez(partial / "sample.npz", images=images[-drawn:], **{n: v[-drawn:] for n, v in expected.items()})
         manifest = {
             "format": f"{NAME} {VERSION}",
             "input": {"name": "images", "dtype": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"},
             "outputs": {n: {"dtype": "float32", "shape": ["batch", v.shape[1]]} for n, v in expected.items()},
             **about,
             "parity": {"images": len(images), "of_these_drawn": drawn, "tolerance": tolerance, **parity},
-            "files": {p.name: {"sha256": files.sha256(p), "bytes": p.stat().st_size} for p in sorted(aside.iterdir())},
+            "files": {
+                p.name: {"sha256": files.sha256(p), "bytes": p.stat().st_size} for p in sorted(partial.iterdir())
+            },
         }
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 

@@ -74,7 +74,7 @@ def make_reid(
       gamma: influence of the attributes.
       distance: a name in ops.distance.DISTANCES.
       distance_scale: "raw", or "unit_mean": distances are divided by their running mean over pairs of the batch.
-      margin, temperature, reduction, attribute_gradient: as in losses.triplet.acrn.
+      margin, temperature, reduction, attribute_gradient: as in losses.triplet.acrn_loss.
       attribute_margin: m_att of L_att.
       attribute_weights: "learned", "uniform" (all 1) or "given" (the values in `given` [A]).
       weight_form: a name in losses.weights.FORMS, for learned weights.
@@ -87,7 +87,7 @@ def make_reid(
 
     def objective(params, outputs, batch, scales):
         f, person, a = outputs.trained_feature, batch["person"], batch.get("probabilities")
-        measure = lambda x: triplet.random_pair_mean(x, distance=distance)
+        measure = lambda x: triplet.mean_pair_distance(x, distance=distance)
         spread = measure(f)
         ranked = measure(outputs.feature) if neck and outputs.feature is not None else spread
         if distance_scale == "unit_mean":
@@ -99,12 +99,12 @@ def make_reid(
         shared = dict(distance=distance, temperature=temperature, reduction=reduction)
         if kind == "classic":
             table = triplet.mining_distance(f, mine_on="feature", distance=distance)
-            loss, scalars = triplet.classic(f, MINERS[miner](table, person), scale=own, margin=margin, **shared)
+            loss, scalars = triplet.triplet_loss(f, MINERS[miner](table, person), scale=own, margin=margin, **shared)
         else:
             w = _weights(params, a, attribute_weights, weight_form, given, distance)
             scale = dict(scale_feature=own, scale_attribute=_divisor(scales["attribute"]))
             table = triplet.mining_distance(f, a, w, mine_on=mine_on, gamma=gamma, distance=distance, **scale)
-            loss, scalars = triplet.acrn(
+            loss, scalars = triplet.acrn_loss(
                 f,
                 a,
                 w,
@@ -117,7 +117,7 @@ def make_reid(
             )
             if attribute_weights == "learned":
                 table = triplet.mining_distance(None, a, w, mine_on="attribute", distance=distance)
-                extra, parts = triplet.attribute(
+                extra, parts = triplet.attribute_weight_loss(
                     a,
                     w,
                     MINERS[attribute_miner](table, person),

@@ -2,9 +2,9 @@
 
 Schumann and Stiefelhagen, 2017. d(positive) and d(negative) are an anchor's distances to its positive and its negative:
 
-    classic    mean [m + d_f(positive) - d_f(negative)]_+
-    acrn       mean [m + d_f(positive) - d_f(negative) + gamma (d_w(positive) - d_w(negative))]_+
-    attribute  mean [m + d_w(positive) - d_w(negative)]_+
+    triplet_loss           mean [m + d_f(positive) - d_f(negative)]_+
+    acrn_loss              mean [m + d_f(positive) - d_f(negative) + gamma (d_w(positive) - d_w(negative))]_+
+    attribute_weight_loss  mean [m + d_w(positive) - d_w(negative)]_+
 
 d_f compares features, d_w compares weights * attributes. Each distance may be divided by a scale (1 is raw). Every loss
 returns a scalar and a dict of scalars to log:
@@ -13,10 +13,10 @@ returns a scalar and a dict of scalars to log:
 | --- | --- |
 | triplets | number of valid triplets |
 | active | share of them that lie inside the margin; for the soft margin: whose gap is above 0 |
-| positive, negative | their mean distances, after scaling: d_f, for `attribute` d_w |
+| positive, negative | their mean distances, after scaling: d_f, for `attribute_weight_loss` d_w |
 | undecided | share whose two distances differ by less than a tenth of the margin (soft: of the temperature) |
-| switched_on | `acrn`: share that is active with the attribute term and not without it |
-| switched_off | `acrn`: share that is active without the attribute term and not with it |
+| switched_on | `acrn_loss`: share that is active with the attribute term and not without it |
+| switched_off | `acrn_loss`: share that is active without the attribute term and not with it |
 
 Shares and means are 0 where no triplet is valid. Where all triplets stay undecided, the loss stays at its margin.
 """
@@ -65,7 +65,7 @@ def hinge(
     return jnp.sum(each) / jnp.maximum(jnp.sum(counted), 1), each
 
 
-def classic(
+def triplet_loss(
     feature: jax.Array,
     triplets: Triplets,
     *,
@@ -95,7 +95,7 @@ def classic(
     return loss, _summary(gap, positive, negative, triplets.valid, margin, temperature)
 
 
-def acrn(
+def acrn_loss(
     feature: jax.Array,
     attributes: jax.Array,
     weights: jax.Array,
@@ -153,7 +153,7 @@ def acrn(
     return loss, _summary(gap, positive, negative, triplets.valid, margin, temperature) | switched
 
 
-def attribute(
+def attribute_weight_loss(
     attributes: jax.Array,
     weights: jax.Array,
     triplets: Triplets,
@@ -179,7 +179,7 @@ def attribute(
     Returns:
       loss scalar; scalars to log (see the module).
     """
-    return classic(
+    return triplet_loss(
         _weighted(attributes, weights),
         triplets,
         distance=distance,
@@ -232,7 +232,7 @@ def mining_distance(
     return jax.lax.stop_gradient(total)
 
 
-def random_pair_mean(x: jax.Array, *, distance: str = "squared_euclidean") -> jax.Array:
+def mean_pair_distance(x: jax.Array, *, distance: str = "squared_euclidean") -> jax.Array:
     """Mean distance over all ordered pairs of different rows, as `distance_scale: unit_mean` wants it; no gradient.
 
     Args:

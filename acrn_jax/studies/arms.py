@@ -324,8 +324,8 @@ def prepared(job: Job, attributes: Path | None, shared: Path) -> Any:
             runs.predict_attributes(config, folder, split)
             file = job.folder / "predictions" / f"{split}.npz"
             if not file.exists():
-                with files.replacing(file) as aside:
-                    shutil.copyfile(folder / "predictions" / file.name, aside)
+                with files.replacing(file) as partial:
+                    shutil.copyfile(folder / "predictions" / file.name, partial)
     return config
 
 

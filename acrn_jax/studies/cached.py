@@ -19,7 +19,7 @@ import numpy as np
 from acrn_jax import build, phases, runs
 from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import fusion, kissme, methods, protocols, ranking
-from acrn_jax.evaluation.ranking import Rows
+from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.schema import JUNK, RANKS, Labels, Outputs
 from acrn_jax.studies import arms, table
@@ -57,7 +57,7 @@ Setting = dict[str, np.ndarray]  # method -> factors [T]
 class Sweep(NamedTuple):
     """Settings over terms."""
 
-    terms: list[Rows]  # [T]
+    terms: list[DistanceFn]  # [T]
     settings: dict[str, Setting]  # arm -> method -> factors
     reference: str
 
@@ -487,9 +487,9 @@ def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
     for start in range(0, total, step):
         block = slice(start, min(start + step, total))
         rows, columns = pairs(block)
-        out = protocol.left_out(run.query, run.gallery, rows, columns)
-        left_out = np.tile(junk, (step, 1))
-        left_out[rows[out] - start, columns[out]] = True
+        out = protocol.excluded(run.query, run.gallery, rows, columns)
+        excluded = np.tile(junk, (step, 1))
+        excluded[rows[out] - start, columns[out]] = True
         right, valid = np.zeros((step, most), np.int32), np.zeros((step, most), bool)
         for q, own in _by_query(rows[~out] - start, columns[~out]):
             right[q, : len(own)], valid[q, : len(own)] = own, True
@@ -498,21 +498,21 @@ def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
             matrix[: block.stop - start] = term(block)
         if origin is not None:
             matrices = matrices[:, :, origin]
-        ranks = np.asarray(_ranks(matrices, factors, right, left_out))[:, : block.stop - start]
+        ranks = np.asarray(_ranks(matrices, factors, right, excluded))[:, : block.stop - start]
         for name, values in _scores(ranks, valid[: block.stop - start]).items():
             scores[name][:, block] = values
     return scores
 
 
 @jax.jit
-def _ranks(terms, factors, right, left_out):
+def _ranks(terms, factors, right, excluded):
     """Ranks [S, q, R] of gallery images right [q, R] by sums of terms [T, q, G] with factors [S, T]."""
     columns = jnp.arange(terms.shape[2], dtype=jnp.int32)
 
     def one(factor):
         # Element by element, not as a matrix product, whose last columns add up in another order: ties stay ties.
         distance = sum(factor[t] * terms[t] for t in range(len(terms)))
-        distance = jnp.where(left_out, jnp.inf, distance)
+        distance = jnp.where(excluded, jnp.inf, distance)
         wanted = jnp.take_along_axis(distance, right, axis=1)[:, :, None]  # [q, R, 1]
         there = distance[:, None, :]
         before = (there < wanted) | ((there == wanted) & (columns < right[:, :, None]))

@@ -20,11 +20,11 @@ def value_and_grad(forward: Callable, objective: Callable, parts: int) -> Callab
 
     Args:
       forward: (params, inputs) -> (outputs, moving statistics).
-      objective: (params, outputs) -> (loss, aside), of the whole batch.
+      objective: (params, outputs) -> (loss, extra), of the whole batch.
       parts: how many; part i holds rows i, i + parts, ..., so that people, and the rows of a device, are spread evenly.
 
     Returns:
-      (params, inputs) -> ((loss, (aside, statistics)), gradient); inputs are a tree of arrays [B, ...], statistics the
+      (params, inputs) -> ((loss, (extra, statistics)), gradient); inputs are a tree of arrays [B, ...], statistics the
       mean over parts.
     """
 
@@ -40,9 +40,9 @@ def value_and_grad(forward: Callable, objective: Callable, parts: int) -> Callab
         inputs = split(inputs, parts)
         _, (outputs, statistics) = jax.lax.scan(embed, None, inputs)
         of_outputs = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        (loss, aside), (direct, cotangents) = of_outputs(params, join(outputs))
+        (loss, extra), (direct, cotangents) = of_outputs(params, join(outputs))
         gradient, _ = jax.lax.scan(back, direct, (inputs, split(cotangents, parts)))
-        return (loss, (aside, jax.tree.map(lambda x: jnp.mean(x, 0), statistics))), gradient
+        return (loss, (extra, jax.tree.map(lambda x: jnp.mean(x, 0), statistics))), gradient
 
     return whole
 

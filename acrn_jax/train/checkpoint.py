@@ -69,13 +69,13 @@ class Checkpoints:
                 _verify(found, self._orbax.metadata(step))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
                 found, reason = None, str(error)
-            if not parallel.everywhere(found is not None):
+            if not parallel.all_processes(found is not None):
                 _warn(self.folder, step, reason)
                 continue
             damaged = [s for s in steps if s > step]
             if damaged:  # removed, or saving such a step anew would be skipped as already there
                 self.close()
-                parallel.first(functools.partial(_remove, [self.folder / str(s) for s in damaged]))
+                parallel.on_primary(functools.partial(_remove, [self.folder / str(s) for s in damaged]))
                 self._orbax = self._open()
             return State(*(found[name] for name in FIELDS))
         if steps:

@@ -64,7 +64,7 @@ def fit(
         return state
     if step:
         print(f"{name}: goes on from step {step} of {steps} ({folder}).", flush=True)
-    scalars = logs.Scalars(folder, first_step=step) if parallel.leads() else None
+    scalars = logs.Scalars(folder, first_step=step) if parallel.is_primary() else None
     window: list[dict[str, Any]] = []
     waited, started, watch = 0.0, 0.0, Watch(name, epoch)
     source = batches(step)
@@ -72,7 +72,7 @@ def fit(
     with (
         contextlib.closing(scalars) if scalars else contextlib.nullcontext(),
         measure.memory_told(name),
-        measure.traced(folder / "profile", steps=profile_steps if parallel.leads() else 0) as mark,
+        measure.traced(folder / "profile", steps=profile_steps if parallel.is_primary() else 0) as mark,
         stop_flag() as stopped,
     ):
         while step < steps and not stopped:

@@ -64,32 +64,32 @@ def detected(environment: Mapping[str, str]) -> str | None:
     return "Cloud TPU" if chips and "tpu" in wanted and importlib.util.find_spec("libtpu") else None
 
 
-def leads() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes and speaks."""
     return jax.process_index() == 0
 
 
-def first(work: Callable[[], Any]) -> None:
+def on_primary(work: Callable[[], Any]) -> None:
     """Process 0 does the work while the others wait; ValueError in those where it failed."""
     failure = None
-    if leads():
+    if is_primary():
         try:
             work()
         except Exception as error:
             failure = error
-    ok = agree(failure is None)
+    ok = broadcast(failure is None)
     if failure is not None:
         raise failure
     if not ok:
         raise ValueError("process 0 cannot go on, and says why.")
 
 
-def agree(fact: bool) -> bool:
+def broadcast(fact: bool) -> bool:
     """What process 0 finds, for all: files that it writes may be there already when another process looks."""
     return bool(multihost_utils.broadcast_one_to_all(np.int32(fact)))
 
 
-def everywhere(fact: bool) -> bool:
+def all_processes(fact: bool) -> bool:
     """Whether it is true in all processes."""
     return bool(np.all(multihost_utils.process_allgather(np.int32(fact))))
 
@@ -103,14 +103,14 @@ def share(rows: int, devices: list[Any]) -> slice:
     return slice(mine[0] * each, (mine[-1] + 1) * each)
 
 
-def part(count: int) -> np.ndarray:
+def process_rows(count: int) -> np.ndarray:
     """Numbers of the records that this process looks at, of `count`; as many in all, so the last are repeated."""
     each = -(-count // jax.process_count())
     return np.minimum(np.arange(each) + each * jax.process_index(), count - 1)
 
 
 def gather(parts: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """What all processes found about their `part`, [count, ...] each, in all of them."""
+    """What all processes found about their `process_rows`, [count, ...] each, in all of them."""
     return {name: multihost_utils.process_allgather(value, tiled=True)[:count] for name, value in parts.items()}
 
 

@@ -77,8 +77,8 @@ def train_step(
 
     def at_once(params, inputs):
         outputs, stats = forward(params, inputs)
-        loss, aside = loss_of(params, outputs)
-        return loss, (aside, stats)
+        loss, extra = loss_of(params, outputs)
+        return loss, (extra, stats)
 
     if parts == 1:
         differentiated = jax.value_and_grad(at_once, has_aux=True)

@@ -81,11 +81,11 @@ def test_look_alikes_by_loops(cells, monkeypatch):
             unique.append((q, wrong, best))
     assert 4 < len(unique) < len(expected)
     for count in (100, 3):
-        found = explain.look_alikes(
+        found = explain.confusions(
             lambda i: near[i], lambda i: whole[i], query, gallery, protocol=protocols.MARKET1501, count=count
         )
         assert list(zip(*(part.tolist() for part in found), strict=True)) == unique[:count]
-    none = explain.look_alikes(
+    none = explain.confusions(
         lambda i: near[i], lambda i: near[i], query, gallery, protocol=protocols.MARKET1501, count=9
     )
     assert [len(part) for part in none] == [0, 0, 0]

@@ -85,7 +85,7 @@ def test_watch_list_agrees_with_loops(monkeypatch):
     rng, refused, rates = np.random.default_rng(1), 0, [0.0, 0.34, 0.5, 1.0]
     for _ in range(150):
         distances, query, gallery = random_case(rng, protocol, strangers=True)
-        listed, strangers, left_out = [], [], 0  # (distance of the first right image, its rank); nearest distance
+        listed, strangers, excluded = [], [], 0  # (distance of the first right image, its rank); nearest distance
         for i, row in enumerate(distances):
             kinds = [status(i, j, query, gallery, protocol) for j in range(len(row))]
             order = sorted((d, j) for j, d in enumerate(row) if kinds[j])
@@ -94,7 +94,7 @@ def test_watch_list_agrees_with_loops(monkeypatch):
             if places:
                 listed.append((order[places[0]][0], places[0] + 1))
             elif known:
-                left_out += 1
+                excluded += 1
             else:
                 strangers.append(order[0][0] if order else np.inf)
         arguments = {"protocol": protocols.named(protocol), "far": rates, "ranks": (1, 3)}
@@ -104,7 +104,7 @@ def test_watch_list_agrees_with_loops(monkeypatch):
                 operating.identification(distances, query, gallery, **arguments)
             continue
         found = operating.identification(distances, query, gallery, **arguments)
-        assert (found.listed, found.strangers, found.left_out) == (len(listed), len(strangers), left_out)
+        assert (found.listed, found.strangers, found.excluded) == (len(listed), len(strangers), excluded)
         nearest = np.array(strangers)
         for n, rate in enumerate(rates):
             candidates = [*nearest, np.inf]

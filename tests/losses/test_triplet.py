@@ -37,7 +37,9 @@ def _acrn(name, kind, soft):
     def loss(feature, weights, attributes, person, margin, gamma, scales):
         triplets = _mined(name, kind, feature, attributes, weights, person)
         options = {"margin": "soft" if soft else margin, "temperature": 0.3, "distance": kind} | scales
-        return triplet.acrn(feature, attributes, weights, triplets, gamma=gamma, attribute_gradient="flow", **options)
+        return triplet.acrn_loss(
+            feature, attributes, weights, triplets, gamma=gamma, attribute_gradient="flow", **options
+        )
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
@@ -84,10 +86,10 @@ def test_classic_and_attribute_are_the_loops(name, kind):
         options = {"margin": 0.3, "distance": kind}
 
         def classic(feature):
-            return triplet.classic(feature, triplets, scale=1.7, reduction="active_only", **options)
+            return triplet.triplet_loss(feature, triplets, scale=1.7, reduction="active_only", **options)
 
         def attribute(weights):
-            return triplet.attribute(attributes, weights, triplets, scale=0.4, **options)
+            return triplet.attribute_weight_loss(attributes, weights, triplets, scale=0.4, **options)
 
         return jax.value_and_grad(classic, has_aux=True)(feature), jax.value_and_grad(attribute, has_aux=True)(weights)
 
@@ -120,25 +122,25 @@ def _by_hand():
 
 def test_switched_by_hand():
     # margin 0.5, gamma 0.5: gaps without attributes 0 -1 1 -4, with them -1 0 1 -4; active above -0.5
-    loss, info = triplet.acrn(*_by_hand(), margin=0.5, gamma=0.5)
+    loss, info = triplet.acrn_loss(*_by_hand(), margin=0.5, gamma=0.5)
     assert set(info) == {"triplets", "active", "positive", "negative", "undecided", "switched_on", "switched_off"}
     np.testing.assert_allclose(loss, (0.5 + 1.5) / 4, rtol=1e-6)
     wanted = {"triplets": 4, "active": 0.5, "positive": 0.5, "negative": 1.5, "switched_on": 0.25, "switched_off": 0.25}
     wanted["undecided"] = 0.25  # of the distances of the feature alone
     for name, value in wanted.items():
         np.testing.assert_allclose(info[name], value, rtol=1e-6, err_msg=name)
-    loss, _ = triplet.acrn(*_by_hand(), margin=0.5, gamma=0.5, reduction="active_only")
+    loss, _ = triplet.acrn_loss(*_by_hand(), margin=0.5, gamma=0.5, reduction="active_only")
     np.testing.assert_allclose(loss, (0.5 + 1.5) / 2, rtol=1e-6)
 
 
 def test_switched_by_hand_with_soft_margin():
     # active above 0: without attributes the third; with gamma 0.75 (gaps -1.5 0.5 1 -4) the second and the third
-    _, info = triplet.acrn(*_by_hand(), margin="soft", gamma=0.75)
+    _, info = triplet.acrn_loss(*_by_hand(), margin="soft", gamma=0.75)
     assert (info["active"], info["switched_on"], info["switched_off"]) == (0.5, 0.25, 0)
 
 
 def test_a_triplet_on_the_margin_is_not_active():
-    _, info = triplet.classic(jnp.zeros((3, 2)), MINERS["offline"](None, jnp.array([1, 1, 2])), margin=0)
+    _, info = triplet.triplet_loss(jnp.zeros((3, 2)), MINERS["offline"](None, jnp.array([1, 1, 2])), margin=0)
     assert info["active"] == 0
 
 
@@ -150,7 +152,8 @@ def test_gamma_zero_is_classic(name, kind):
     )
     triplets = _mined(name, kind, feature, attributes, weights, person)
     (wanted, wanted_info), wanted_gradient = jax.value_and_grad(
-        lambda x: triplet.classic(x, triplets, margin=0.3, distance=kind, scale=SCALES["scale_feature"]), has_aux=True
+        lambda x: triplet.triplet_loss(x, triplets, margin=0.3, distance=kind, scale=SCALES["scale_feature"]),
+        has_aux=True,
     )(feature)
     np.testing.assert_allclose(loss, wanted, rtol=1e-6)
     np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-6)
@@ -165,8 +168,8 @@ def test_attributes_move_the_threshold_and_not_the_form_of_the_gradient(name):
     feature, attributes, weights, person = _batch(name, seed=3)
     triplets = _mined(name, "squared_euclidean", feature, attributes, weights, person)
     wide = {"margin": 1000.0}  # everything is active
-    classic = jax.grad(lambda x: triplet.classic(x, triplets, **wide)[0])(feature)
-    acrn = jax.grad(lambda x: triplet.acrn(x, attributes, weights, triplets, **wide)[0])(feature)
+    classic = jax.grad(lambda x: triplet.triplet_loss(x, triplets, **wide)[0])(feature)
+    acrn = jax.grad(lambda x: triplet.acrn_loss(x, attributes, weights, triplets, **wide)[0])(feature)
     np.testing.assert_allclose(acrn, classic, rtol=1e-6)
 
 
@@ -177,22 +180,23 @@ def test_where_gradients_go(name):
 
     def gradients(choice):
         return jax.grad(
-            lambda a, w: triplet.acrn(feature, a, w, triplets, margin=5.0, attribute_gradient=choice)[0], argnums=(0, 1)
+            lambda a, w: triplet.acrn_loss(feature, a, w, triplets, margin=5.0, attribute_gradient=choice)[0],
+            argnums=(0, 1),
         )(attributes, weights)
 
     for choice, trains in (("stop", False), ("flow", True)):
         to_attributes, to_weights = gradients(choice)
         assert not to_attributes.any()
         assert bool(to_weights.any()) == trains
-    to_attributes, to_weights = jax.grad(lambda a, w: triplet.attribute(a, w, triplets, margin=5.0)[0], argnums=(0, 1))(
-        attributes, weights
-    )
+    to_attributes, to_weights = jax.grad(
+        lambda a, w: triplet.attribute_weight_loss(a, w, triplets, margin=5.0)[0], argnums=(0, 1)
+    )(attributes, weights)
     assert not to_attributes.any()
     assert to_weights.any()
     for function in (
         lambda x: jnp.sum(triplet.mining_distance(x, attributes, weights)),
-        lambda x: triplet.random_pair_mean(x),
-        lambda x: triplet.classic(jnp.asarray(feature), triplets, scale=jnp.sum(x**2), margin=5.0)[0],
+        lambda x: triplet.mean_pair_distance(x),
+        lambda x: triplet.triplet_loss(jnp.asarray(feature), triplets, scale=jnp.sum(x**2), margin=5.0)[0],
     ):
         assert not jax.grad(function)(feature).any()
     assert not jax.grad(lambda w: jnp.sum(triplet.mining_distance(feature, attributes, w)))(weights).any()
@@ -212,7 +216,7 @@ def test_equal_points_and_missing_triplets(name, kind, margins):
     for margin in margins:
         number, collapsed = (0.0, 0.3 * np.log(2)) if margin == "soft" else (margin, margin)
         for rows in (duplicated, lambda x: np.tile(x[:1], (9, 1)), np.zeros_like):
-            scale = float(triplet.random_pair_mean(rows(attributes), distance=kind))  # 0 where attributes are equal
+            scale = float(triplet.mean_pair_distance(rows(attributes), distance=kind))  # 0 where attributes are equal
             scales = {"scale_feature": 1.0, "scale_attribute": scale}
             for w in (weights, np.zeros_like(weights)):
                 result = step(rows(feature), w, rows(attributes), person, number, 0.5, scales)
@@ -231,7 +235,7 @@ def test_vmap_jit_and_eager_agree(name):
 
     def loss(feature, attributes, weights, person):
         triplets = _mined(name, "euclidean", feature, attributes, weights, person)
-        return triplet.acrn(feature, attributes, weights, triplets, margin=0.3, distance="euclidean")
+        return triplet.acrn_loss(feature, attributes, weights, triplets, margin=0.3, distance="euclidean")
 
     step = jax.value_and_grad(loss, has_aux=True)
     mapped = jax.jit(jax.vmap(step))(feature, attributes, weights, person)
@@ -245,7 +249,7 @@ def test_margin_and_gamma_may_be_traced():
     triplets = _mined("batch_hard", "cosine", feature, attributes, weights, person)
 
     def loss(margin, gamma):
-        return triplet.acrn(feature, attributes, weights, triplets, margin=margin, gamma=gamma)[0]
+        return triplet.acrn_loss(feature, attributes, weights, triplets, margin=margin, gamma=gamma)[0]
 
     margins, gammas = jnp.array([0.0, 0.3]), jnp.array([0.0, 0.5])
     found = jax.jit(jax.vmap(loss))(margins, gammas)
@@ -258,10 +262,8 @@ def test_few_and_many_triplets_agree(kind):
     feature, attributes, weights, person = _batch("batch_hard", seed=8)
     short = _mined("batch_hard", kind, feature, attributes, weights, person)
     long = Triplets(*(jnp.concatenate([x, x]) for x in short))
-    results = [
-        jax.value_and_grad(lambda x: triplet.classic(x, triplets, margin=0.3, distance=kind), has_aux=True)(feature)  # noqa: B023
-        for triplets in (short, long)
-    ]
+    loss = jax.value_and_grad(functools.partial(triplet.triplet_loss, margin=0.3, distance=kind), has_aux=True)
+    results = [loss(feature, triplets) for triplets in (short, long)]
     (few, few_info), few_gradient = results[0]
     (many, many_info), many_gradient = results[1]
     np.testing.assert_allclose(many, few, rtol=1e-5)
@@ -275,10 +277,12 @@ def test_bfloat16_features_are_compared_in_float32():
     feature = jnp.asarray(feature, jnp.bfloat16)
     options = {"margin": 0.3, "distance": "euclidean"}
     triplets = _mined("batch_hard", "euclidean", feature, attributes, weights, person)
-    loss, info = triplet.classic(feature, triplets, **options)
+    loss, info = triplet.triplet_loss(feature, triplets, **options)
     assert loss.dtype == info["positive"].dtype == jnp.float32
-    np.testing.assert_allclose(loss, triplet.classic(feature.astype(jnp.float32), triplets, **options)[0], rtol=1e-6)
-    assert jax.grad(lambda x: triplet.classic(x, triplets, **options)[0])(feature).dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        loss, triplet.triplet_loss(feature.astype(jnp.float32), triplets, **options)[0], rtol=1e-6
+    )
+    assert jax.grad(lambda x: triplet.triplet_loss(x, triplets, **options)[0])(feature).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("mine_on, factors", [("feature", (1, 0)), ("combined", (1, 0.5)), ("attribute", (0, 1))])
@@ -294,7 +298,7 @@ def test_mining_distance(mine_on, factors):
 @pytest.mark.parametrize("kind", KINDS)
 def test_unit_mean_scale_makes_the_mean_one(kind):
     feature = _batch("batch_hard")[0]
-    scale = triplet.random_pair_mean(feature, distance=kind)
+    scale = triplet.mean_pair_distance(feature, distance=kind)
     np.testing.assert_allclose(scale, oracles.pair_mean(feature, kind), rtol=1e-5)
     table = triplet.mining_distance(feature, mine_on="feature", distance=kind, scale_feature=scale)
     np.testing.assert_allclose(np.sum(table) / (9 * 8), 1, rtol=1e-5)
@@ -335,10 +339,10 @@ def test_errors():
     feature, attributes, weights, person = _batch("batch_all")
     triplets = MINERS["batch_all"](None, person)
     with pytest.raises(ValueError, match="'half'"):
-        triplet.acrn(feature, attributes, weights, triplets, margin=0.3, attribute_gradient="half")
+        triplet.acrn_loss(feature, attributes, weights, triplets, margin=0.3, attribute_gradient="half")
     with pytest.raises(ValueError, match=r"\(9, 3\) and \(2,\)"):
-        triplet.attribute(attributes, weights[:2], triplets, margin=0.3)
+        triplet.attribute_weight_loss(attributes, weights[:2], triplets, margin=0.3)
     with pytest.raises(ValueError, match="'identity'"):
         triplet.mining_distance(feature, mine_on="identity")
     with pytest.raises(ValueError, match="No distance 'l1'"):
-        triplet.classic(feature, triplets, margin=0.3, distance="l1")
+        triplet.triplet_loss(feature, triplets, margin=0.3, distance="l1")

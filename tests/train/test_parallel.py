@@ -43,14 +43,14 @@ def test_one_process_needs_nobody(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_: pytest.fail("there is nobody to meet"))
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
     parallel.start(num_processes=1)
-    assert parallel.leads() and not parallel.preempted(3)
+    assert parallel.is_primary() and not parallel.preempted(3)
     assert parallel.share(12, jax.devices()) == slice(None)
     done = []
-    parallel.first(lambda: done.append(1))
-    assert done and parallel.agree(True) and not parallel.everywhere(False)
+    parallel.on_primary(lambda: done.append(1))
+    assert done and parallel.broadcast(True) and not parallel.all_processes(False)
     with pytest.raises(KeyError):
-        parallel.first(lambda: {}["nothing"])
-    np.testing.assert_array_equal(parallel.gather({"x": parallel.part(5)}, 5)["x"], np.arange(5))
+        parallel.on_primary(lambda: {}["nothing"])
+    np.testing.assert_array_equal(parallel.gather({"x": parallel.process_rows(5)}, 5)["x"], np.arange(5))
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,15 @@ def train(address: str, process: int, folder: pathlib.Path):
     from acrn_jax.train import step
 
     parallel.start(address, num_processes=2, process_id=process)
-    assert parallel.leads() == (process == 0) == parallel.agree(True) * parallel.leads()
-    assert parallel.agree(parallel.leads()) and not parallel.everywhere(parallel.leads())
-    np.testing.assert_array_equal(parallel.gather({"x": np.square(parallel.part(5))}, 5)["x"], np.arange(5) ** 2)
+    assert parallel.is_primary() == (process == 0) == parallel.broadcast(True) * parallel.is_primary()
+    assert parallel.broadcast(parallel.is_primary()) and not parallel.all_processes(parallel.is_primary())
+    np.testing.assert_array_equal(
+        parallel.gather({"x": np.square(parallel.process_rows(5))}, 5)["x"], np.arange(5) ** 2
+    )
     try:
-        parallel.first(lambda: int("word"))
+        parallel.on_primary(lambda: int("word"))
     except ValueError as error:
-        assert ("word" in str(error)) == parallel.leads()
+        assert ("word" in str(error)) == parallel.is_primary()
     share = parallel.share(8, jax.devices())
     assert share == slice(4 * process, 4 * process + 4)
     runner = step.jitted(test_loop.run, jax.devices())
