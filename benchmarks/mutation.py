@@ -1,6 +1,6 @@
 """Mutation testing: breaks the program in one place at a time and sees whether the tests of that room notice.
 
-./launch.sh bench mutation [--number=300] [--seed=0] [--rooms=losses,train] [--out=FOLDER] [--show]
+./launch.sh bench mutation [--number=300] [--seed=0] [--rooms=losses,train] [--out=FOLDER] [--show] [--list]
 
 Draws places from the rooms in proportion to their size, never two on one line before every line had its turn: a
 comparison, operator or constant changed, a `not`, a term or a keyword left out, a minimum for a maximum, another axis.
@@ -43,7 +43,7 @@ TOP = ("build.py", "runs.py", "phases.py")
 TESTS = {  # of those that are not tested by the file of their name, or not by that alone
     "losses/attribute": "losses/test_attribute",
     "models/acrn": "models/test_nets",
-    "models/inception": "models/test_nets",
+    "models/inception": "models/test_nets models/test_pretrained",
     "models/initialize": "models/test_nets",
     "models/mva": "models/test_nets",
     "models/torch_file": "models/test_pretrained",
@@ -63,6 +63,7 @@ _ROOMS = flags.DEFINE_list(
 )
 _OUT = flags.DEFINE_string("out", str(ROOT / ".cache" / "mutation"), "Folder of results.jsonl.")
 _SHOW = flags.DEFINE_bool("show", False, "Print the table of what is there, and run nothing.")
+_LIST = flags.DEFINE_bool("list", False, "Print what would be drawn, in its order, and run nothing.")
 _AGAIN = flags.DEFINE_bool("again", False, "Run the survivors anew.")
 _FILE = flags.DEFINE_string("file", None, "Source file to break by --old and --new.")
 _OLD = flags.DEFINE_string("old", None, "Text that stands in --file once.")
@@ -434,6 +435,10 @@ def table(results: dict[str, dict]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
+    if _LIST.value:
+        for mutant in draw(_NUMBER.value, _SEED.value, _ROOMS.value):
+            print(f"{mutant.file}:{mutant.lines[0]} {mutant.key.split(':', 2)[2]}")
+        return
     folder = pathlib.Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "results.jsonl"

@@ -4,6 +4,7 @@ import itertools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -279,6 +280,16 @@ def test_every_batch_norm_sees_all_devices_and_moves_by_a_tenth(net):
         jax.eval_shape(jax.vmap(forward, (None, 0), axis_name="data"), {**variables, "intermediates": {}}, share)
     assert len(seen) == sum(path[-1].key == "mean" for path, _ in jax.tree.leaves_with_path(variables["batch_stats"]))
     assert set(seen.values()) == {("data", 0.9)}
+
+
+@pytest.mark.parametrize("net", [mva.MVA, acrn.ACRN])
+def test_in_bfloat16_activations_stay_so_through_every_convolution_and_its_norm(net):
+    """A norm that gives float32 would double the memory of what the gradient needs, unnoticed in any number."""
+    _, variables = shapes(net(3, width=0.0625, dtype=jnp.bfloat16), 32, 16, train=True)
+    flat = traverse_util.flatten_dict(variables["intermediates"], sep="/")
+    found = {name: value[0].dtype for name, value in flat.items() if name.endswith(("conv/__call__", "norm/__call__"))}
+    assert len(found) > 60 and set(found.values()) == {jnp.dtype(jnp.bfloat16)}
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves((variables["params"], variables["batch_stats"])))
 
 
 class Thin(nn.Module):

@@ -162,6 +162,13 @@ def test_names_and_shapes_must_fit(tmp_path):
     refused(r"holds neither torchvision's googlenet nor TF-slim's", {"layer1.0.conv1.weight": np.ones(3)})
 
 
+def test_of_many_strange_names_five_are_told(tmp_path):
+    with pytest.raises(ValueError, match=r"holds 8 names .* knows: name0, name1, name2, name3, name4 and 3 more\.$"):
+        pretrained.rename([f"name{i}" for i in range(8)], [("other.", "x")], path=tmp_path)
+    with pytest.raises(ValueError, match=r"holds 5 names .* knows: name0, name1, name2, name3, name4\.$"):
+        pretrained.rename([f"name{i}" for i in range(5)], [("other.", "x")], path=tmp_path)
+
+
 def test_slim_names_must_fit(tmp_path):
     arrays, path = googlenet.slim(WIDTH), tmp_path / "inception_v1.npz"
     found = load(save(path, arrays), "slim")
