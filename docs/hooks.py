@@ -48,7 +48,7 @@ def on_page_content(content, page, config, files):
     inline = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)
     block = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.S)
     content = inline.sub(lambda found: _mathml(found[1], "inline"), content)
-    return block.sub(lambda found: _mathml(found[1], "block"), content)
+    return block.sub(lambda found: f'<div class="equation">{_mathml(found[1], "block")}</div>', content)
 
 
 def _mathml(latex: str, display: str) -> str:
