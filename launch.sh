@@ -209,7 +209,7 @@ export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592} MALLOC_TOP_P
 
 case $verb in
   python) exec "$VENV/bin/python" -P "$@" ;;
-  prepare) exec "$VENV/bin/python" -P -m data_prep.prepare "$@" ;;
+  prepare) exec "$VENV/bin/python" -P -m acrn_jax.data_prep.prepare "$@" ;;
   bench) exec "$VENV/bin/python" -P -m benchmarks "$@" ;;
   test)
     arguments=()

@@ -32,7 +32,7 @@ LOGGED = ("step", "loss", "accuracy", "gradient_norm", "learning_rate")  # the r
 
 
 def prepare(folder: pathlib.Path, data: pathlib.Path) -> None:
-    from data_prep import prepare as verb
+    from acrn_jax.data_prep import prepare as verb
 
     verb.prepare("image_folder", "crash", data_dir=data, raw_dir=folder, csv=folder / "images.csv")
 
@@ -75,7 +75,7 @@ def fingerprint(data: pathlib.Path) -> str | None:
     """Of the prepared set, from its records; None if there is none."""
     import tensorflow_datasets as tfds
 
-    from data_prep import prepare as verb
+    from acrn_jax.data_prep import prepare as verb
 
     folders = list((data / "image_folder" / "crash").glob("*"))
     if not folders:
@@ -122,7 +122,7 @@ def main(argv):
 
     draw = random.Random(_SEED.value)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["acrn_jax.runs", "tests.fixtures.small_net", "data_prep.prepare"])
+    context.set_forkserver_preload(["acrn_jax.runs", "tests.fixtures.small_net", "acrn_jax.data_prep.prepare"])
     with tempfile.TemporaryDirectory() as folder:
         base = pathlib.Path(folder)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(base / "cache"))

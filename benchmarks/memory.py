@@ -33,7 +33,7 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--ways", default=",".join(WAYS), help="which rows, separated by commas")
     options = parser.parse_args()
-    config = importlib.import_module(f"configs.{options.config}").get_config()
+    config = importlib.import_module(f"acrn_jax.configs.{options.config}").get_config()
     phase = config.phases[0]
     first = None
     print(f"{options.config}, phase {phase}, {options.batch} images {config.data.height} x {config.data.width}")

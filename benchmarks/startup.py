@@ -35,7 +35,7 @@ def main() -> None:
     config = [] if any(flag.startswith("--config=") for flag in flags) else ["--config=configs/demo.py"]
     with tempfile.TemporaryDirectory() as folder:
         data = [f"--data_dir={folder}/data", "--dataset=synthetic_pedestrians", "--config_name=target_0"]
-        subprocess.run([*PYTHON, "-m", "data_prep.prepare", *data], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*PYTHON, "-m", "acrn_jax.data_prep.prepare", *data], check=True, stdout=subprocess.DEVNULL)
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
         train = [*PYTHON, "-m", "acrn_jax.cli.train", *config, *flags, f"--config.data.dir={folder}/data"]
         train += ["--config.phases=('identity',)", "--config.log_every=1"]

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from acrn_jax import build
+from acrn_jax.configs import demo
 from acrn_jax.studies import together
 from acrn_jax.train import step
 from acrn_jax.train.state import create
-from configs import demo
 
 
 def inputs(config, seed: int, people: int, images: int, attributes: int = 26):

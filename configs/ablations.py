@@ -5,7 +5,7 @@ and arms that come out like an earlier one under that config are left out. Studi
 want a config of phase mva (configs/mva_peta.py), all others one of ACRN.
 """
 
-from configs import improved
+from acrn_jax.configs import improved
 
 VIEWS = ("top", "middle", "bottom")
 

@@ -8,7 +8,7 @@ The paper's table 3 is the mean over 20 such runs, detected_0 to detected_19, un
 the same size of net.
 """
 
-from configs import common, improved
+from acrn_jax.configs import common, improved
 
 SPLITS = tuple(f"{kind}_{i}" for kind in ("detected", "labeled") for i in range(20))
 

@@ -5,7 +5,7 @@
 `:improved` after the file name adds what the field has learnt since (configs/improved.py), at the same size of net.
 """
 
-from configs import common, improved
+from acrn_jax.configs import common, improved
 
 
 def get_config(mode: str = "paper"):

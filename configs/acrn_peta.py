@@ -6,7 +6,7 @@
 M is an attribute net trained without that sub-set: mva_peta.py:small with --config.data.exclude_subsets="('GRID',)".
 """
 
-from configs import small
+from acrn_jax.configs import small
 
 SUBSETS = {
     "grid": 12,

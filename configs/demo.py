@@ -3,7 +3,7 @@
 `demo.py` is ACRN on synthetic_pedestrians/target_0, `demo.py:attributes` the attribute net on source_0.
 """
 
-from configs import small
+from acrn_jax.configs import small
 
 
 def get_config(part: str = "acrn"):

@@ -11,7 +11,7 @@ Paper: mA 84.61, from ImageNet weights:
 quarter width, 96 x 48, from scratch; docs/evidence.md has what it reaches.
 """
 
-from configs import common, small
+from acrn_jax.configs import common, small
 
 
 def get_config(mode: str = "paper"):

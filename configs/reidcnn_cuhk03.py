@@ -6,7 +6,7 @@
 `:detected_0,improved` belongs to that of acrn_cuhk03.py.
 """
 
-from configs import acrn_cuhk03, baseline
+from acrn_jax.configs import acrn_cuhk03, baseline
 
 
 def get_config(split: str = "detected_0"):

@@ -6,7 +6,7 @@
 `:improved` belongs to that of acrn_dukemtmc_reid.py.
 """
 
-from configs import acrn_dukemtmc_reid, baseline
+from acrn_jax.configs import acrn_dukemtmc_reid, baseline
 
 
 def get_config(mode: str = "paper"):

@@ -5,7 +5,7 @@
 `:improved` belongs to that of acrn_market1501.py.
 """
 
-from configs import acrn_market1501, baseline
+from acrn_jax.configs import acrn_market1501, baseline
 
 
 def get_config(mode: str = "paper"):

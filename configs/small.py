@@ -5,7 +5,7 @@ Not an experiment of its own; demo.py and the peta files build on it.
 
 from ml_collections import config_dict
 
-from configs import common
+from acrn_jax.configs import common
 
 
 def adam(rate: float, *, kind: str = "adamw", decay: float = 2e-4) -> dict:

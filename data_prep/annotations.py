@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import matlab
+from acrn_jax.data_prep import matlab
 
 UNKNOWN = -1
 _INVALID = 0  # two values of duke_attribute.mat, in no legend

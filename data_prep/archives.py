@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
-from data_prep import disk
+from acrn_jax.data_prep import disk
 
 MAX_MEMBERS = 2_000_000  # Market-1501 with its 500,000 distractors has a quarter of that
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from data_prep import archives, disk, paths, pictures, reid
+from acrn_jax.data_prep import archives, disk, paths, pictures, reid
 
 
 class Dataset(NamedTuple):
@@ -192,7 +192,7 @@ def _resolve(dataset: str, config_name: str | None, options: dict) -> tuple[type
         if name not in (*DATASETS[dataset].options, *ALLOWANCES):
             takes = " and ".join(f"--{option}" for option in DATASETS[dataset].options) or "none"
             raise ValueError(f"{dataset} takes no --{name}; it takes {takes}.")
-    builder_class = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder").Builder
+    builder_class = importlib.import_module(f"acrn_jax.data_prep.{dataset}.{dataset}_dataset_builder").Builder
     if not issubclass(builder_class, reid.ContentsBuilder):
         options = {name: value for name, value in options.items() if name not in ALLOWANCES}
     return builder_class, _config_name(dataset, config_name, list(builder_class.builder_configs)), options

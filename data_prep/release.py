@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_prep import annotations, reid
+from acrn_jax.data_prep import annotations, reid
 
 IMAGE_ENDINGS = (".bmp", ".jpg", ".jpeg", ".png")
 _SHOWN = 8  # names in a message

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 VERBS = "demo prepare reproduce train extract evaluate ablate ledger report search export".split()
 WORK = (  # what verbs take seconds to import; none of it defines flags
     *(f"acrn_jax.{name}" for name in ("bundles", "extraction", "report.html", "runs", "scoring", "search")),
-    *("acrn_jax.studies.ledger", "acrn_jax.studies.together", "data_prep.prepare"),
+    *("acrn_jax.studies.ledger", "acrn_jax.studies.together", "acrn_jax.data_prep.prepare"),
 )
 STANDS_FOR = {  # what a reader is to put something in place of, where the flag would refuse the words themselves
     "--config=...": "--config=configs/acrn_peta.py",
@@ -100,7 +100,7 @@ def _answer(command):
 
     app.run = told
     verb, *sys.argv[1:] = command
-    module = "data_prep.prepare" if verb == "prepare" else f"acrn_jax.cli.{verb}"
+    module = "acrn_jax.data_prep.prepare" if verb == "prepare" else f"acrn_jax.cli.{verb}"
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from acrn_jax import phases, runs
+from acrn_jax.configs import common
+from acrn_jax.data_prep import prepare
 from acrn_jax.rules import RULES
-from configs import common
-from data_prep import prepare
 from tests.fixtures import small_net
 
 # By hand: what the ReIdCNN beside an ACRN need not share with it.

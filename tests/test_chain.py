@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from acrn_jax import build, extraction, files, phases, runs, search
+from acrn_jax.data_prep import prepare
 from acrn_jax.evaluation import methods
-from data_prep import prepare
 from tests import oracles
 from tests.fixtures import small_net
 

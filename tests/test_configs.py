@@ -13,11 +13,11 @@ import pytest
 import safetensors.numpy
 
 from acrn_jax import build, runs, schema
+from acrn_jax.configs import ablations, acrn_peta, common
 from acrn_jax.data import source
+from acrn_jax.data_prep import prepare
+from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from acrn_jax.train import checkpoint, optimizer, state
-from configs import ablations, acrn_peta, common
-from data_prep import prepare
-from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from tests import commands
 from tests.fixtures import googlenet, small_net
 
@@ -37,7 +37,7 @@ CASES = [(name, mode) for name in CONFIGS for mode in (None, *MODES.get(name, BO
 
 
 def load(name, mode=None):
-    c = importlib.import_module(f"configs.{name}").get_config(*([mode] if mode else []))
+    c = importlib.import_module(f"acrn_jax.configs.{name}").get_config(*([mode] if mode else []))
     c.data.dir = "somewhere"
     c.attributes["from"] = "a net"
     c.devices = 1

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.data_prep import prepare
 from acrn_jax.train import checkpoint
-from data_prep import prepare
 from tests.fixtures import small_net
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -10,12 +10,12 @@ import pytest
 
 from acrn_jax import build, extraction, runs, schema, scoring
 from acrn_jax.cli import shell
+from acrn_jax.configs import demo
 from acrn_jax.data import source
+from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from acrn_jax.evaluation import attributes, protocols, ranking
 from acrn_jax.report import html, tables
 from acrn_jax.train import checkpoint
-from configs import demo
-from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 
 SIZES = {
     "source_mini": {"train": 60, "val": 4, "test": 20},

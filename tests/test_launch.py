@@ -105,7 +105,8 @@ def test_a_verb_runs_its_module_in_the_callers_folder(place, verb):
 
 
 def test_prepare_bench_and_python(place):
-    assert place.launch("prepare", "--x=1").stdout.splitlines()[2:] == ["-P", "-m", "data_prep.prepare", "--x=1"]
+    expected = ["-P", "-m", "acrn_jax.data_prep.prepare", "--x=1"]
+    assert place.launch("prepare", "--x=1").stdout.splitlines()[2:] == expected
     assert place.launch("bench", "input").stdout.splitlines()[2:] == ["-P", "-m", "benchmarks", "input"]
     assert place.launch("python", "-m", "pip").stdout.splitlines()[2:] == ["-P", "-m", "pip"]
 

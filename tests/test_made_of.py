@@ -13,11 +13,11 @@ import jax
 import pytest
 
 from acrn_jax import build, bundles, extraction, phases, runs, search
+from acrn_jax.data_prep import prepare
 from acrn_jax.report import tables
 from acrn_jax.studies import cached, table
 from acrn_jax.train import checkpoint
 from acrn_jax.train.state import State
-from data_prep import prepare
 from tests.fixtures import small_net
 
 NET, REID, TEST = range(1, 7), range(7, 13), range(13, 19)

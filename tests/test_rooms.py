@@ -19,9 +19,9 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
     "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops",
     # Workers never touch jax; how a picture becomes pixels is said once, in data_prep.
-    "acrn_jax/data": "numpy grain tensorflow_datasets numba acrn_jax.schema data_prep.pictures",
+    "acrn_jax/data": "numpy grain tensorflow_datasets numba acrn_jax.schema acrn_jax.data_prep.pictures",
     "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.ops",
-    "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops data_prep.matlab",
+    "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops acrn_jax.data_prep.matlab",
     "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
@@ -35,11 +35,11 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/scoring.py": f"numpy acrn_jax.provenance acrn_jax.evaluation acrn_jax.report {PLAIN}",
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.rules acrn_jax.runs {ROOMS}",
-    "acrn_jax/cli": f"absl ml_collections numpy jax configs data_prep acrn_jax.runs acrn_jax.build {PLAIN} "
-    "acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
+    "acrn_jax/cli": f"absl ml_collections numpy jax acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
+    f"{PLAIN} acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
     "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",
-    "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never acrn_jax, never jax
+    "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never others of acrn_jax, nor jax
 }
 
 
@@ -71,9 +71,31 @@ def files(place: str):
 @pytest.mark.parametrize("place", MAY)
 def test_a_room_imports_what_its_row_names(place):
     own = place.removesuffix(".py").replace("/", ".")
+    own = own if own.startswith("acrn_jax") else f"acrn_jax.{own}"
     for file in files(place):
         found = strays(file.read_text(), own, MAY[place])
         assert not found, f"{file.relative_to(ROOT)} imports {found}; {place} may import {MAY[place]}"
+
+
+def test_nothing_is_imported_under_two_names():
+    """Those beside the package are acrn_jax.configs and acrn_jax.data_prep everywhere, as in an installed package."""
+    found = {str(f.relative_to(ROOT)): imports(f.read_text()) for f in sorted(ROOT.glob("*/**/*.py"))}
+    assert len(found) > 200
+    beside = {"configs", "data_prep"}
+    assert [file for file, names in found.items() if beside & {name.split(".")[0] for name in names}] == []
+    builders = [f"acrn_jax.data_prep.{file.parent.name}.{file.stem}" for file in ROOT.glob("data_prep/*/*_builder.py")]
+    code = f"""
+import collections, importlib, sys
+for name in {["acrn_jax.cli.ablate", "acrn_jax.data_prep.prepare", *builders]}:
+    importlib.import_module(name)
+import tensorflow_datasets as tfds
+assert {{"peta", "synthetic_pedestrians", "cuhk03_np"}} <= set(tfds.list_builders(with_community_datasets=False))
+files = collections.Counter(getattr(module, "__file__", None) for name, module in list(sys.modules.items()))
+ours = tuple({[f"{ROOT}/{folder}/" for folder in ("acrn_jax", "configs", "data_prep")]})
+print([file for file, times in files.items() if file and file.startswith(ours) and times > 1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_every_file_lies_in_a_room():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from acrn_jax import build, phases, rules, runs
+from acrn_jax.configs import common
 from acrn_jax.losses import triplet
 from acrn_jax.models import acrn
 from acrn_jax.train import optimizer, step
-from configs import common
 from tests.fixtures import small_net
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from acrn_jax import runs
+from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import explain, fusion, methods, protocols, ranking
-from configs import demo
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from acrn_jax import build, phases, runs, search
+from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import calibration
-from configs import demo
 
 NAMES = ["personalMale", "hairLong", "accessoryHat"]
 WEIGHTS, SCALES = np.array([0.5, -2.0, 1.0], np.float32), {"feature": 0.3, "attribute": 0.6}

@@ -20,8 +20,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from acrn_jax.cli import cards, settings, shell
+from acrn_jax.data_prep import paths
 from acrn_jax.studies import arms, cached, table, together
-from data_prep import paths
 
 _STUDY = flags.DEFINE_string(
     "study", None, "Its name: of configs/ablations.py, or with --on one that needs no training."
@@ -49,8 +49,7 @@ def main(argv):
     if _ON.value:
         return on_finished_runs()
     shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    sys.path.append(str(shell.ROOT))  # studies are data that lie beside the package
-    from configs import ablations
+    from acrn_jax.configs import ablations
 
     study, config = _STUDY.value, shell.tidied(_CONFIG.value)
     if _DATA_DIR.value:

@@ -10,9 +10,9 @@ from absl import flags
 
 from acrn_jax import runs
 from acrn_jax.cli import cards, shell
+from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
 from acrn_jax.train.logs import clock
-from data_prep import paths
 
 _OUT = paths.define_folder("out", "demo", "Folder for data, nets, results.json and report.html.")
 MACHINES = (
@@ -26,9 +26,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the data and of training.", lower_bo
 
 def main(argv):
     del argv
-    # The config is data that lies beside the package, as for every other verb.
-    sys.path.append(str(shell.ROOT))
-    from configs import demo
+    from acrn_jax.configs import demo
 
     cards.warn_of_idle_card()
     started, out = time.monotonic(), Path(_OUT.value)
@@ -39,7 +37,8 @@ def main(argv):
     for config, kind in ((attributes, "source"), (acrn, "target")):
         config.seed = _SEED.value
         config.data.dir, config.data.config = str(data_dir), f"{kind}_{_SEED.value}"
-        prepare = [sys.executable, "-m", "data_prep.prepare", f"--dataset={config.data.name}", f"--data_dir={data_dir}"]
+        prepare = [sys.executable, "-P", "-m", "acrn_jax.data_prep.prepare", f"--data_dir={data_dir}"]
+        prepare += [f"--dataset={config.data.name}"]
         code = subprocess.run([*prepare, f"--config_name={config.data.config}"]).returncode
         if code in (shell.STOPPED, shell.TERMINATED):
             return code

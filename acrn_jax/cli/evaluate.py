@@ -13,9 +13,9 @@ from absl import flags
 
 from acrn_jax import files, scoring
 from acrn_jax.cli import distributed, settings, shell
+from acrn_jax.data_prep import paths
 from acrn_jax.evaluation import fusion, protocols
 from acrn_jax.report import tables
-from data_prep import paths
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")

@@ -10,8 +10,8 @@ from absl import flags
 
 from acrn_jax import bundles
 from acrn_jax.cli import cards, shell
+from acrn_jax.data_prep import paths
 from acrn_jax.export import bundle
-from data_prep import paths
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
 _OUT = paths.define_folder("out", None, "The folder to make.")

@@ -12,7 +12,7 @@ from absl import flags
 from acrn_jax import extraction, runs
 from acrn_jax.cli import distributed, shell
 from acrn_jax.data import source
-from data_prep import paths
+from acrn_jax.data_prep import paths
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run.")
 _OUT = paths.define_file("out", None, "The file to write: .npz, .csv, .mat, .h5 or .faiss.")

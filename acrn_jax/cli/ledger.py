@@ -9,9 +9,9 @@ from pathlib import Path
 
 from acrn_jax import files
 from acrn_jax.cli import shell
+from acrn_jax.data_prep import paths
 from acrn_jax.report import tables
 from acrn_jax.studies import ledger
-from data_prep import paths
 
 _WORKDIR = paths.define_folders("workdir", None, "Evaluated ACRN runs, or folders that hold them as seed_N.")
 _DISJOINT = paths.define_folder("disjoint", None, "An attribute run tested on people whom its training never showed.")

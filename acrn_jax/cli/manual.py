@@ -63,8 +63,7 @@ def _flag(flag: flags.Flag) -> str:
 def _keys(config: Any, root: pathlib.Path) -> Iterator[str]:
     """A line for each key of the config, of configs/common.py's if it is None."""
     if config is None:
-        sys.path.append(str(root))
-        from configs import common
+        from acrn_jax.configs import common
 
         config = common.get_config()
     about = comments((root / "configs" / "common.py").read_text())

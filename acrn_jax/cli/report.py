@@ -1,8 +1,8 @@
 """Writes one self-contained HTML file about evaluated runs: ./launch.sh report --workdir=A[,B...] --out=report.html."""
 
 from acrn_jax.cli import shell
+from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
-from data_prep import paths
 
 _WORKDIR = paths.define_folders("workdir", None, "Folders of evaluated runs, attribute nets too, by commas.")
 _OUT = paths.define_file("out", "report.html", "The file to write.")

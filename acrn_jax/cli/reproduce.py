@@ -13,9 +13,9 @@ from ml_collections import config_flags
 
 from acrn_jax import runs
 from acrn_jax.cli import distributed, settings, shell
+from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
 from acrn_jax.train import parallel
-from data_prep import paths
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
 _ATTRIBUTES = paths.define_folder("attributes", None, "Workdir of a trained attribute net.")

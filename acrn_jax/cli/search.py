@@ -12,7 +12,7 @@ from absl import flags
 
 from acrn_jax import search
 from acrn_jax.cli import cards, shell
-from data_prep import paths
+from acrn_jax.data_prep import paths
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _GALLERY = paths.define_path("gallery", None, "A folder of pictures, searched with the folders in it.")

@@ -14,7 +14,7 @@ from typing import Any
 from absl import app, flags
 
 from acrn_jax.cli import manual
-from data_prep import paths
+from acrn_jax.data_prep import paths
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Exit codes: stopped by ctrl-C, and by SIGTERM, which leaves work for the same command; docs/clusters.md.

@@ -6,7 +6,7 @@ from ml_collections import config_flags
 
 from acrn_jax import runs
 from acrn_jax.cli import distributed, shell
-from data_prep import paths
+from acrn_jax.data_prep import paths
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, e.g. configs/mva_peta.py:small.", lock_config=True

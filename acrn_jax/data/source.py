@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from acrn_jax import schema
-from data_prep import pictures
+from acrn_jax.data_prep import pictures
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 4096  # records read at once: the reader's own threads work within one call

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from acrn_jax.data import pixels
-from data_prep import pictures
+from acrn_jax.data_prep import pictures
 
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 _ERASE_TRIES = 10  # rectangles drawn until one fits

@@ -42,8 +42,8 @@ import numpy as np
 import scipy.io
 
 from acrn_jax import files
+from acrn_jax.data_prep import matlab
 from acrn_jax.schema import UNKNOWN, Labels
-from data_prep import matlab
 
 _PART = 1 << 14  # rows that are looked at at once
 _MAX_MAT = 1 << 31  # bytes of one variable, the format's own limit

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_prep import reid
-from data_prep.cuhk03 import release
+from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.cuhk03 import release
 
 
 class Builder(reid.ContentsBuilder):

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import PIL.Image
 
-from data_prep import reid
+from acrn_jax.data_prep import reid
 
 KINDS = ("labeled", "detected")  # boxes drawn by hand, and found by a detector
 IMAGES = {"labeled": 14_096, "detected": 14_097}  # in the official release

@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep import matlab, reid, release
-from data_prep.cuhk03 import release as cuhk03
+from acrn_jax.data_prep import matlab, reid, release
+from acrn_jax.data_prep.cuhk03 import release as cuhk03
 
 OFFICIAL = {
     kind: {"train": reid.Counts(train, 767), "query": reid.Counts(1_400, 700), "gallery": reid.Counts(gallery, 700)}

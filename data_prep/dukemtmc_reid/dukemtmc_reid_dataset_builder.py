@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_prep import annotations, reid, release
+from acrn_jax.data_prep import annotations, reid, release
 
 OFFICIAL = {
     "train": reid.Counts(16_522, 702),

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_prep import reid
+from acrn_jax.data_prep import reid
 
 COLUMNS = ("path", "person_id", "camera_id", "split")  # every further column is an attribute; camera_id may be missing
 SPLITS = ("train", "val", "test", "query", "gallery")

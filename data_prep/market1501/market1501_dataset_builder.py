@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_prep import annotations, reid, release
+from acrn_jax.data_prep import annotations, reid, release
 
 OFFICIAL = {  # counted in the files; the paper's 19,734 and 2,793 distractors are not what they hold
     "train": reid.Counts(12_936, 751),

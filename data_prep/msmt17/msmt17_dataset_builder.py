@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_prep import reid, release
+from acrn_jax.data_prep import reid, release
 
 OFFICIAL = {
     "train": reid.Counts(32_621, 1_041),

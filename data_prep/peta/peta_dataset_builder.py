@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep import reid
-from data_prep.peta import release
+from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.peta import release
 
 OFFICIAL_SPLITS = 5
 REID_SUBSETS = {  # config: (subset, protocol)

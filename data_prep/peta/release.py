@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import matlab, reid
+from acrn_jax.data_prep import matlab, reid
 
 
 class Subset(NamedTuple):

@@ -8,7 +8,7 @@ import functools
 
 from PIL import Image, ImageChops, ImageDraw
 
-from data_prep.synthetic_pedestrians.people import Look
+from acrn_jax.data_prep.synthetic_pedestrians.people import Look
 
 HEIGHT, WIDTH = 128, 64  # pixels of a finished image
 SUPERSAMPLING = 2

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import reid
+from acrn_jax.data_prep import reid
 
 # {attribute: share of people who have it}, at most one of a group holds; the remaining share has none of it.
 GROUPS = (

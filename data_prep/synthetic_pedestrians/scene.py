@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_prep.synthetic_pedestrians import drawing
-from data_prep.synthetic_pedestrians.people import ATTRIBUTE_NAMES, Look, rgb
+from acrn_jax.data_prep.synthetic_pedestrians import drawing
+from acrn_jax.data_prep.synthetic_pedestrians.people import ATTRIBUTE_NAMES, Look, rgb
 
 CANVAS = (drawing.WIDTH * drawing.SUPERSAMPLING, drawing.HEIGHT * drawing.SUPERSAMPLING)  # width, height while drawing
 STREET = (3 * CANVAS[0], CANVAS[1] + 40)  # a street is wider than an image, which shows some part of it

@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep import reid
-from data_prep.synthetic_pedestrians import people, scene
+from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.synthetic_pedestrians import people, scene
 
 SEEDS = 20  # configs source_0 to source_19 and target_0 to target_19
 SOURCE_IMAGES = 2  # of each person

@@ -10,8 +10,8 @@ import pytest
 from absl import flags
 
 from acrn_jax.cli import shell
-from configs import common
-from data_prep import paths
+from acrn_jax.configs import common
+from acrn_jax.data_prep import paths
 
 ROOT = pathlib.Path(__file__).parents[2]
 VERBS = [*(ROOT / "acrn_jax" / "cli").glob("[a-z]*.py"), ROOT / "data_prep" / "prepare.py"]
@@ -151,5 +151,6 @@ def test_a_verb_takes_them(home):
         return done.stderr
 
     assert f"There is no folder {home}/gone" in told("acrn_jax.cli.report", "--workdir=~/gone/")
-    assert f"{home}/gone" in told("data_prep.prepare", "--dataset=market1501", "--data_dir=new", "--raw_dir=~/gone")
+    prepare = ("acrn_jax.data_prep.prepare", "--dataset=market1501", "--data_dir=new")
+    assert f"{home}/gone" in told(*prepare, "--raw_dir=~/gone")
     assert sorted(os.listdir(home)) == ["file", "folder"]

@@ -160,7 +160,7 @@ def test_help_lists_flags_and_keys_and_can_be_searched(folder):
 
 def test_every_key_has_a_comment_that_help_finds():
     """The comments are had from the source: each line of configs/common.py with one must give it to its key."""
-    from configs import common
+    from acrn_jax.configs import common
 
     source = (ROOT / "configs" / "common.py").read_text()
     found = manual.comments(source)
@@ -212,14 +212,14 @@ def test_one_attribute_net_is_named(tmp_path):
 
 @pytest.mark.parametrize("verb", ["train", "prepare", "report", "bench"])
 def test_verbs_help_is_no_failure(verb):
-    module = {"prepare": "data_prep.prepare", "bench": "benchmarks"}.get(verb, f"acrn_jax.cli.{verb}")
+    module = {"prepare": "acrn_jax.data_prep.prepare", "bench": "benchmarks"}.get(verb, f"acrn_jax.cli.{verb}")
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) > 5
 
 
 def test_help_of_prepare_can_be_searched():
     def found(text):
-        command = [sys.executable, "-m", "data_prep.prepare", f"--help={text}"]
+        command = [sys.executable, "-m", "acrn_jax.data_prep.prepare", f"--help={text}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert [line.split()[0] for line in found("Partial").splitlines()] == ["--allow_partial"]

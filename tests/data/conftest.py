@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from acrn_jax.data import source
-from data_prep import prepare, reid
+from acrn_jax.data_prep import prepare, reid
 
 PEOPLE, IMAGES = 5, 4  # of split train; the last image of the first person is a PNG, all others are JPEG
 

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_prep import archives
+from acrn_jax.data_prep import archives
 
 FILES = {"Set/train/0001.jpg": b"one" * 500, "Set/query/0002.jpg": b"two", "Set/readme.txt": b""}
 

@@ -13,9 +13,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from acrn_jax import schema
+from acrn_jax.data_prep.cuhk03 import cuhk03_dataset_builder as builder
+from acrn_jax.data_prep.cuhk03 import release
 from acrn_jax.evaluation import protocols, ranking
-from data_prep.cuhk03 import cuhk03_dataset_builder as builder
-from data_prep.cuhk03 import release
 from tests.fixtures import cuhk03 as fixture
 from tests.fixtures import trivial
 

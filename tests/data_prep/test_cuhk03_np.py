@@ -9,9 +9,9 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
+from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.cuhk03_np import cuhk03_np_dataset_builder as builder
 from acrn_jax.evaluation import protocols
-from data_prep import reid
-from data_prep.cuhk03_np import cuhk03_np_dataset_builder as builder
 from tests.fixtures import cuhk03 as fixture
 from tests.fixtures import trivial
 

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from acrn_jax.data_prep import annotations, reid
+from acrn_jax.data_prep.dukemtmc_reid import dukemtmc_reid_dataset_builder as duke
 from acrn_jax.evaluation import protocols
-from data_prep import annotations, reid
-from data_prep.dukemtmc_reid import dukemtmc_reid_dataset_builder as duke
 from tests.fixtures import dukemtmc_reid as fixture
 from tests.fixtures import trivial
 

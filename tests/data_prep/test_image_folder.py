@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from data_prep.image_folder import image_folder_dataset_builder as image_folder
+from acrn_jax.data_prep.image_folder import image_folder_dataset_builder as image_folder
 from tests.fixtures import image_folder as fixture
 
 

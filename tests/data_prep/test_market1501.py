@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from acrn_jax.data_prep import annotations, reid
+from acrn_jax.data_prep.market1501 import market1501_dataset_builder as market
 from acrn_jax.evaluation import protocols
-from data_prep import annotations, reid
-from data_prep.market1501 import market1501_dataset_builder as market
 from tests.fixtures import market1501 as fixture
 from tests.fixtures import trivial
 

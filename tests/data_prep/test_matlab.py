@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data_prep import matlab
+from acrn_jax.data_prep import matlab
 
 TREE = {
     "numbers": np.arange(12, dtype=np.uint16).reshape(3, 4),

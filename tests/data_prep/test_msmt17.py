@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
+from acrn_jax.data_prep.msmt17 import msmt17_dataset_builder as msmt17
 from acrn_jax.evaluation import protocols
-from data_prep.msmt17 import msmt17_dataset_builder as msmt17
 from tests.fixtures import msmt17 as fixture
 from tests.fixtures import trivial
 

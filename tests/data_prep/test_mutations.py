@@ -10,12 +10,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from acrn_jax import schema
+from acrn_jax.data_prep import pictures, prepare
+from acrn_jax.data_prep.cuhk03_np import cuhk03_np_dataset_builder as cuhk03_np
+from acrn_jax.data_prep.dukemtmc_reid import dukemtmc_reid_dataset_builder as duke
+from acrn_jax.data_prep.market1501 import market1501_dataset_builder as market
+from acrn_jax.data_prep.msmt17 import msmt17_dataset_builder as msmt17
 from acrn_jax.evaluation import protocols, ranking
-from data_prep import pictures, prepare
-from data_prep.cuhk03_np import cuhk03_np_dataset_builder as cuhk03_np
-from data_prep.dukemtmc_reid import dukemtmc_reid_dataset_builder as duke
-from data_prep.market1501 import market1501_dataset_builder as market
-from data_prep.msmt17 import msmt17_dataset_builder as msmt17
 from tests.fixtures import cuhk03 as cuhk03_fixture
 from tests.fixtures import dukemtmc_reid as duke_fixture
 from tests.fixtures import market1501 as market_fixture

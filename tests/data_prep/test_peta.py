@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 import scipy.io
 
-from data_prep import reid
-from data_prep.peta import peta_dataset_builder as peta
-from data_prep.peta import release
+from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.peta import peta_dataset_builder as peta
+from acrn_jax.data_prep.peta import release
 from tests.fixtures import peta as fixture
 
 

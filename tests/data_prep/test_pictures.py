@@ -10,7 +10,7 @@ import simplejpeg
 from PIL import Image, ImageOps, PngImagePlugin
 
 from acrn_jax.data import source, transforms
-from data_prep import pictures, prepare
+from acrn_jax.data_prep import pictures, prepare
 
 ORIENTATION = 0x112
 

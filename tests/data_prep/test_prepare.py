@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import disk, prepare, reid
+from acrn_jax.data_prep import disk, prepare, reid
 from tests.fixtures import image_folder as image_folder_fixture
 from tests.fixtures import peta as peta_fixture
 
@@ -29,7 +29,7 @@ def mine(tmp_path):
 
 def run(*flags, code=None):
     """The program as a process: (exit code, stdout, stderr). `code` runs first, in its place."""
-    program = ["-m", "data_prep.prepare"] if code is None else ["-c", code]
+    program = ["-m", "acrn_jax.data_prep.prepare"] if code is None else ["-c", code]
     done = subprocess.run([sys.executable, *program, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout, done.stderr
 
@@ -146,7 +146,7 @@ def test_bad_images_are_named_and_counted(mine, tmp_path):
 
 FULL = """
 import resource, signal, sys
-from data_prep import archives, prepare
+from acrn_jax.data_prep import archives, prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 archive, *folders = sys.argv[1:]
 options = dict(raw_dir=folders[0], csv=folders[0] + "/images.csv")
@@ -217,7 +217,7 @@ def test_interrupted_while_writing(mine, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("number", "wanted"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_told_to_stop_while_writing(mine, tmp_path, number, wanted):
     """SIGTERM cleans up as ctrl-C does, and leaves with the code of work that the same command takes up again."""
-    code = "import os, signal; from absl import app; from data_prep import prepare; "
+    code = "import os, signal; from absl import app; from acrn_jax.data_prep import prepare; "
     code += "signal.signal(signal.SIGINT, signal.default_int_handler); "  # which a background job has not
     code += f"prepare.fingerprint = lambda builder: os.kill(os.getpid(), {int(number)}); "
     code += "prepare.define_flags(); app.run(prepare.main, flags_parser=prepare._parse)"
@@ -229,7 +229,8 @@ def test_told_to_stop_while_writing(mine, tmp_path, number, wanted):
 
 def test_killed_while_writing(mine, tmp_path):
     data = tmp_path / "data"
-    code = "import os; from data_prep import prepare; prepare.fingerprint = lambda builder: os.kill(os.getpid(), 9); "
+    code = "import os; from acrn_jax.data_prep import prepare; "
+    code += "prepare.fingerprint = lambda builder: os.kill(os.getpid(), 9); "
     status, _, _ = run(code=code + f"prepare.prepare({mine['dataset']!r}, 'mine', data_dir={str(data)!r}, "
                        f"raw_dir={str(mine['raw_dir'])!r}, csv={str(mine['csv'])!r})")  # fmt: skip
     assert status == -signal.SIGKILL

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from acrn_jax.data_prep import reid
 from acrn_jax.evaluation import protocols, ranking
 from acrn_jax.schema import Labels
-from data_prep import reid
 
 SKIP = {"image": tfds.decode.SkipDecoding()}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep import release
+from acrn_jax.data_prep import release
 
 WANTED = ("bounding_box_train", "query")
 

@@ -7,9 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_prep import reid
-from data_prep.synthetic_pedestrians import drawing, people, scene
-from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as module
+from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.synthetic_pedestrians import drawing, people, scene
+from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as module
 
 NAMES = people.ATTRIBUTE_NAMES
 UNIT, TOP = 2.2, 18  # of the canvases drawn here

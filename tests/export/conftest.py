@@ -6,10 +6,10 @@ import optax
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.configs import common
 from acrn_jax.models import initialize
 from acrn_jax.train import checkpoint
 from acrn_jax.train import state as states
-from configs import common
 
 NAMES = ["hat", "male", "jeans", "skirt", "logo"]
 

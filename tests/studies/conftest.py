@@ -6,10 +6,10 @@ import flax.linen as nn
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.configs import demo
+from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from acrn_jax.schema import Outputs
 from acrn_jax.studies import arms
-from configs import demo
-from data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 
 STUDY = {
     "reference": {},

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.configs import ablations, demo, mva_peta
 from acrn_jax.studies import arms, table
-from configs import ablations, demo, mva_peta
 
 
 def results(job):

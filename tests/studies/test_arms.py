@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from acrn_jax import runs
+from acrn_jax.configs import demo
 from acrn_jax.evaluation import attributes
 from acrn_jax.studies import arms
-from configs import demo
 from tests import oracles
 
 GAMMA = {"0.5": {}, "0": {"loss.gamma": 0.0}, "batch/hard": {"reid.miner": "batch_hard"}}

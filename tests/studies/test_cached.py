@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from acrn_jax.configs import demo
 from acrn_jax.evaluation import fusion, methods, protocols, ranking
 from acrn_jax.schema import Labels
 from acrn_jax.studies import cached
 from acrn_jax.train import checkpoint
-from configs import demo
 
 Q, G, D, A = 23, 60, 5, 6
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import methods, protocols, ranking
 from acrn_jax.report import tables
 from acrn_jax.schema import Labels
 from acrn_jax.studies import cached, ledger
-from configs import demo
 
 NAMES = ("hairLong", "personalMale", "accessoryHat", "upperBodyLogo", "footwearShoes")
 Q, G = 12, 40
