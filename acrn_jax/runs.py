@@ -24,7 +24,7 @@ from PIL import Image
 from acrn_jax import build, files, phases, provenance, rules
 from acrn_jax.data import pipeline, source, transforms
 from acrn_jax.evaluation import attributes as recognition
-from acrn_jax.evaluation import embed, explain, fusion, hints, ledger, methods, protocols, ranking
+from acrn_jax.evaluation import correlation, embed, explain, fusion, hints, methods, protocols, ranking
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.report import tables
 from acrn_jax.schema import METHODS
@@ -1010,7 +1010,7 @@ def _weight_table(names, weights, query, gallery, predicted):
 
 def _spearman(entries, key):
     pairs = np.array([(abs(e["weight"]), e[key]) for e in entries if e[key] is not None]).reshape(-1, 2)
-    return _number(ledger.spearman(*pairs.T))
+    return _number(correlation.spearman(*pairs.T))
 
 
 def _rank_lists(config, workdir, rows, query, gallery, protocol, scored, made_of):

@@ -12,8 +12,7 @@ import tempfile
 
 import numpy as np
 
-from acrn_jax import scoring
-from acrn_jax.evaluation import protocols
+from acrn_jax.evaluation import protocols, score
 from acrn_jax.schema import JUNK
 
 MARKET = protocols.MARKET1501
@@ -69,7 +68,7 @@ def without(arrays, kept):
 
 
 def rows(name, arrays):
-    """Yields title, arrays, arguments of `scoring.score`."""
+    """Yields title, arrays, arguments of `score.score_files`."""
     yield "the protocol itself", arrays, {"protocol": MARKET}
     yield "cosine instead of squared Euclidean", arrays, {"protocol": MARKET, "distance": "cosine"}
     if name == "cuhk03":
@@ -113,7 +112,7 @@ def main() -> None:
             print("\n| rule | mAP (trapezoid) | mAP (precision) | r1 | mINP |\n| --- | ---: | ---: | ---: | ---: |")
             for title, changed, options in rows(name, arrays):
                 np.savez(pathlib.Path(scratch) / "row.npz", **changed)
-                found = scoring.score([pathlib.Path(scratch) / "row.npz"], **options)["methods"]["features"]
+                found = score.score_files([pathlib.Path(scratch) / "row.npz"], **options)["methods"]["features"]
                 values = (found[metric] for metric in ("mAP_trapezoid", "mAP_precision", "rank1", "mINP"))
                 print(f"| {title} | {' | '.join(f'{100 * value:.1f}' for value in values)} |", flush=True)
 

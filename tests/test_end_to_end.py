@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from acrn_jax import build, extraction, runs, schema, scoring
+from acrn_jax import build, extraction, runs, schema
 from acrn_jax.cli import shell
 from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
-from acrn_jax.evaluation import attributes, protocols, ranking
+from acrn_jax.evaluation import attributes, protocols, ranking, score
 from acrn_jax.report import html, tables
 from acrn_jax.train import checkpoint
 
@@ -86,14 +86,14 @@ def test_learned_features_tell_apart_the_people_they_were_learned_from(chain, da
     _, run, _, _ = chain
     train, _ = build.reid_splits(config_of("acrn", data_dir))
 
-    def score(distances):
+    def scored(distances):
         found = ranking.evaluate(distances, train.labels, train.labels, protocol=protocols.ALL_VS_ALL)
         return found.metrics["mAP_precision"]
 
-    chance = [score(np.random.default_rng(i).random((len(train), len(train)))) for i in range(20)]
+    chance = [scored(np.random.default_rng(i).random((len(train), len(train)))) for i in range(20)]
     for folder in (run, run / "baseline"):
         f = runs.outputs(folder, train, batch=16)["feature"].astype(np.float64)
-        found = score(((f[:, None] - f[None]) ** 2).sum(-1))
+        found = scored(((f[:, None] - f[None]) ** 2).sum(-1))
         assert found > np.mean(chance) + 5 * np.std(chance), folder
 
 
@@ -120,7 +120,7 @@ def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
 def test_features_that_leave_in_a_mat_file_score_the_same(chain, data_dir, tmp_path):
     _, run, results, _ = chain
     extraction.extract(run / "baseline", query_and_gallery(data_dir), tmp_path / "f.mat", format="mat")
-    found = scoring.score([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
+    found = score.score_files([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
     assert found["methods"]["features"] == results["methods"]["ReIdCNN"]
 
 

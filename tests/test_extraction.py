@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acrn_jax import extraction, runs, scoring
+from acrn_jax import extraction, runs
 from acrn_jax.data import source
-from acrn_jax.evaluation import feature_files, fusion, protocols, ranking
+from acrn_jax.evaluation import feature_files, fusion, protocols, ranking, score
 
 
 def split(name, person):
@@ -51,7 +51,7 @@ def net(monkeypatch):
 def test_mat_scores_as_the_features_do(tmp_path, workdir):
     told = extraction.extract(workdir, [QUERY, GALLERY], tmp_path / "f.mat", format="mat")
     assert "12 images of drawn/query and 44 images of drawn/gallery" in told
-    results = scoring.score([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
+    results = score.score_files([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
     query = QUERY.take(QUERY.person_id > 0)
     values = [
         next(iter(extraction._values(workdir, runs.outputs(workdir, s, batch=1)).values())) for s in (query, GALLERY)
@@ -71,7 +71,7 @@ def test_one_set_each_in_npz_and_h5(tmp_path):
         for path, part in zip(paths, (query, GALLERY), strict=True):
             extraction.extract("net", [part], path, format=suffix[1:])
         labels = [path.with_suffix(".csv") for path in paths] if suffix == ".h5" else []
-        metrics.append(scoring.score(paths, labels, protocol=protocols.MARKET1501)["methods"])
+        metrics.append(score.score_files(paths, labels, protocol=protocols.MARKET1501)["methods"])
     assert metrics[0] == metrics[1]
     with open(tmp_path / "gallery.csv", newline="", encoding="utf-8") as file:
         assert [row["file_name"] for row in csv.DictReader(file)] == GALLERY.file_name.tolist()

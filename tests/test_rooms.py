@@ -21,7 +21,8 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     # Workers never touch jax; how a picture becomes pixels is said once, in data_prep.
     "acrn_jax/data": "numpy grain tensorflow_datasets numba acrn_jax.schema acrn_jax.data_prep.pictures",
     "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.ops",
-    "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops acrn_jax.data_prep.matlab",
+    "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops acrn_jax.provenance "
+    "acrn_jax.data_prep.matlab",
     "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
@@ -32,11 +33,10 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/provenance.py": "",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/scoring.py": f"numpy acrn_jax.provenance acrn_jax.evaluation acrn_jax.report {PLAIN}",
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.rules acrn_jax.runs {ROOMS}",
     "acrn_jax/cli": f"absl ml_collections numpy jax acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
-    f"{PLAIN} acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.scoring acrn_jax.bundles acrn_jax.export "
+    f"{PLAIN} acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.bundles acrn_jax.export "
     "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",
     "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never others of acrn_jax, nor jax

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import files, scoring
+from acrn_jax import files
 from acrn_jax.cli import distributed, settings, shell
 from acrn_jax.data_prep import paths
-from acrn_jax.evaluation import fusion, protocols
-from acrn_jax.report import tables
+from acrn_jax.evaluation import fusion, protocols, score
+from acrn_jax.report import scores, tables
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
@@ -68,7 +68,7 @@ def score_files():
     }
     if wanted["json"]:
         files.check(wanted["json"])
-    results = scoring.score(
+    results = score.score_files(
         [Path(file) for file in _FEATURES.value],
         [Path(file) for file in wanted["labels"]],
         protocol=protocols.named(settings.EVALUATION["protocol"].value, **options),
@@ -76,13 +76,13 @@ def score_files():
         distance=wanted["distance"],
         multi_query=wanted["multi_query"],
         kissme_train=Path(wanted["kissme_train"]) if wanted["kissme_train"] else None,
-        expand=scoring.parse_expand(wanted["expand"]) if wanted["expand"] else None,
+        expand=score.parse_expand(wanted["expand"]) if wanted["expand"] else None,
         reranking={"k1": wanted["k1"], "k2": wanted["k2"], "weight": wanted["lambda_value"]}
         if wanted["rerank"]
         else None,
         operating_points=wanted["operating_points"],
     )
-    print(scoring.summary(results), end="")
+    print(scores.table(results), end="")
     if wanted["json"]:
         files.write_json(wanted["json"], results)
         print(f"written: {wanted['json']}")

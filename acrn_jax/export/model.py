@@ -8,13 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from acrn_jax.evaluation import embed
+from acrn_jax.ops.representations import REPRESENTATIONS
 
 OUTPUTS = ("feature", "attributes", "embedding")
-REPRESENTATIONS: dict[str, Callable[[Any, Any], Any]] = {  # (numpy or jax.numpy, logits [B, A]) -> a [B, A]
-    "probabilities": lambda xp, logits: 0.5 * (1 + xp.tanh(logits / 2)),
-    "logits": lambda xp, logits: logits,
-    "binary": lambda xp, logits: (logits > 0).astype(np.float32),
-}
 _BITS = 11  # of each half of a weight; Pillow's weights have 22 bits behind the point
 
 
@@ -82,9 +78,9 @@ def _assemble(xp, model, feature, logits):
         if name == "feature":
             values[name] = feature
         elif name == "attributes":
-            values[name] = REPRESENTATIONS["probabilities"](xp, logits)
+            values[name] = REPRESENTATIONS["probabilities"](logits, xp)
         else:
-            attributes = REPRESENTATIONS[model.representation](xp, logits)
+            attributes = REPRESENTATIONS[model.representation](logits, xp)
             parts = [model.feature_factor * feature, model.attribute_factors * attributes]
             values[name] = xp.concatenate(parts, axis=1)
     return values

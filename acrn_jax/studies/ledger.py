@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from acrn_jax import build, files, runs
-from acrn_jax.evaluation import calibration, ledger
+from acrn_jax.evaluation import calibration, correlation
 from acrn_jax.studies import arms, cached
 
 OF_NETS = ("recognition", "recognition_seen", "recognition_unseen", "recognition_disjoint")
@@ -73,7 +73,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
     correlations = {}
     for column in COLUMNS:
         values = [entry["mean"] if (entry := table[column][name]) else np.nan for name in names]
-        rho = ledger.rank_correlation(weight, values)
+        rho = correlation.rank_correlation(weight, values)
         if rho.attributes:
             correlations[column] = {k: _number(v) for k, v in rho._asdict().items()}
     order = np.argsort(-np.array(weight), kind="stable")
@@ -168,7 +168,7 @@ def _against_labels(run: cached.Run) -> Values:
     probabilities, truth = np.concatenate(said), np.concatenate(labels)
     scores = {
         "calibration_error": calibration.expected_error(probabilities, truth),
-        "auc": ledger.auc(probabilities, truth),
+        "auc": correlation.auc(probabilities, truth),
     }
     return {
         column: {n: float(v) for n, v in zip(common, of, strict=True) if np.isfinite(v)}

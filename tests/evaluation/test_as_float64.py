@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from acrn_jax import scoring
-from acrn_jax.evaluation import expansion, fusion, kissme, methods, operating, protocols, ranking, rerank
+from acrn_jax.evaluation import expansion, fusion, kissme, methods, operating_points, protocols, ranking, rerank, score
 from acrn_jax.schema import Labels
 from tests import oracles
 
@@ -100,11 +99,11 @@ def test_a_file_scores_as_in_float64(features, distance, tmp_path):
     np.testing.assert_allclose(np.concatenate(tiles, axis=1), wanted[2:9], rtol=2e-5)
     arrays = {f"{who}_{k}": v for who, of in (("query", QUERY), ("gallery", GALLERY)) for k, v in of._asdict().items()}
     np.savez(tmp_path / "f.npz", query_features=query, gallery_features=gallery, **arrays)
-    results = scoring.score(
+    results = score.score_files(
         [tmp_path / "f.npz"], protocol=protocols.MARKET1501, distance=distance, operating_points=True
     )
     assert results["methods"]["features"] == pytest.approx(scores(wanted), abs=1e-9)
-    exact = operating.roc(wanted, QUERY, GALLERY, protocol=protocols.MARKET1501, fpr=(1e-3, 1e-2))
+    exact = operating_points.roc(wanted, QUERY, GALLERY, protocol=protocols.MARKET1501, fpr=(1e-3, 1e-2))
     assert [point["tpr"] for point in results["operating_points"]["roc"]] == pytest.approx(list(exact.tpr))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from acrn_jax.evaluation import fusion, operating, protocols, ranking
+from acrn_jax.evaluation import fusion, operating_points, protocols, ranking
 from acrn_jax.schema import Labels
 
 
@@ -54,16 +54,16 @@ def test_roc_agrees_with_loops(protocol, monkeypatch):
         if not genuine.size or not impostor.size:
             refused += 1
             with pytest.raises(ValueError, match=r"right gallery image|nobody but the query's person"):
-                operating.roc(given, query, gallery, protocol=protocols.named(protocol))
+                operating_points.roc(given, query, gallery, protocol=protocols.named(protocol))
             continue
-        found = operating.roc(given, query, gallery, protocol=protocols.named(protocol), fpr=rates)
+        found = operating_points.roc(given, query, gallery, protocol=protocols.named(protocol), fpr=rates)
         assert (found.genuine, found.impostor) == (genuine.size, impostor.size)
         for rate, threshold in zip(rates, found.threshold, strict=True):
             candidates = [*impostor, np.inf]
             assert threshold == best_threshold(lambda t, d=impostor: np.sum(d < t), impostor.size, candidates, rate)
         assert found.fpr.tolist() == [np.mean(impostor < t) for t in found.threshold]
         assert found.tpr.tolist() == [np.mean(genuine < t) for t in found.threshold]
-        again = operating.rates(given, query, gallery, found.threshold, protocol=protocols.named(protocol))
+        again = operating_points.rates(given, query, gallery, found.threshold, protocol=protocols.named(protocol))
         np.testing.assert_equal(again._asdict(), found._asdict())
     assert refused < 40
 
@@ -74,7 +74,7 @@ def test_order_statistics_of_many_values():
     for dtype in (np.float32, np.float64):
         for values in (rng.normal(size=10_000), rng.normal(1e-3, 1e-9, 10_000), rng.integers(-2, 3, 10_000) * 0.0):
             values = values.astype(dtype)
-            found, below = operating._order_statistics(lambda values=values: np.split(values, 4), places)
+            found, below = operating_points._order_statistics(lambda values=values: np.split(values, 4), places)
             assert np.array_equal(found, np.sort(values)[places])
             assert np.array_equal(below, [np.sum(values < v) for v in found])
 
@@ -101,9 +101,9 @@ def test_watch_list_agrees_with_loops(monkeypatch):
         if not listed or not strangers:
             refused += 1
             with pytest.raises(ValueError, match="queries of both sorts"):
-                operating.identification(distances, query, gallery, **arguments)
+                operating_points.identification(distances, query, gallery, **arguments)
             continue
-        found = operating.identification(distances, query, gallery, **arguments)
+        found = operating_points.identification(distances, query, gallery, **arguments)
         assert (found.listed, found.strangers, found.excluded) == (len(listed), len(strangers), excluded)
         nearest = np.array(strangers)
         for n, rate in enumerate(rates):
@@ -124,7 +124,7 @@ def test_chance_lies_on_the_diagonal_and_good_features_above():
     for signal in (0, 1):
         x = signal * centre[person] + 0.7 * rng.normal(size=(800, 16))
         rows = fusion.squared_euclidean_rows(x[:400], x[400:])
-        found = operating.roc(rows, *labels, protocol=protocols.MARKET1501, fpr=(0.01, 0.1, 0.5))
+        found = operating_points.roc(rows, *labels, protocol=protocols.MARKET1501, fpr=(0.01, 0.1, 0.5))
         assert np.all(found.fpr <= (0.01, 0.1, 0.5)) and found.fpr == pytest.approx((0.01, 0.1, 0.5), abs=1e-4)
         if signal:
             assert found.tpr[0] > 0.5
@@ -136,16 +136,20 @@ def test_refusals():
     query, gallery = Labels(np.array([1, 2]), np.array([0, 0])), Labels(np.array([1, 2, -1]), np.array([1, 1, 1]))
     distances, market = np.ones((2, 3), np.float32), protocols.MARKET1501
     with pytest.raises(ValueError, match=r"rates are \[1\.5\]"):
-        operating.roc(distances, query, gallery, protocol=market, fpr=(1.5,))
+        operating_points.roc(distances, query, gallery, protocol=market, fpr=(1.5,))
     with pytest.raises(ValueError, match=r"rates are \[\]"):
-        operating.identification(distances, query, gallery, protocol=market, far=())
+        operating_points.identification(distances, query, gallery, protocol=market, far=())
     with pytest.raises(ValueError, match="query 1 and gallery image 0 is NaN"):
-        operating.roc(np.array([[0, 1, 2], [np.nan, 1, 2]]), query, gallery, protocol=market)
+        operating_points.roc(np.array([[0, 1, 2], [np.nan, 1, 2]]), query, gallery, protocol=market)
     with pytest.raises(ValueError, match="Query 1 is junk"):
-        operating.identification(distances, query._replace(person_id=np.array([1, -1])), gallery, protocol=market)
+        operating_points.identification(
+            distances, query._replace(person_id=np.array([1, -1])), gallery, protocol=market
+        )
     with pytest.raises(ValueError, match="no watch list"):
-        operating.identification(distances, query, query, protocol=protocols.ALL_VS_ALL)
+        operating_points.identification(distances, query, query, protocol=protocols.ALL_VS_ALL)
     with pytest.raises(ValueError, match=r"2 of 2 query images have no camera \(-1\)"):
-        operating.identification(distances, query._replace(camera_id=np.array([-1, -1])), gallery, protocol=market)
+        operating_points.identification(
+            distances, query._replace(camera_id=np.array([-1, -1])), gallery, protocol=market
+        )
     with pytest.raises(ValueError, match="0 of 2 show a person who is not"):
-        operating.identification(distances, query, gallery, protocol=market)
+        operating_points.identification(distances, query, gallery, protocol=market)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import scipy.io
 
-from acrn_jax import scoring
-from acrn_jax.evaluation import expansion, feature_files, kissme, protocols, rerank
+from acrn_jax.evaluation import expansion, feature_files, kissme, protocols, rerank, score
 from acrn_jax.evaluation.feature_files import Features
+from acrn_jax.report import scores
 from acrn_jax.schema import METRICS, Labels
 from tests import oracles
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 MARKET = protocols.MARKET1501
 
 
@@ -80,7 +80,7 @@ def check(results, distances, **options):
 @pytest.mark.parametrize("names", [("a.npz",), ("a.mat",), ("q.h5,g.h5", "q.csv,g.csv"), ("d.npy", "q.csv,g.csv")])
 def test_every_kind_of_file_scores_as_loops_do(files, names):
     paths = [[files / name for name in part.split(",")] for part in names]
-    results = scoring.score(*paths, protocol=MARKET)
+    results = score.score_files(*paths, protocol=MARKET)
     check(results, squared(QUERY.values, GALLERY.values))
     assert tuple(results["methods"]["features"]) == METRICS and len(results["files"]) == sum(map(len, paths))
     for name, value in results["methods"]["features"].items():
@@ -88,7 +88,7 @@ def test_every_kind_of_file_scores_as_loops_do(files, names):
     assert results["intervals"]["mAP_precision"]["low"] < results["intervals"]["mAP_precision"]["high"]
     assert results["gallery_junk"] == np.sum(GALLERY.labels.person_id == -1) > 0
     assert (results["queries"], results["gallery"], results["people"]) == (25, 70, 8)
-    text = scoring.summary(json.loads(json.dumps(results)))
+    text = scores.table(json.loads(json.dumps(results)))
     assert "protocol market1501: 25 queries, 70 gallery images" in text
     random = f"random distances give an mAP (precision) of {100 * results['chance']:.1f}"
     assert results["hints"] == [] and random in " ".join(text.split())
@@ -101,23 +101,23 @@ def test_intervals_are_over_people(files, tmp_path):
     arrays = dict(np.load(files / "a.npz"))
     arrays |= {name: np.repeat(values, 3, axis=0) for name, values in arrays.items() if name.startswith("query")}
     np.savez(tmp_path / "thrice.npz", **arrays)
-    once, thrice = (scoring.score([file], protocol=MARKET) for file in (files / "a.npz", tmp_path / "thrice.npz"))
+    once, thrice = (score.score_files([file], protocol=MARKET) for file in (files / "a.npz", tmp_path / "thrice.npz"))
     assert thrice["queries"] == 3 * once["queries"] and "over people" in once["interval"]
     for name, ends in once["intervals"].items():
         assert thrice["intervals"][name] == pytest.approx(ends, abs=1e-9)
     arrays |= {name: values[arrays["query_person_id"] == 1] for name, values in arrays.items() if "query_" in name[:6]}
     np.savez(tmp_path / "one.npz", **arrays)
-    alone = scoring.score([tmp_path / "one.npz"], protocol=MARKET)
+    alone = score.score_files([tmp_path / "one.npz"], protocol=MARKET)
     assert alone["intervals"]["rank1"] == {"low": None, "high": None}  # of one person, nothing is known of others
-    assert "to" not in scoring.summary(json.loads(json.dumps(alone))).splitlines()[4]
+    assert "to" not in scores.table(json.loads(json.dumps(alone))).splitlines()[4]
 
 
 def test_distances_by_name(files):
     first = [files / "a.npz"]
-    check(scoring.score(first, protocol=MARKET, distance="cosine"), cosine(QUERY.values, GALLERY.values))
-    root = scoring.score(first, protocol=MARKET, distance="euclidean", operating_points=True)
+    check(score.score_files(first, protocol=MARKET, distance="cosine"), cosine(QUERY.values, GALLERY.values))
+    root = score.score_files(first, protocol=MARKET, distance="euclidean", operating_points=True)
     check(root, squared(QUERY.values, GALLERY.values))
-    plain = scoring.score(first, protocol=MARKET, operating_points=True)["operating_points"]
+    plain = score.score_files(first, protocol=MARKET, operating_points=True)["operating_points"]
     for one, other in zip(root["operating_points"]["roc"], plain["roc"], strict=True):
         assert one["tpr"] == other["tpr"] and one["threshold"] ** 2 == pytest.approx(other["threshold"], rel=1e-5)
     assert plain["identification"] is None
@@ -130,14 +130,14 @@ def test_multi_query_is_the_mean_of_a_persons_boxes_in_a_camera(files):
         for mine in zip(*QUERY.labels, strict=True)
     ]
     for options in ({"protocol": MARKET, "multi_query": True}, {"protocol": protocols.named("market1501_multi_query")}):
-        results = scoring.score([files / "a.npz"], **options)
+        results = score.score_files([files / "a.npz"], **options)
         check(results, squared(np.array(means), GALLERY.values))
         assert results["protocol"] == "market1501_multi_query"
-        assert "multi-query" in scoring.summary(results)
+        assert "multi-query" in scores.table(results)
 
 
 def test_kissme_ranks_by_the_metric_of_another_file(files):
-    results = scoring.score([files / "a.npz"], protocol=MARKET, kissme_train=files / "train.npz")
+    results = score.score_files([files / "a.npz"], protocol=MARKET, kissme_train=files / "train.npz")
     metric = kissme.fit(TRAIN.values, *TRAIN.labels).matrix
     check(results, [[(q - g) @ metric @ (q - g) for g in GALLERY.values] for q in QUERY.values])
     assert str(files / "train.npz") in results["files"]
@@ -150,16 +150,18 @@ def test_expansion_and_re_ranking(files, distance):
     measure = cosine if distance == "cosine" else squared
     if distance == "cosine":
         query, gallery = unit(query), unit(gallery)
-    check(scoring.score(first, expand=(3, None), **options), measure(expansion.average(query, gallery, k=3), gallery))
+    check(
+        score.score_files(first, expand=(3, None), **options), measure(expansion.average(query, gallery, k=3), gallery)
+    )
     weighted = expansion.alpha_weighted(query, gallery, k=4, alpha=2.0)
-    check(scoring.score(first, expand=(4, 2.0), **options), measure(weighted, gallery))
+    check(score.score_files(first, expand=(4, 2.0), **options), measure(weighted, gallery))
     reranking = {"k1": 5, "k2": 3, "weight": 0.2}
     everything = np.concatenate([query, gallery])
     whole = squared(everything, everything) ** (0.5 if distance == "euclidean" else 1)
     wanted = rerank.rerank_rows(lambda index: whole[index].astype(np.float32), 25, 95, **reranking)
-    found = scoring.score(first, reranking=reranking, **options)["methods"]["features"]
+    found = score.score_files(first, reranking=reranking, **options)["methods"]["features"]
     assert found == pytest.approx(expected(wanted), abs=2e-3)  # equal distances but for rounding
-    assert found != scoring.score(first, **options)["methods"]["features"]
+    assert found != score.score_files(first, **options)["methods"]["features"]
 
 
 def test_pictures_of_the_query_in_the_gallery_are_told(tmp_path):
@@ -170,7 +172,7 @@ def test_pictures_of_the_query_in_the_gallery_are_told(tmp_path):
         rows = {"query_features": values[query], "gallery_features": values[gallery].astype(np.float32).astype(float)}
         rows["query_features"] = rows["query_features"].astype(np.float32)
         np.savez(tmp_path / "a.npz", **rows, query_person_id=person[query], gallery_person_id=person[gallery])
-        return scoring.score([tmp_path / "a.npz"], protocol=protocols.named(name))["hints"]
+        return score.score_files([tmp_path / "a.npz"], protocol=protocols.named(name))["hints"]
 
     assert hints([0, 1, 2], [3, 4, 5]) == hints([0], [3], "single_shot") == []
     (told,) = hints([0, 1, 2], [5, 4, 3, 2, 0])
@@ -181,8 +183,8 @@ def test_pictures_of_the_query_in_the_gallery_are_told(tmp_path):
 
 def test_without_cameras(files):
     with pytest.raises(ValueError, match=r"25 of 25 query images have no camera .*single_shot or all_vs_all"):
-        scoring.score([files / "no_cameras.npz"], protocol=MARKET)
-    results = scoring.score([files / "set.npz"], protocol=protocols.ALL_VS_ALL)
+        score.score_files([files / "no_cameras.npz"], protocol=MARKET)
+    results = score.score_files([files / "set.npz"], protocol=protocols.ALL_VS_ALL)
     options = {"protocol": "all_vs_all", "query": QUERY.labels, "gallery": QUERY.labels}
     check(results, squared(QUERY.values, QUERY.values), **options)
 
@@ -193,12 +195,12 @@ def test_open_gallery(files, tmp_path):
     arrays |= {name: value[kept] for name, value in arrays.items() if name.startswith("gallery")}
     np.savez(tmp_path / "open.npz", **arrays)
     with pytest.raises(ValueError, match="set no_match"):
-        scoring.score([tmp_path / "open.npz"], protocol=MARKET)
-    results = scoring.score([tmp_path / "open.npz"], protocol=MARKET, no_match="skip", operating_points=True)
+        score.score_files([tmp_path / "open.npz"], protocol=MARKET)
+    results = score.score_files([tmp_path / "open.npz"], protocol=MARKET, no_match="skip", operating_points=True)
     watch = results["operating_points"]["identification"]
     assert watch["strangers"] == np.sum(QUERY.labels.person_id <= 2) and len(watch["points"]) == 2
     assert results["queries_counted"] == 25 - results["queries_without_match"]
-    assert "DIR" in scoring.summary(json.loads(json.dumps(results)))
+    assert "DIR" in scores.table(json.loads(json.dumps(results)))
 
 
 @pytest.mark.parametrize(
@@ -228,49 +230,49 @@ def test_what_does_not_go_together(files, file, options, told):
     labels = [files / "q.csv", files / "g.csv"] if file == "d.npy" else []
     if told is None:
         options["reranking"] = None
-        scoring.score([files / file], labels, **options)
+        score.score_files([files / file], labels, **options)
         return
     with pytest.raises(ValueError, match=told) as caught:
-        scoring.score([files / file], labels, **options)
+        score.score_files([files / file], labels, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_values_that_cannot_be_ranked(files, tmp_path):
-    def score(distance="squared_euclidean", **change):
+    def scored(distance="squared_euclidean", **change):
         np.savez(tmp_path / "b.npz", **(dict(np.load(files / "a.npz")) | change))
-        return scoring.score([tmp_path / "b.npz"], protocol=MARKET, distance=distance)
+        return score.score_files([tmp_path / "b.npz"], protocol=MARKET, distance=distance)
 
     dark = GALLERY.values.copy()
     dark[4] = 0
-    score(gallery_features=dark)
+    scored(gallery_features=dark)
     with pytest.raises(ValueError, match="gallery row 4 is all zeros and has no cosine"):
-        score(gallery_features=dark, distance="cosine")
+        scored(gallery_features=dark, distance="cosine")
     with pytest.raises(ValueError, match="gallery row 4 is all zeros and has no cosine"):
-        scoring.score([tmp_path / "b.npz"], protocol=MARKET, distance="cosine", expand=(2, None))
-    constant = score(gallery_features=dark + np.float32(1e30))
+        score.score_files([tmp_path / "b.npz"], protocol=MARKET, distance="cosine", expand=(2, None))
+    constant = scored(gallery_features=dark + np.float32(1e30))
     check(constant, np.zeros((25, 70)))  # nothing left to tell them apart by
     assert "equally far from all" in constant["hints"][0]
-    assert constant["hints"][0] in " ".join(scoring.summary(constant).split())
+    assert constant["hints"][0] in " ".join(scores.table(constant).split())
     np.save(tmp_path / "d.npy", np.where(np.eye(25, 70) > 0, np.nan, 1))
     with pytest.raises(ValueError, match="distance of query 0 and gallery image 0 is NaN or infinite"):
-        scoring.score([tmp_path / "d.npy"], [files / "q.csv", files / "g.csv"], protocol=MARKET)
+        score.score_files([tmp_path / "d.npy"], [files / "q.csv", files / "g.csv"], protocol=MARKET)
     cameras = np.ones(70, int)
     with pytest.raises(ValueError, match=r"Query \d+ is of camera 1, and so is every gallery image"):
-        score(gallery_camera_id=cameras)
+        scored(gallery_camera_id=cameras)
     np.savez(tmp_path / "f.npz", feature=GALLERY.values, person_id=np.zeros(70, int), camera_id=-cameras)
     with pytest.raises(ValueError, match="queries show no person"):  # as extract --folder writes it
-        scoring.score([tmp_path / "f.npz"], protocol=MARKET)
+        score.score_files([tmp_path / "f.npz"], protocol=MARKET)
     with pytest.raises(ValueError, match="queries show no person"):
-        score(query_person_id=np.zeros(25, int))
+        scored(query_person_id=np.zeros(25, int))
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("5", (5, None)), ("5,3.5", (5, 3.5)), ("a", None), ("1,2,3", None)])
 def test_expand_flag(text, wanted):
     if wanted:
-        assert scoring.parse_expand(text.split(",")) == wanted
+        assert score.parse_expand(text.split(",")) == wanted
     else:
         with pytest.raises(ValueError, match="neither K nor K,ALPHA"):
-            scoring.parse_expand(text.split(","))
+            score.parse_expand(text.split(","))
 
 
 def evaluate(folder, *flags):

@@ -29,20 +29,19 @@ from acrn_jax.evaluation import (
     fusion,
     hints,
     kissme,
-    operating,
+    operating_points,
     protocols,
     ranking,
     rerank,
 )
 from acrn_jax.evaluation.feature_files import Search
-from acrn_jax.report import tables
-from acrn_jax.schema import JUNK, METRICS, UNKNOWN
+from acrn_jax.schema import JUNK, UNKNOWN
 
 FPR = (1e-3, 1e-2)
 PACKAGES = ("numpy", "scipy", "h5py")
 
 
-def score(
+def score_files(
     features: Sequence[Path],
     labels: Sequence[Path] = (),
     *,
@@ -127,35 +126,6 @@ def parse_expand(parts: Sequence[str]) -> tuple[int, float | None]:
         raise ValueError(
             f"--expand={','.join(parts)} is neither K nor K,ALPHA; write --expand=5 or --expand=5,3."
         ) from error
-
-
-def summary(results: dict[str, Any]) -> str:
-    """What `score` found, as text."""
-    rows = []
-    for name in METRICS:
-        ends = results["intervals"][name]
-        low, high = (None if ends[end] is None else f"{100 * ends[end]:.1f}" for end in ("low", "high"))
-        value = f"{100 * results['methods']['features'][name]:.1f}"
-        rows.append((tables.TITLES[name], value, f"{low} to {high}" if low and high else "-"))
-    steps = [f"{name} {results[name]}" for name in ("distance", "kissme", "expand", "rerank") if results.get(name)]
-    notes = [*steps, *(["multi-query"] if results["multi_query"] else [])]
-    junk, distractors = results["gallery_junk"], results["gallery_distractors"]
-    notes.append(f"{junk:,} junk and {distractors:,} distractors in the gallery")
-    if results["deviation"]:
-        notes.append(f"means over {results['protocol_options']['repeats']} draws, the interval is over people")
-    if results.get("chance") is not None:
-        notes.append(f"random distances give an mAP (precision) of {100 * results['chance']:.1f}")
-    note = " ".join(["; ".join(notes) + ".", *results.get("hints", ())])
-    text = tables.render(tables.Table(tables.describe(results), ("metric", "per cent", "95 % interval"), rows, note))
-    for point in (results.get("operating_points") or {}).get("roc", ()):
-        text += (
-            f"TPR {100 * point['tpr']:.1f} % at FPR {point['fpr']:.2g} (wanted {point['wanted']:g}), distance below "
-            f"{'-' if point['threshold'] is None else format(point['threshold'], '.6g')}\n"
-        )
-    watch_list = (results.get("operating_points") or {}).get("identification")
-    for point in (watch_list or {}).get("points", ()):
-        text += f"DIR {100 * point['dir']:.1f} % at FAR {point['far']:.2g} (wanted {point['wanted']:g}), rank 1\n"
-    return text
 
 
 def _check(search, protocol, distance, multi_query, kissme_train, expand, reranking) -> None:
@@ -267,7 +237,7 @@ def _unit(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _operating_points(distances, query, gallery, protocol):
-    roc = operating.roc(distances, query, gallery, protocol=protocol, fpr=FPR)
+    roc = operating_points.roc(distances, query, gallery, protocol=protocol, fpr=FPR)
     found = {
         "roc": [
             {"wanted": w, "fpr": float(f), "tpr": float(t), "threshold": _finite(d)}
@@ -278,7 +248,7 @@ def _operating_points(distances, query, gallery, protocol):
         "identification": None,
     }
     if protocol.name != protocols.ALL_VS_ALL.name and not np.isin(query.person_id, gallery.person_id).all():
-        watch = operating.identification(distances, query, gallery, protocol=protocol, far=FPR)
+        watch = operating_points.identification(distances, query, gallery, protocol=protocol, far=FPR)
         found["identification"] = {
             "points": [
                 {"wanted": w, "far": float(f), "dir": float(r), "threshold": _finite(d)}
