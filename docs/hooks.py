@@ -45,6 +45,8 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_page_content(content, page, config, files):
     """Turns equations, which pymdownx.arithmatex leaves as LaTeX, into MathML: browsers show it without any script."""
+    if page.file.src_uri.startswith("api/") and "<blockquote>" in content:
+        LOG.warning("%s: a description that begins with > is taken for a quotation", page.file.src_uri)
     inline = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)
     block = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.S)
     content = inline.sub(lambda found: _mathml(found[1], "inline"), content)

@@ -133,7 +133,9 @@ def over_replicates(
     Args:
       scores: for each split [seeds, n, M] float; n queries may differ from split to split, M columns may not.
       groups: for each split [n] int, queries that are drawn as wholes (a person's); None: queries are drawn one by one.
-      seed, resamples, level: as in `intervals`.
+      seed: as in `intervals`.
+      resamples: as in `intervals`.
+      level: as in `intervals`.
 
     Returns:
       one for each column; `mean` is over queries, then seeds, then splits.

@@ -39,7 +39,7 @@ def alpha_weighted(query: np.ndarray, gallery: np.ndarray, *, k: int = 5, alpha:
       query: [Q, D].
       gallery: [G, D].
       k: 1 to G.
-      alpha: >= 0; 0 is the plain mean of positive cosines.
+      alpha: at least 0; 0 is the plain mean of positive cosines.
 
     Source: Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019.
     """

@@ -42,8 +42,9 @@ def hinge(
     Args:
       gap: T float; wanted below -margin.
       valid: T bool; other triplets give 0 and are left out of the mean.
-      margin: >= 0, in units of distance; or "soft": temperature * softplus(gap / temperature) in place of the hinge.
-      temperature: > 0, in units of distance, for the soft margin alone; towards 0 it becomes the hinge of margin 0.
+      margin: at least 0, in units of distance; or "soft": temperature * softplus(gap / temperature) in place of the
+        hinge.
+      temperature: above 0, in units of distance, for the soft margin alone; towards 0 it becomes the hinge of margin 0.
       reduction: "mean" over valid triplets, or "active_only": over those inside the margin.
 
     Returns:
@@ -81,7 +82,7 @@ def triplet_loss(
       feature: [B, D] float.
       triplets: rows of the batch.
       distance: a name in ops.distance.DISTANCES.
-      scale: > 0, divides the distances.
+      scale: above 0, divides the distances.
       margin: as in `hinge`.
       temperature: as in `hinge`.
       reduction: as in `hinge`.
@@ -119,10 +120,10 @@ def acrn_loss(
       attributes: [B, A] float, probabilities; a constant here.
       weights: [A] float; a constant unless attribute_gradient is "flow".
       triplets: rows of the batch.
-      gamma: >= 0, influence of the attributes.
+      gamma: at least 0, influence of the attributes.
       distance: a name in ops.distance.DISTANCES, for both.
-      scale_feature: > 0, divides d_f.
-      scale_attribute: > 0, divides d_w.
+      scale_feature: above 0, divides d_f.
+      scale_attribute: above 0, divides d_w.
       margin: as in `hinge`.
       temperature: as in `hinge`.
       reduction: as in `hinge`.
@@ -171,7 +172,7 @@ def attribute_weight_loss(
       weights: [A] float.
       triplets: rows of the batch.
       distance: a name in ops.distance.DISTANCES.
-      scale: > 0, divides the distances.
+      scale: above 0, divides the distances.
       margin: as in `hinge`.
       temperature: as in `hinge`.
       reduction: as in `hinge`.
@@ -208,10 +209,10 @@ def mining_distance(
       attributes: [B, A] float; not looked at for "feature".
       weights: [A] float; not looked at for "feature".
       mine_on: which of the three.
-      gamma: >= 0, influence of the attributes, for "combined" alone.
+      gamma: at least 0, influence of the attributes, for "combined" alone.
       distance: a name in ops.distance.DISTANCES.
-      scale_feature: > 0, divides d_f.
-      scale_attribute: > 0, divides d_w.
+      scale_feature: above 0, divides d_f.
+      scale_attribute: above 0, divides d_w.
 
     Returns:
       [B, B].
