@@ -47,11 +47,11 @@ class ACRN(nn.Module):
     """
 
     num_people: int | None = None  # None: no classifier
-    width: float = 1.0
-    feature_dim: int = 512
-    feature_norm: str = "none"
-    head_pooling: str = "flatten"
-    residual_scale: float = 0.2
+    width: Width = 1.0
+    feature_dim: Count = 512
+    feature_norm: Annotated[str, one_of(*FEATURE_NORMS)] = "none"
+    head_pooling: Annotated[str, one_of("flatten", "average")] = "flatten"
+    residual_scale: NotNegative = 0.2
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False  # inception blocks and the stem's convolutions, see inception.block

@@ -78,14 +78,15 @@ class MVA(nn.Module):
     wants the variable "rows" of collection "random": a key for each image.
     """
 
-    num_attributes: int
-    width: float = 1.0
-    views: tuple[str, ...] = VIEWS  # local views in use; the global view is always there
-    branch_kernel: int = 5
-    dropout: float = 0.0
+    num_attributes: int = 0
+    width: Width = 1.0
+    # Local views in use; the global view is always there.
+    views: Annotated[tuple[str, ...], several(one_of(*VIEWS))] = VIEWS
+    branch_kernel: Count = 5
+    dropout: Annotated[float, number(0, 1)] = 0.0
     axis_name: str | None = None
     dtype: Any = jnp.float32
-    layout: str = "ours"
+    layout: Annotated[str, one_of(*LAYOUTS)] = "ours"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
     remat: bool = False  # inception blocks and local views, see inception.block
