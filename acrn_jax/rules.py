@@ -79,20 +79,21 @@ NotNegative = Annotated[float, number()]
 Positive = Annotated[float, number(above=0)]
 Count = Annotated[int, whole(1)]
 CountOrZero = Annotated[int, whole()]
+Flag = Annotated[bool, FLAG]
 
 
-def of(record: type, prefix: str = "") -> dict[str, Rule]:
+def of(record: type, prefix: str = "", *, plain: Mapping[Any, Rule] = PLAIN) -> dict[str, Rule]:
     """Dotted key -> rule, of a record's fields and those of the records in it.
 
     Fields that have no rule, and are no record, are no keys of the config: a module's `dtype`, say. A key that Python
-    keeps for itself has an underscore behind it as a field: `from_`.
+    keeps for itself has an underscore behind it as a field: `from_`. `plain` are the types that need no annotation.
     """
     found = {}
     for name, hint in inspect.get_annotations(record).items():
         key = prefix + name.removesuffix("_")
         if dataclasses.is_dataclass(hint):
-            found |= of(hint, f"{key}.")
-        elif rule := next((part for part in typing.get_args(hint) if isinstance(part, Rule)), PLAIN.get(hint)):
+            found |= of(hint, f"{key}.", plain=plain)
+        elif rule := next((part for part in typing.get_args(hint) if isinstance(part, Rule)), plain.get(hint)):
             found[key] = rule
     return found
 

@@ -4,12 +4,13 @@ Normalisation is not here: mean and deviation travel with a net and are applied 
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from acrn_jax.data import pixels
 from acrn_jax.data_prep import pictures
+from acrn_jax.rules import Share, number
 
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 _ERASE_TRIES = 10  # rectangles drawn until one fits
@@ -24,12 +25,12 @@ class Augment:
     probabilities. `brightness`, `contrast` and `saturation` are b in factors drawn from [1 - b, 1 + b].
     """
 
-    enlarge: float = 1.125
-    flip: float = 0.5
-    erase: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    enlarge: Annotated[float, number(1)] = 1.125
+    flip: Share = 0.5
+    erase: Share = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
 
     def __post_init__(self):
         if self.enlarge < 1:

@@ -1,7 +1,7 @@
 """ACRN, the re-identification net (Schumann and Stiefelhagen 2017, section 3.2; method.md section 3)."""
 
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,16 +11,20 @@ from acrn_jax.models.inception import (
     InceptionReduce,
     InceptionResidual,
     InceptionV3,
+    Width,
     block,
     max_pool,
     scaled,
 )
+from acrn_jax.rules import Count, Flag, NotNegative, one_of
 from acrn_jax.schema import Outputs
 
 FEATURE_NORMS = ("none", "batch_norm", "l2", "bnneck")
 STAGES = (256, 512, 768, 1024)  # channels after the v3 layer and after layers 2, 4 and 8
 REDUCING = {2: 512, 4: 768, 8: 1024}
 STEM = (32, 64, 96, 128)
+# Optimiser group of each part.
+GROUPS = dict.fromkeys(("stem", "v3", "layer", "feature", "classifier"), "scratch")
 
 
 class ACRN(nn.Module):
@@ -54,7 +58,7 @@ class ACRN(nn.Module):
     residual_scale: NotNegative = 0.2
     axis_name: str | None = None
     dtype: Any = jnp.float32
-    remat: bool = False  # inception blocks and the stem's convolutions, see inception.block
+    remat: Flag = False  # inception blocks and the stem's convolutions, see inception.block
 
     @nn.compact
     def __call__(self, images, *, train: bool) -> Outputs:

@@ -5,12 +5,15 @@ All blocks take and give [B, H, W, C]; every convolution is followed by batch no
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from acrn_jax.models import convolution
+from acrn_jax.rules import number
+
+Width = Annotated[float, number(1 / 64)]  # below, layers of a re-id net have no channels to add
 
 # Szegedy et al., "Going Deeper with Convolutions", 2015, table 1:
 # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.

@@ -1,16 +1,19 @@
 """MVA, the multi-view attribute net (Schumann and Stiefelhagen 2017, section 3.1; method.md section 2)."""
 
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, block, scaled
+from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, Width, block, scaled
+from acrn_jax.rules import Count, Flag, number, one_of, several
 from acrn_jax.schema import Outputs
 
 VIEWS = ("top", "middle", "bottom")
+# Optimiser group of each part: the trunk starts from ImageNet weights in the paper, so it has a rate of its own.
+GROUPS = {"trunk": "trunk"} | dict.fromkeys(("view", "global_dense", "head_", "attributes"), "scratch")
 
 
 def bands(rows: int) -> list[tuple[int, int]]:
@@ -89,7 +92,7 @@ class MVA(nn.Module):
     layout: Annotated[str, one_of(*LAYOUTS)] = "ours"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
-    remat: bool = False  # inception blocks and local views, see inception.block
+    remat: Flag = False  # inception blocks and local views, see inception.block
 
     @nn.compact
     def __call__(self, images, *, train: bool) -> Outputs:

@@ -1,31 +1,53 @@
 """Optimiser groups and schedules. Every parameter belongs to one group, or it is an error."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-# Top-level module of the net -> optimiser group; the first prefix that fits.
-PREFIXES = {
-    "attribute_weights": "attribute_weights",
-    "trunk": "trunk",  # MVA's GoogLeNet: starts from ImageNet weights in the paper, so it has a rate of its own
-    **dict.fromkeys(("view", "global_dense", "head_", "attributes"), "scratch"),  # MVA
-    **dict.fromkeys(("stem", "v3", "layer", "feature", "classifier"), "scratch"),  # ACRN
-}
+from acrn_jax.rules import CountOrZero, NotNegative, Positive, number, one_of
 
 
-def group_of(path: tuple[Any, ...]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """How one group of parameters is trained, as the config says it."""
+
+    kind: Annotated[str, one_of("sgd", "adam", "adamw")]
+    rate: NotNegative
+    momentum: Annotated[float, number(0, 1)]
+    decay: NotNegative
+    schedule: Annotated[str, one_of("staircase", "cosine", "constant")]
+    every_epochs: NotNegative
+    every_steps: CountOrZero
+    factor: Positive
+    warmup_epochs: NotNegative
+
+    def learning_rate(self, steps: int, per_epoch: int) -> Callable[[int], Any]:
+        """As a function of the step, for a phase of `steps` with `per_epoch` of them an epoch."""
+        return schedule(
+            self.schedule,
+            rate=self.rate,
+            steps=steps,
+            every=self.every_steps or round(self.every_epochs * per_epoch) or steps,
+            factor=self.factor,
+            warmup=round(self.warmup_epochs * per_epoch),
+        )
+
+
+def group_of(path: tuple[Any, ...], prefixes: Mapping[str, str]) -> str:
     """Group name of the parameter at `path` of State.params; ValueError if no group claims it."""
     keys = [entry.key for entry in path]
-    top = keys[1] if keys[0] == "net" else keys[0]
-    for prefix, group in PREFIXES.items():
-        if top.startswith(prefix):
+    if keys[0] != "net":
+        return keys[0]
+    for prefix, group in prefixes.items():
+        if keys[1].startswith(prefix):
             return group
     raise ValueError(
-        f"Parameter {'/'.join(keys)} is in no optimiser group; add its module to PREFIXES in train/optimizer.py "
-        f"(now {', '.join(PREFIXES)})."
+        f"Parameter {'/'.join(keys)} is in no optimiser group; add its module to the net's GROUPS "
+        f"(now {', '.join(prefixes)})."
     )
 
 
@@ -47,19 +69,21 @@ def schedule(kind: str, *, rate: float, steps: int, every: int = 1, factor: floa
     raise ValueError(f"schedule is {kind!r}; known: staircase, cosine, constant.")
 
 
-def make(groups: Mapping[str, Mapping[str, Any]]) -> optax.GradientTransformation:
+def make(groups: Mapping[str, Mapping[str, Any]], prefixes: Mapping[str, str]) -> optax.GradientTransformation:
     """One optimiser for each group of parameters.
 
     Args:
       groups: name -> {"kind": "sgd" | "adam" | "adamw", "rate": schedule or float, "momentum", "decay",
         "nonnegative"}. `decay` is weight decay, on convolution and dense kernels alone, inside the group, so that a
         frozen group (rate 0.0) does not move; `nonnegative` projects values to >= 0 after each update.
+      prefixes: beginning of a top-level module's name in the net -> its group; the first that fits. What lies beside
+        the net ("attribute_weights") is a group of its own.
 
     Parameters without a group are an error; so are groups without parameters.
     """
     return optax.partition(
         {name: _one(**settings) for name, settings in groups.items()},
-        lambda params: jax.tree_util.tree_map_with_path(lambda path, _: group_of(path), params),
+        lambda params: jax.tree_util.tree_map_with_path(lambda path, _: group_of(path, prefixes), params),
     )
 
 

@@ -1,0 +1,96 @@
+"""What a phase starts from: values drawn anew, another run's phase, or a file of ImageNet weights."""
+
+from pathlib import Path
+from typing import Any
+
+from flax import traverse_util
+
+from acrn_jax import files
+from acrn_jax.models import initialize, pretrained
+from acrn_jax.runs import phases
+from acrn_jax.settings import Settings
+from acrn_jax.train import optimizer
+
+
+def start_input(init_from: str | Path) -> dict[str, str]:
+    """What a phase starts from as an input of it: a phase's trained values, or a file's bytes."""
+    path = Path(init_from)
+    if path.is_file():
+        return phases.entry(path, files.sha256(path), path=path)
+    return phases.entry(path, phases.fingerprint(_phase(path)), path=path)
+
+
+def first_variables(
+    config: Settings, module: Any, init_from: str | Path | None, *, same_people: bool = False
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Variables to start a phase from, and a report of where they come from (None if all are drawn).
+
+    `init_from` is another run's phase, from which everything but the classifier must be had, or a file of ImageNet
+    weights for the trunk of MVA. The classifier is taken too where it is there and of the `same_people`; of attributes,
+    the last layer where its shape fits.
+    """
+    fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
+    if not init_from:
+        return fresh, None
+    own: dict[str, Any] = dict(traverse_util.flatten_dict(fresh, sep="/"))
+    path = Path(init_from)
+    if path.is_file():
+        if not config.of_attributes:
+            raise ValueError(
+                f"config.init_from is the file {path}: ImageNet weights fit the trunk of model mva alone; "
+                f"{config.model_name} starts from scratch or from another run's phase (a folder)."
+            )
+        trunk = {name: leaf.shape for name, leaf in own.items() if _part(name) == "trunk"}
+        source, found, dropped = pretrained.load(path, trunk, layout=config.model.layout)
+        new, digest = own.keys() - found.keys(), start_input(path)["fingerprint"]
+    else:
+        saved = phases.load(_phase(path))
+        source, found, digest = "run", _variables(saved), phases.fingerprint_of(saved)
+        fits = {n for n, leaf in own.items() if n in found and found[n].shape == leaf.shape}
+        new = {n for n in own if _part(n) == "classifier" and not (same_people and n in fits)}
+        new |= {n for n in own if _part(n) == "attributes" and n in found and n not in fits}
+        for name in sorted(own.keys() - new):
+            shape = found[name].shape if name in found else "nothing"
+            if shape != own[name].shape:
+                raise ValueError(
+                    f"{init_from} cannot start this net: {name} wants {own[name].shape}, found {shape}; "
+                    "use a run with the same config.model and image size."
+                )
+        dropped = _by_part(found.keys() - own.keys())
+    taken = own.keys() - new
+    values = {name: found[name] if name in taken else leaf for name, leaf in own.items()}
+    report = {"from": str(init_from), "source": source, "sha256": digest}
+    report |= {"taken": _by_part(taken), "new": _by_part(new), "dropped": dropped}
+    return traverse_util.unflatten_dict(values, sep="/"), report
+
+
+def describe(report: dict[str, Any]) -> str:
+    """One line about a report of `first_variables`."""
+    counts = []
+    for what in ("taken", "new", "dropped"):
+        names = report[what]
+        counts.append(f"{sum(map(len, names.values()))} {what} ({', '.join(names) or 'none'})")
+    return f"start from {report['from']} ({report['source']}): {', '.join(counts)}."
+
+
+def _phase(path: Path) -> Path:
+    """The folder, if it is a phase's."""
+    if not (path / "checkpoints").is_dir():
+        found = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
+        known = f"name one of its phases: {', '.join(found)}" if found else "it wants a phase's folder (R/identity)"
+        raise FileNotFoundError(f"config.init_from is {path}, neither a file of weights nor a phase; {known}.")
+    return path
+
+
+def _variables(saved: dict[str, Any]) -> dict[str, Any]:
+    """Variables of a stored state, by name."""
+    params = optimizer.final_params(saved)["net"]
+    return dict(traverse_util.flatten_dict({"params": params, "batch_stats": saved["batch_stats"]}, sep="/"))
+
+
+def _part(name):
+    return name.split("/")[1]  # params/trunk/conv1/... is of the trunk
+
+
+def _by_part(names):
+    return {part: sorted(n for n in names if _part(n) == part) for part in sorted({_part(n) for n in names})}
