@@ -12,7 +12,6 @@ A batch is a dict of arrays; B images of H x W pixels, A attributes:
 | valid | bool [B] | false on rows that only fill the last batch of an evaluation |
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,14 +31,6 @@ METHODS = (
 )
 RANKS = (1, 5, 10, 20)
 METRICS = ("mAP_precision", "mAP_trapezoid", "mINP", *(f"rank{k}" for k in RANKS))
-
-
-# Attribute logits [N, A] -> float32 [N, A]; the second argument is numpy, or what else computes (jax.numpy).
-REPRESENTATIONS: dict[str, Callable[..., Any]] = {
-    "probabilities": lambda logits, xp=np: (0.5 * (1 + xp.tanh(logits / 2))).astype(np.float32),
-    "logits": lambda logits, xp=np: logits.astype(np.float32),
-    "binary": lambda logits, xp=np: (logits > 0).astype(np.float32),
-}
 
 
 class Labels(NamedTuple):

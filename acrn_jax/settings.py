@@ -22,8 +22,8 @@ from acrn_jax.evaluation import attributes, protocols
 from acrn_jax.losses.mining import MINERS
 from acrn_jax.losses.objectives import LossSettings
 from acrn_jax.models import MODELS
+from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.rules import Count, CountOrZero, NotNegative, Positive, Rule, Share, number, one_of, several, whole
-from acrn_jax.schema import REPRESENTATIONS
 from acrn_jax.train.optimizer import Group
 
 PHASES = (("mva",), ("identity",), ("reid",), ("identity", "reid"))
@@ -318,13 +318,13 @@ def differing(current: Mapping[str, Any], stored: Mapping[str, Any], may: Any = 
     return [
         key
         for key in sorted(current.keys() | stored.keys())
-        if current.get(key) != stored.get(key) and not {key, *_sections(key)} & set(may)
+        if current.get(key) != stored.get(key) and not is_in(key, may)
     ]
 
 
-def _sections(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts))]
+def is_in(key: str, known: Any) -> bool:
+    """Whether a dotted key, or a section that it lies in, is among the `known` ones."""
+    return any(key == name or key.startswith(f"{name}.") for name in known)
 
 
 def told(keys: list[str], stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from acrn_jax.cli import cards, settings, shell
+from acrn_jax.cli import cards, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.studies import arms, cached, table, together
 
@@ -51,14 +51,11 @@ def main(argv):
     shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
     from acrn_jax.configs import ablations
 
-    study, config = _STUDY.value, shell.tidied(_CONFIG.value)
-    if _DATA_DIR.value:
-        config.data.dir = _DATA_DIR.value
-    config.evaluate.update(settings.of_evaluation())
+    study, config = _STUDY.value, shared_flags.config_of(_CONFIG.value, _DATA_DIR.value)
     known = arms.find(ablations.STUDIES, study, "study")
     folder, shared = Path(_WORKDIR.value) / study, Path(_WORKDIR.value) / "shared"
     jobs = arms.jobs(config, known, folder, only=_ARMS.value, seeds=_SEEDS.value, splits=_SPLITS.value)
-    attributes = settings.attribute_net(_ATTRIBUTES.value, config)
+    attributes = shared_flags.attribute_net(_ATTRIBUTES.value, config)
     if _JOB.value:
         cards.warn_of_idle_card()
     if _JOB.value and _JOB.value != "vectorised":
@@ -101,7 +98,7 @@ def on_finished_runs():
         raise ValueError(f"--values={','.join(_VALUES.value)} are not all numbers.") from error
     if wrong := [value for value in values or () if not 0 <= value < math.inf]:
         raise ValueError(f"--values has {wrong[0]:g}; give numbers of at least 0.")
-    if given := [f"--{name}" for name in settings.of_evaluation()]:
+    if given := [f"--{name}" for name in shared_flags.of_evaluation()]:
         raise ValueError(f"{', '.join(given)} does not go with --on: finished runs are scored as they were evaluated.")
     study, method, folders = _STUDY.value, _METHOD.value, [Path(folder) for folder in _ON.value]
     arms.find(dict.fromkeys(("methods", *cached.SWEEPS)), study, "study on finished runs")

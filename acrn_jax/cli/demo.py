@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import runs
+from acrn_jax import runs, settings
 from acrn_jax.cli import cards, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
@@ -33,10 +33,13 @@ def main(argv):
     if (out / "config.json").exists():
         _check_seed(out)
     data_dir, net = out / "data", out / "attribute_net"
-    attributes, acrn = demo.get_config("attributes"), demo.get_config("acrn")
-    for config, kind in ((attributes, "source"), (acrn, "target")):
-        config.seed = _SEED.value
-        config.data.dir, config.data.config = str(data_dir), f"{kind}_{_SEED.value}"
+    attributes, acrn = (
+        settings.read(demo.get_config(part)).changed(
+            {"seed": _SEED.value, "data.dir": str(data_dir), "data.config": f"{kind}_{_SEED.value}"}
+        )
+        for part, kind in (("attributes", "source"), ("acrn", "target"))
+    )
+    for config in (attributes, acrn):
         prepare = [sys.executable, "-P", "-m", "acrn_jax.data_prep.prepare", f"--data_dir={data_dir}"]
         prepare += [f"--dataset={config.data.name}"]
         code = subprocess.run([*prepare, f"--config_name={config.data.config}"]).returncode

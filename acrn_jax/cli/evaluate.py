@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from acrn_jax import files
-from acrn_jax.cli import distributed, settings, shell
+from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.evaluation import fusion, protocols, score
 from acrn_jax.report import scores, tables
@@ -58,21 +58,23 @@ def main(argv):
 
 def score_files():
     wanted = {name: flag.value for name, flag in _OF_FEATURES.items()}
-    if not settings.EVALUATION["protocol"].value:
+    if not shared_flags.EVALUATION["protocol"].value:
         raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
     if not wanted["rerank"] and any(flags.FLAGS[name].present for name in ("k1", "k2", "lambda_value")):
         raise ValueError("--k1, --k2 and --lambda_value are of re-ranking; give --rerank too.")
     named = {"draws": "repeats", "draw_seed": "seed", "probe_view": "probe_view"}
     options = {
-        new: settings.EVALUATION[old].value for old, new in named.items() if settings.EVALUATION[old].value is not None
+        new: shared_flags.EVALUATION[old].value
+        for old, new in named.items()
+        if shared_flags.EVALUATION[old].value is not None
     }
     if wanted["json"]:
         files.check(wanted["json"])
     results = score.score_files(
         [Path(file) for file in _FEATURES.value],
         [Path(file) for file in wanted["labels"]],
-        protocol=protocols.named(settings.EVALUATION["protocol"].value, **options),
-        no_match=settings.EVALUATION["no_match"].value or "error",
+        protocol=protocols.named(shared_flags.EVALUATION["protocol"].value, **options),
+        no_match=shared_flags.EVALUATION["no_match"].value or "error",
         distance=wanted["distance"],
         multi_query=wanted["multi_query"],
         kissme_train=Path(wanted["kissme_train"]) if wanted["kissme_train"] else None,
@@ -102,7 +104,7 @@ def score_run():
         attributes=Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None,
         unfinished=_UNFINISHED.value,
         allow_overlap=_OVERLAP.value,
-        settings=settings.of_evaluation(),
+        settings=shared_flags.of_evaluation(),
         out=out,
     )
     if "methods" in results:

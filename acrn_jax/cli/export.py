@@ -8,10 +8,10 @@ from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import bundles
 from acrn_jax.cli import cards, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.export import bundle
+from acrn_jax.runs import bundles
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
 _OUT = paths.define_folder("out", None, "The folder to make.")

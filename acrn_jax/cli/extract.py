@@ -9,10 +9,11 @@ from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import extraction, runs
+from acrn_jax import runs
 from acrn_jax.cli import distributed, shell
 from acrn_jax.data import source
 from acrn_jax.data_prep import paths
+from acrn_jax.runs import extraction
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run.")
 _OUT = paths.define_file("out", None, "The file to write: .npz, .csv, .mat, .h5 or .faiss.")

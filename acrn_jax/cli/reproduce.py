@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from acrn_jax import runs
-from acrn_jax.cli import distributed, settings, shell
+from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
 from acrn_jax.train import parallel
@@ -27,18 +27,16 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "How many, from --config.seed on.", lo
 def main(argv):
     del argv
     shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    config, workdir = shell.tidied(_CONFIG.value), Path(_WORKDIR.value)
-    if _DATA_DIR.value:
-        config.data.dir = _DATA_DIR.value
-    config.evaluate.update(settings.of_evaluation())
-    attributes = settings.attribute_net(_ATTRIBUTES.value, config)
+    config, workdir = shared_flags.config_of(_CONFIG.value, _DATA_DIR.value), Path(_WORKDIR.value)
+    attributes = shared_flags.attribute_net(_ATTRIBUTES.value, config)
     if config.loss.kind == "acrn":
         shell.require(attributes=attributes)
-        config.attributes["from"] = str(attributes)
+        config = config.changed({"attributes.from": str(attributes)})
     runs.check_seeds(workdir, config, _SEEDS.value)
     for seed in range(config.seed, config.seed + _SEEDS.value):
-        config.seed = seed
-        results = runs.reproduce(config, attributes=attributes, workdir=workdir / f"seed_{seed}")
+        results = runs.reproduce(
+            config.changed({"seed": seed}), attributes=attributes, workdir=workdir / f"seed_{seed}"
+        )
         print(tables.methods_table(results), flush=True)
     if not parallel.is_primary():
         return

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-from acrn_jax import search
 from acrn_jax.cli import cards, shell
 from acrn_jax.data_prep import paths
+from acrn_jax.runs import search, search_table
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _GALLERY = paths.define_path("gallery", None, "A folder of pictures, searched with the folders in it.")
@@ -45,7 +45,7 @@ def main(argv):
         attributes=Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None,
         explained=_EXPLAIN.value,
     )
-    print(search.table(results), end="")
+    print(search_table.table(results), end="")
     print(f"written: {out}/results.json and {out}/grid.jpg")
 
 

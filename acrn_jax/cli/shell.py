@@ -1,7 +1,6 @@
 """What all verbs share: flags in, a result or one sentence out."""
 
 import difflib
-import functools
 import keyword
 import os
 import pathlib
@@ -9,18 +8,15 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from absl import app, flags
 
 from acrn_jax.cli import manual
-from acrn_jax.data_prep import paths
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Exit codes: stopped by ctrl-C, and by SIGTERM, which leaves work for the same command; docs/clusters.md.
 WRONG_INPUT, STOPPED, TERMINATED = 2, 130, os.EX_TEMPFAIL  # the last is 75
 
-PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # config keys
 
 flags.DEFINE_bool("debug", False, "Show the traceback behind an error.")
 
@@ -124,19 +120,6 @@ def quote_keywords(arguments: list[str]) -> list[str]:
             path = first + "".join(f"['{key}']" if keyword.iskeyword(key) else f".{key}" for key in keys)
         found.append(path + equals + value)
     return found
-
-
-def tidied(config: Any) -> Any:
-    """The config of a flag, with the home folder for ~ in the keys that name files and folders."""
-    for key in PATHS:
-        *groups, last = key.split(".")
-        part = functools.reduce(lambda tree, name: tree[name], groups, config)
-        if part[last]:
-            try:
-                part[last] = paths.tidy(part[last])
-            except ValueError as error:
-                raise ValueError(f"config.{key}: {error}") from error
-    return config
 
 
 def near_config(path: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import config_flags
 
 from acrn_jax import runs
-from acrn_jax.cli import distributed, shell
+from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -17,7 +17,7 @@ _WORKDIR = paths.define_folder("workdir", None, "Checkpoints and logs go here; a
 def main(argv):
     del argv
     shell.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    runs.train(shell.tidied(_CONFIG.value), Path(_WORKDIR.value))
+    runs.train(shared_flags.config_of(_CONFIG.value), Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":

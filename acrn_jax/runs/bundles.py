@@ -1,6 +1,5 @@
 """What the verb export does: from a run's workdir to a bundle that leaves the house."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files, provenance, runs
+from acrn_jax import build, files, provenance
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration
 from acrn_jax.export import bundle
 from acrn_jax.export.model import OUTPUTS, Model, Net
+from acrn_jax.runs.run import AcrnRun, AttributeRun, Run, attribute_net, load
 
 DRAWN = 8  # images of nobody in each bundle
 RAW = "the sigmoid of what the net says, on whatever pictures"
@@ -49,15 +49,14 @@ def export(
     """
     bundle.check_formats(formats)
     files.check(out)
-    config = runs.read_config(workdir, attributes=attributes, data_dir=data_dir)
-    runs.check_data(config, workdir)
-    runs.check_attributes(config, workdir)
-    split = _training_split(config)
-    model, about = describe(config, workdir, outputs)
-    phase = config.phases[-1]
-    net = about["nets"].get("attributes" if phase == "mva" else "reid")
+    run = load(workdir, attributes=attributes, data_dir=data_dir)
+    run.check_data()
+    run.check_attributes()
+    split = _training_split(run)
+    model, about = describe(run, outputs)
+    net = about["nets"].get("attributes" if isinstance(run, AttributeRun) else "reid")
     if split is not None and net:
-        _check_finished(config, split, phase, net["step"], workdir)
+        _check_finished(run, split, net["step"])
     own = _pictures(split, sample) if split is not None and sample else np.empty((0, *SIZE, 3), np.uint8)
     about["commit"] = provenance.commit()
     packages = ["jax", "jaxlib", "flax", "numpy", "pillow", *(["onnx", "onnxruntime"] if "onnx" in formats else [])]
@@ -75,52 +74,59 @@ def export(
     )
 
 
-def describe(config: Any, workdir: Path, outputs: Sequence[str]) -> tuple[Model, dict[str, Any]]:
+def describe(run: Run, outputs: Sequence[str]) -> tuple[Model, dict[str, Any]]:
     """(what to export of a run, entries for the manifest)."""
-    phase = config.phases[-1]
-    net_folder = workdir if phase == "mva" else config.attributes["from"] if runs.weighted(config) else None
-    names = tuple(runs.attribute_names(net_folder)) if net_folder else ()
-    refused = {"embedding": _no_embedding(config)}
-    refused["feature"] = "the run has no re-id net" if phase == "mva" else ""
-    refused["attributes"] = "" if net_folder else "the run has no attribute net"
+    config, net = run.config, None
+    if isinstance(run, AttributeRun):
+        net = attribute_net(run.workdir)
+    elif isinstance(run, AcrnRun):
+        net = run.attribute_net
+    refused = _refused(run)
     for name in outputs:
         if name not in OUTPUTS:
             raise ValueError(f"There is no output {name!r}; known: {', '.join(OUTPUTS)}.")
         if refused[name]:
-            raise ValueError(f"{workdir} cannot give --output={name}: {refused[name]}.")
+            raise ValueError(f"{run.workdir} cannot give --output={name}: {refused[name]}.")
     outputs = tuple(name for name in OUTPUTS if name in (outputs or OUTPUTS) and not refused[name])
     about: dict[str, Any] = {"refused": {name: reason for name, reason in refused.items() if reason}, "nets": {}}
-    about["config"] = json.loads(config.to_json_best_effort())
+    about["config"] = dict(config.tree)
     nets: dict[str, Net] = {}
-
-    def load(name, config, folder, count=0):
-        found = build.trained(config, folder, attributes=count)
-        nets[name] = Net(found.module, found.variables, **found.preprocessing)
-        preprocessing = {**found.preprocessing, "resize": "bilinear, antialiased, columns first, 8 bits"}
-        about["nets"][name] = {"step": int(found.state["step"]), "preprocessing": preprocessing}
-        return found.state["scales"]
-
-    if {"attributes", "embedding"} & set(outputs):
-        theirs = runs.read_config(Path(net_folder))
-        load("attributes", theirs, Path(net_folder) / "mva", len(names))
-        about |= {"attribute_names": list(names), "attribute_config": json.loads(theirs.to_json_best_effort())}
-        worth = {"kind": "raw", "why": RAW, "recognition": runs.recognition_rates(Path(net_folder))}
+    if net and {"attributes", "embedding"} & set(outputs):
+        nets["attributes"] = _net(net, "attributes", about)
+        about |= {"attribute_names": list(net.names), "attribute_config": dict(net.config.tree)}
+        worth = {"kind": "raw", "why": RAW, "recognition": net.recognition_rates}
         about["probabilities"] = {"kind": "raw", "recognition": worth["recognition"], "note": calibration.told(worth)}
     factors: tuple[float, Any] = (1.0, None)
     if {"feature", "embedding"} & set(outputs):
-        scales = {name: float(value) for name, value in load("reid", config, workdir / phase).items()}
-        if runs.weighted(config):
-            weights, gamma = (
-                runs.learned_weights(config, workdir, names, runs.training_attributes(config, workdir)),
-                config.loss.gamma,
-            )
+        nets["reid"] = _net(run, "reid", about)
+        if isinstance(run, AcrnRun):
+            weights, gamma, scales = run.weights(run.training_attributes()), config.loss.gamma, run.scales
             about |= {"gamma": gamma, "scales": scales, "distance": config.loss.distance}
             about["representation"] = config.attributes.representation
-            about["weights"] = dict(zip(names, map(float, weights), strict=True))
+            about["weights"] = dict(zip(run.attribute_net.names, map(float, weights), strict=True))
             if "embedding" in outputs:
-                factors = 1 / math.sqrt(scales["feature"]), np.float32(math.sqrt(gamma / scales["attribute"])) * weights
+                louder = np.float32(math.sqrt(gamma / scales["attribute"]))
+                factors = 1 / math.sqrt(scales["feature"]), louder * weights
     representation = config.attributes.representation
     return Model(outputs, nets.get("reid"), nets.get("attributes"), representation, *factors), about
+
+
+def _net(run: Run, name: str, about: dict[str, Any]) -> Net:
+    """The net of a run; its step and preprocessing go into the manifest's entries `about`."""
+    resize = {"resize": "bilinear, antialiased, columns first, 8 bits"}
+    preprocessing = run.config.data.preprocessing
+    about["nets"][name] = {"step": int(run.state["step"]), "preprocessing": preprocessing | resize}
+    return Net(run.module, run.variables, **preprocessing)
+
+
+def _refused(run: Run) -> dict[str, str]:
+    """Output -> why the run cannot give it, or nothing."""
+    alone = isinstance(run, AttributeRun)
+    return {
+        "embedding": _no_embedding(run),
+        "feature": "the run has no re-id net" if alone else "",
+        "attributes": "" if alone or isinstance(run, AcrnRun) else "the run has no attribute net",
+    }
 
 
 def draw(height: int, width: int) -> np.ndarray:
@@ -131,9 +137,10 @@ def draw(height: int, width: int) -> np.ndarray:
     return (slope * blocks[:, :height, :width]).astype(np.uint8)
 
 
-def _no_embedding(config):
+def _no_embedding(run: Run) -> str:
     """Why there is no z, or nothing."""
-    if not runs.weighted(config):
+    config = run.config
+    if not isinstance(run, AcrnRun):
         return "without both a re-id net and an attribute net there is nothing to join"
     if config.loss.distance != "squared_euclidean":
         return (
@@ -143,20 +150,21 @@ def _no_embedding(config):
     return f"gamma is {config.loss.gamma}, whose root z needs" if config.loss.gamma < 0 else ""
 
 
-def _training_split(config) -> source.Split | None:
+def _training_split(run: Run) -> source.Split | None:
     """The images that the run's last phase trained on, or None where they are not at hand."""
     try:
-        return build.training_split(config)
+        return build.training_split(run.config)
     except FileNotFoundError:
         return None
 
 
-def _check_finished(config, split, phase, step, workdir):
+def _check_finished(run: Run, split: source.Split, step: int) -> None:
     """Of a run of an older version, which does not say itself how many steps it was to take; see phases.load."""
-    steps = build.planned_steps(config, phase, split)
+    steps = build.planned_steps(run.config, run.config.last_phase, split)
     if step < steps:
         raise ValueError(
-            f"{workdir} is at step {step} of {steps} of phase {phase}; end it by the same ./launch.sh train as before."
+            f"{run.workdir} is at step {step} of {steps} of phase {run.config.last_phase}; "
+            "end it by the same ./launch.sh train as before."
         )
 
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files, runs
+from acrn_jax import files
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration, feature_files
 from acrn_jax.evaluation.feature_files import Features
+from acrn_jax.ops.representations import REPRESENTATIONS
+from acrn_jax.runs.run import AttributeRun, Run, load
+from acrn_jax.runs.workdir import write_arrays
 from acrn_jax.train import parallel
 
 # Format -> suffixes of its files.
@@ -60,11 +64,12 @@ def open_splits(
       FileNotFoundError: no run, or no such data set.
       ValueError: no such split; or the run's own data are no longer those that it was trained on.
     """
-    config = runs.read_config(workdir, data_dir=data_dir)
-    place = dataset or config.data.name, config_name or config.data.config
-    if place == (config.data.name, config.data.config):
-        runs.check_data(config, workdir)
-    return [source.open_split(config.data.dir, *place, name) for name in names]
+    run = load(workdir, data_dir=data_dir)
+    data = run.config.data
+    place = str(dataset or data.name), config_name or data.config
+    if place == (data.name, data.config):
+        run.check_data()
+    return [source.open_split(str(data.dir), *place, name) for name in names]
 
 
 def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str) -> str:
@@ -85,17 +90,17 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
     files.check(out)
     if format == "faiss":
         feature_files.faiss()  # not after the net has run, if it is missing
-    batch = runs.read_config(workdir).evaluate.batch
+    run = load(workdir)
     if format == "mat":
         splits = [splits[0].take(splits[0].person_id > 0), splits[1]]
-    found = [_values(workdir, runs.outputs(workdir, split, batch=batch)) for split in splits]
+    found = [_values(run, run.outputs(split)) for split in splits]
     name = next(iter(found[0]))
     parts = [Features(values[name], split.labels) for values, split in zip(found, splits, strict=True)]
     split, labels, written = splits[0], splits[0].labels._asdict(), found[0]
     more = {key: value for key, value in found[0].items() if key != name}
     if format == "npz":
         about = {"key": split.key, "file_name": split.file_name, "fingerprint": split.fingerprint}
-        runs.write_arrays(out, **about, **labels, **found[0])
+        write_arrays(out, **about, **labels, **found[0])
     elif parallel.is_primary() and format == "mat":
         feature_files.write_mat(out, *parts)
     elif parallel.is_primary():
@@ -111,20 +116,20 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
         written = {name: found[0][name]}
     images = " and ".join(f"{len(split):,} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
     told = f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
-    if "attributes" not in found[0]:
+    if not isinstance(run, AttributeRun):
         return told
-    about = {"kind": "raw", "why": "they are stored as they are", "recognition": runs.recognition_rates(workdir)}
+    about = {"kind": "raw", "why": "they are stored as they are", "recognition": run.recognition_rates}
     return f"{told}\n{calibration.told(about)}"
 
 
-def _values(workdir: Path, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _values(run: Run, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
     """What is stored, by name, the features before all."""
-    if "attribute_logits" not in outputs:
+    if not isinstance(run, AttributeRun):
         return {"feature": outputs["feature"]}
     logits = outputs["attribute_logits"]
-    probabilities = build.REPRESENTATIONS["probabilities"](logits)
-    names = runs.attribute_names(workdir)
-    rates = runs.recognition_rates(workdir) or {"on": "", "mA": {}}
+    probabilities = REPRESENTATIONS["probabilities"](logits)
+    names = list(run.names)
+    rates = run.recognition_rates or {"on": "", "mA": {}}
     return {
         "attributes": probabilities,
         "logits": logits,

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from acrn_jax.data import source
+from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.runs import workdir
-from acrn_jax.schema import REPRESENTATIONS
 from acrn_jax.train import parallel
 
 NAMES = {"feature": "feature", "attribute_logits": "logits"}  # output -> its name in a file
@@ -52,7 +52,9 @@ def kept(
     for file in dict.fromkeys(files):
         if parallel.broadcast(parallel.is_primary() and stamp_of(file) == stamp):
             with np.load(file, allow_pickle=False) as stored:
-                return {name: stored[known] for name, known in NAMES.items() if known in stored.files}
+                # Older files hold what search kept under the output's own name.
+                names = [(name, kept) for name, own in NAMES.items() for kept in (own, name) if kept in stored.files]
+                return {name: stored[kept] for name, kept in names}
     if parallel.is_primary() and files[0].exists():
         print(f"{files[0]} is of another net or data set; computing it anew.", flush=True)
     found = compute()

@@ -47,9 +47,7 @@ def check_scored_on(run: Run, target: Settings, splits: Sequence[source.Split]) 
                 print(f"{unknown}: {error}", flush=True)
 
 
-def _check_unseen(
-    run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: str
-) -> None:
+def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: str) -> None:
     """ValueError where a run was trained on images of `splits`, which are of the data set of `target`."""
     if load(run.workdir).config.data.name != target.data.name:
         return

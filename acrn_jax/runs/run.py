@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from acrn_jax import build, files, schema
+from acrn_jax import build, files
 from acrn_jax.data import pipeline, source
 from acrn_jax.evaluation import embed
 from acrn_jax.losses.weights import effective_weights
+from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.runs import inputs, phases, workdir
 from acrn_jax.runs.outputs import Predictions, kept
 from acrn_jax.settings import Settings
@@ -198,9 +199,7 @@ class AttributeRun(Run):
         if not file.is_file():
             return None
         scored = files.read_json(file, "attributes", "dataset", "split")
-        part, people = (
-            (scored["unseen"], ", people whom training did not show") if "unseen" in scored else (scored, "")
-        )
+        part, people = (scored["unseen"], ", people whom training did not show") if "unseen" in scored else (scored, "")
         rates = {entry["name"]: entry["mA"] for entry in part["attributes"]}
         return {"on": f"{scored['dataset']}, {scored['split']}{people}", "mA": rates}
 
@@ -299,4 +298,4 @@ class AcrnRun(ReidCnnRun):
 
     def attributes_of(self, logits: np.ndarray) -> np.ndarray:
         """Attribute logits [N, A] in the representation that distances use."""
-        return schema.REPRESENTATIONS[self.config.attributes.representation](logits)
+        return REPRESENTATIONS[self.config.attributes.representation](logits)

@@ -1,4 +1,4 @@
-"""What the verb search does: finds the pictures of a folder that look most alike, by image, by attributes, or both.
+"""Finds the pictures of a folder that look most alike, by image, by attributes, or both.
 
 | given | distance |
 | --- | --- |
@@ -10,22 +10,23 @@ So gamma slides from the image alone (0) to attributes alone. With an attribute 
 Nobody is identified: the nearest picture is the one that looks most alike, whoever it shows.
 """
 
+import dataclasses
 import difflib
 import hashlib
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files, runs
+from acrn_jax import build, files
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration, explain, fusion
-from acrn_jax.report import sheet, tables
-
-NO_IDENTITY = "The order says which pictures look most alike, not who is on them."
-TOLD = 3  # attributes that an explanation names
+from acrn_jax.ops.representations import REPRESENTATIONS
+from acrn_jax.report import sheet
+from acrn_jax.runs import search_table
+from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
+from acrn_jax.runs.workdir import read_config, write_json
 
 
 def search(
@@ -61,64 +62,38 @@ def search(
       ValueError: nothing to search for, an unknown attribute, or what does not go together.
       FileNotFoundError: no run, no gallery or no query.
     """
-    config = runs.read_config(workdir, attributes=attributes)
-    if data_dir and config.data.name and Path(data_dir, config.data.name).is_dir():
-        config.data.dir = data_dir
-    alone = "mva" in config.phases  # an attribute run
-    net = str(workdir) if alone else config.attributes["from"]
-    wishes = _wishes(want, avoid, net)
-    _check(config, query, wishes, gamma, explained, net)
-    gamma = config.loss.gamma if gamma is None else gamma
-    asked = _open_query(query) if query else None
+    run = load(workdir, attributes=attributes)
+    if data_dir and Path(data_dir, str(run.config.data.name)).is_dir():
+        run = type(run)(run.workdir, run.config.changed({"data.dir": data_dir}))
+    wishes = _wishes(want, avoid, run)
+    _check(run, query, wishes, gamma, explained)
     pictures = source.open_folder(gallery)
+    found = Search(
+        run,
+        pictures,
+        _open_query(query) if query else None,
+        wishes,
+        run.config.loss.gamma if gamma is None else gamma,
+        [out or workdir / "search", workdir / "search"],
+    )
     ranked = np.array([query is None or (gallery / n).resolve() != query.resolve() for n in pictures.file_name])
     if not ranked.any():
         raise ValueError(f"{gallery} holds no picture beside the query; name a folder with more.")
-
-    places = [out or workdir / "search", workdir / "search"]  # the second to look in alone
-    files.check(places[0])
-    batch = config.evaluate.batch
-    told = alone or wishes or (asked is not None and config.loss.kind == "acrn" and gamma > 0)
-    if told:
-        runs.check_attributes(config, workdir)  # before the pictures are looked at
-    feature = None
-    if asked is not None and not alone:
-        feature = [
-            runs.kept_outputs(workdir, split, f"{_name(split)}_feature.npz", places, batch=batch)["feature"]
-            for split in (asked, pictures)
-        ]
-    shown, names, probabilities, about = None, (), None, None
-    if told:
-        names = tuple(runs.attribute_names(Path(net)))
-        logits = [
-            runs.kept_outputs(Path(net), split, f"{_name(split)}_attributes.npz", places, batch=batch)[
-                "attribute_logits"
-            ]
-            for split in (asked, pictures)
-            if split is not None
-        ]
-        if wishes:
-            curve, about = _calibration(Path(net), places, data_dir)
-            probabilities = curve.probabilities(logits[-1])
-        shown = [build.REPRESENTATIONS[config.attributes.representation](values) for values in logits]
-    formula, query_row, columns = _formula(
-        config, workdir, places[0], names, wishes, gamma, shown, probabilities, asked
-    )
-    distance = config.loss.distance if asked is not None else explain.ADDITIVE
-    distances = _distances(distance, feature, query_row, columns, formula)
+    files.check(found.places[0])
+    terms, about = found.terms(data_dir)
+    distances = terms.distances()
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
-
-    found = [
+    entries = [
         {
             "rank": place + 1,
             "file": str(pictures.file_name[i]),
             "distance": float(distances[i]),
-            "probabilities": {name: float(probabilities[i, names.index(name)]) for name in wishes},
+            "probabilities": {name: float(terms.probabilities[i, terms.names.index(name)]) for name in wishes},
         }
         for place, i in enumerate(order)
     ]
     if explained:
-        _explain(found, order, ranked, names, feature, query_row, columns, formula)
+        terms.explain(entries, order, ranked)
     results = {
         "schema": 1,
         "workdir": str(workdir),
@@ -126,108 +101,158 @@ def search(
         "query": str(query) if query else None,
         "want": [name for name, wish in wishes.items() if wish],
         "not": [name for name, wish in wishes.items() if not wish],
-        "gamma": gamma if asked is not None and not alone else None,
-        "distance": distance,
+        "gamma": found.gamma if query and not found.of_attributes else None,
+        "distance": terms.distance,
         "probabilities": about,
         "pictures": int(ranked.sum()),
         "unreadable": pictures.metadata["unreadable"],
         "passed_over": pictures.metadata["passed_over"],
         "notes": pictures.metadata["notes"],
         "fingerprint": pictures.fingerprint,
-        "note": NO_IDENTITY,
-        "results": found,
+        "note": search_table.NO_IDENTITY,
+        "results": entries,
     }
-    out = places[0]
-    runs.write_json(out / "results.json", results)
-    pixels = [transforms.decode(pictures.image_bytes(int(i)), key=str(pictures.key[i])) for i in order]
-    captions = [[f"{entry['rank']}  d {entry['distance']:.3g}", entry["file"], *_percentages(entry)] for entry in found]
-    note = f"{calibration.told(about)} {_rates(about, wishes)}" if about else ""
-    if asked is not None:
-        pixels = [transforms.decode(asked.image_bytes(0), key=str(query)), *pixels]
-        captions = [["query", str(asked.file_name[0])], *captions]
-    sheet.write(out / "grid.jpg", pixels, captions, marked=1 if asked is not None else 0, note=note)
+    write_json(found.places[0] / "results.json", results)
+    _write_sheet(found, order, results)
     return results
 
 
-def table(results: dict[str, Any]) -> str:
-    """What `search` found, as text."""
-    wished = [*results["want"], *results["not"]]
-    asked = [f"look most alike to {results['query']}"] if results["query"] else []
-    if results["want"]:
-        asked.append(f"seem to show {', '.join(results['want'])}")
-    if results["not"]:
-        asked.append(f"seem not to show {', '.join(results['not'])}")
-    rows = [
-        (
-            str(entry["rank"]),
-            entry["file"],
-            f"{entry['distance']:.4g}",
-            *(f"{100 * entry['probabilities'][n]:.0f} %" for n in wished),
-        )
+def _write_sheet(found: "Search", order: np.ndarray, results: dict[str, Any]) -> None:
+    """grid.jpg: the query, if there is one, and the pictures that were found."""
+    split = found.pictures
+    pixels = [transforms.decode(split.image_bytes(int(i)), key=str(split.key[i])) for i in order]
+    captions = [
+        [f"{entry['rank']}  d {entry['distance']:.3g}", entry["file"], *search_table.percentages(entry)]
         for entry in results["results"]
     ]
-    if about := results["probabilities"]:
-        rows.insert(0, ("", "recognition rate", "", *(_rate(about, name) for name in wished)))
-    notes = [NO_IDENTITY, _measured(results)]
-    if results["gamma"] is not None:
-        notes.append(f"gamma {results['gamma']:g}.")
-    if about:
-        notes.append(calibration.told(about))
-    caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(asked)}"
-    text = tables.render(tables.Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
-    for entry in results["results"]:
-        if "shares" in entry:
-            reason = f"{entry['rank']:>4}  {_reason(entry)}"
-            text += textwrap.fill(reason, tables.page_width(), subsequent_indent=" " * 6) + "\n"
-    return text + source.told_of_folder(results)
+    about = results["probabilities"]
+    note = f"{calibration.told(about)} {search_table.rates(about, found.wishes)}" if about else ""
+    if found.query is not None:
+        pixels = [transforms.decode(found.query.image_bytes(0), key=results["query"]), *pixels]
+        captions = [["query", str(found.query.file_name[0])], *captions]
+    sheet.write(found.places[0] / "grid.jpg", pixels, captions, marked=int(found.query is not None), note=note)
 
 
-def _measured(results):
-    """What the distances are, in one sentence."""
-    if not results["query"]:
-        return "distance: (wish - probability)^2, summed over the wished attributes."
-    kind = tables.KINDS[results["distance"]]
-    made = (
-        "of attributes"
-        if results["gamma"] is None
-        else "of features and weighted attributes, d_f / s_f + gamma d_w / s_a"
-    )
-    return f"distance: {kind}, {made}."
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What the distances of one search are made of: G pictures, A attributes."""
+
+    distance: str  # key of fusion.DISTANCES
+    feature: list[np.ndarray] | None  # of the query [1, D] and of the pictures [G, D]
+    names: tuple[str, ...]  # [A]
+    row: np.ndarray | None  # [1, A] attributes of the query, wishes in their places
+    columns: np.ndarray | None  # [G, A] of the pictures
+    probabilities: np.ndarray  # [G, A] calibrated, where attributes are wished for
+    formula: explain.Formula
+
+    def distances(self) -> np.ndarray:
+        """[G]"""
+        terms = []
+        if self.feature is not None:
+            terms.append((1 / self.formula.feature_scale, fusion.distance_rows(self.distance, *self.feature)))
+        if self.row is not None and self.columns is not None:
+            weights = self.formula.weights
+            rows = fusion.distance_rows(self.distance, weights * self.row, weights * self.columns)
+            terms.append((self.formula.gamma / self.formula.attribute_scale, rows))
+        return fusion.weighted_sum(*terms)(slice(0, 1))[0]
+
+    def explain(self, entries: list[dict[str, Any]], order: np.ndarray, ranked: np.ndarray) -> None:
+        """Adds "shares", which sum to the distance, and "rank_without" to each entry."""
+        nothing = np.zeros((len(ranked), 0), np.float32)
+        of_query, of_gallery = self.feature or (nothing[:1], nothing)
+        row = nothing[:1] if self.row is None else self.row
+        columns = nothing if self.columns is None else self.columns
+        parts = explain.shares(of_query, of_gallery, row, columns, self.formula)
+        ranks = explain.ranks(parts, order, ranked=ranked)
+        shown = [i for i in range(len(self.names)) if self.formula.weights[i]]
+        for place, (entry, i) in enumerate(zip(entries, order, strict=True)):
+            own = {"feature": float(parts.feature[i])} if self.feature else {}
+            entry["shares"] = own | {self.names[a]: float(parts.attributes[i, a]) for a in shown}
+            own = {"feature": int(ranks.without_feature[place])} if self.feature else {}
+            entry["rank_without"] = own | {self.names[a]: int(ranks.without[place, a]) for a in shown}
 
 
-def _reason(entry):
-    """Shares in per cent, the largest first, and the rank without each."""
-    whole = max(entry["distance"], 1e-12)
-    largest = sorted(entry["shares"], key=lambda n: -entry["shares"][n])
-    told = [n for n in largest if n == "feature"] + [n for n in largest if n != "feature"][:TOLD]
-    return "; ".join(
-        f"{n} {100 * entry['shares'][n] / whole:.0f} % (rank {entry['rank_without'][n]} without)" for n in told
-    )
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What is searched for, and by which run."""
+
+    run: AttributeRun | ReidCnnRun
+    pictures: source.Split
+    query: source.Split | None
+    wishes: dict[str, int]  # attribute -> 1 wanted, 0 not wanted
+    gamma: float
+    places: list[Path]  # what the nets say is kept in the first, and looked for in all
+
+    @property
+    def of_attributes(self) -> bool:
+        return isinstance(self.run, AttributeRun)
+
+    def terms(self, data_dir: str | None) -> tuple[Terms, dict[str, Any] | None]:
+        """What distances are made of, and what is known of the probabilities (None without wishes)."""
+        run, config, feature = self.run, self.run.config, None
+        acrn = isinstance(run, AcrnRun) and self.query is not None and self.gamma > 0
+        net = _net(run) if self.of_attributes or self.wishes or acrn else None
+        if net:
+            run.check_attributes()  # before the pictures are looked at
+        if self.query is not None and not self.of_attributes:
+            feature = [self._outputs(run, split, "feature") for split in (self.query, self.pictures)]
+        distance = config.loss.distance if self.query is not None else explain.ADDITIVE
+        nothing = np.zeros((len(self.pictures), 0), np.float32)
+        if net is None:
+            formula = explain.Formula(np.zeros(0, np.float32), 0.0, *self._scales())
+            return Terms(distance, feature, (), None, None, nothing, formula), None
+        splits = [split for split in (self.query, self.pictures) if split is not None]
+        logits = [self._outputs(net, split, "attribute_logits") for split in splits]
+        probabilities, about = nothing, None
+        if self.wishes:
+            curve, about = _calibration(net, self.places, data_dir)
+            probabilities = curve.probabilities(logits[-1])
+        shown = [REPRESENTATIONS[config.attributes.representation](values) for values in logits]
+        row = shown[0].copy() if self.query is not None else np.zeros((1, len(net.names)), np.float32)
+        columns = shown[-1].copy()
+        wished = [net.names.index(name) for name in self.wishes]
+        if wished:
+            columns[:, wished], row[:, wished] = probabilities[:, wished], list(self.wishes.values())
+        return Terms(distance, feature, net.names, row, columns, probabilities, self._formula(net, wished)), about
+
+    def _outputs(self, run, split, name):
+        """[N, ...] of a run's net, kept by the pictures' content, wherever they lie."""
+        digest = hashlib.sha256(split.fingerprint.encode()).hexdigest()[:16]
+        kind = "feature" if name == "feature" else "attributes"
+        keep = [place / f"{digest}_{kind}.npz" for place in self.places]
+        return run.outputs(split, batch=self.run.config.evaluate.batch, keep=keep)[name]
+
+    def _formula(self, net, wished):
+        weights, gamma, scales = np.zeros(len(net.names), np.float32), self.gamma, (1.0, 1.0)
+        if self.query is None:
+            gamma = 1.0
+        elif self.of_attributes:
+            weights, gamma = np.ones(len(net.names), np.float32), 1.0
+        else:
+            scales = self._scales()
+            if isinstance(self.run, AcrnRun):
+                weights = np.array(self.run.weights(self.run.training_attributes(out=self.places[0])))
+        weights[wished] = np.abs(weights).max() or 1.0
+        return explain.Formula(weights, gamma, *scales)
+
+    def _scales(self):
+        return tuple(self.run.scales.values()) if isinstance(self.run, ReidCnnRun) else (1.0, 1.0)
 
 
-def _percentages(entry):
-    return [f"{tables.display(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
+def _net(run: Run) -> AttributeRun:
+    """The attribute net that a run is, or names."""
+    return attribute_net(run.workdir if isinstance(run, AttributeRun) else str(run.config.attributes.from_))
 
 
-def _rate(about, name) -> str:
-    """An attribute's recognition rate in per cent."""
-    rate = (about["recognition"] or {"mA": {}})["mA"].get(name)
-    return "-" if rate is None else f"{100 * rate:.0f} %"
-
-
-def _rates(about, names) -> str:
-    return ", ".join(f"{tables.display(name)} {_rate(about, name)}" for name in names)
-
-
-def _wishes(want, avoid, net) -> dict[str, int]:
+def _wishes(want, avoid, run) -> dict[str, int]:
     """{attribute: 1 wanted, 0 not wanted}, in the order of the flags."""
     if not (want or avoid):
         return {}
-    if not net:
+    if not isinstance(run, AttributeRun) and not run.config.attributes.from_:
         raise ValueError(
             "The run has no attribute net (config.attributes.from is not set), so it cannot search by any."
         )
-    names = runs.attribute_names(Path(net))
+    names = _net(run).names
     for name in (*want, *avoid):
         if name not in names:
             near = [known for known in names if name.lower() in known.lower()]
@@ -239,18 +264,19 @@ def _wishes(want, avoid, net) -> dict[str, int]:
     return dict.fromkeys(want, 1) | dict.fromkeys(avoid, 0)
 
 
-def _check(config, query, wishes, gamma, explained, net) -> None:
+def _check(run, query, wishes, gamma, explained) -> None:
+    alone = isinstance(run, AttributeRun)
     if not query and not wishes:
         raise ValueError("There is nothing to search for; give --query=IMAGE, --want=ATTRIBUTE, --not=ATTRIBUTE.")
-    if gamma is not None and (not query or "mva" in config.phases):
+    if gamma is not None and (not query or alone):
         lacks = "an attribute run has no feature" if query else "there is no --query"
         raise ValueError(f"--gamma weighs attributes against an image, but {lacks}; leave it out.")
     if gamma is not None and not (np.isfinite(gamma) and gamma >= 0):
         raise ValueError(f"--gamma is {gamma}; give 0 for the image alone, more for more of the attributes.")
-    if gamma and config.loss.kind == "classic" and "mva" not in config.phases and not wishes:
+    if gamma and not alone and not isinstance(run, AcrnRun) and not wishes:
         raise ValueError("A ReIdCNN has learned no attribute weights, so --gamma wants --want or --not too.")
     if query and explained:
-        explain.check_additive(config.loss.distance)
+        explain.check_additive(run.config.loss.distance)
 
 
 def _open_query(query: Path) -> source.Split:
@@ -261,94 +287,31 @@ def _open_query(query: Path) -> source.Split:
     return split
 
 
-def _name(split: source.Split) -> str:
-    """Of the file that keeps what a net says about pictures: by content alone, wherever they lie."""
-    return hashlib.sha256(split.fingerprint.encode()).hexdigest()[:16]
-
-
-def _calibration(net: Path, places: Sequence[Path], data_dir: str | None) -> tuple[calibration.Platt, dict[str, Any]]:
+def _calibration(
+    net: AttributeRun, places: Sequence[Path], data_dir: str | None
+) -> tuple[calibration.Platt, dict[str, Any]]:
     """Platt's correction, fitted on the attribute run's val split once, and what `calibration.told` tells of it.
 
     It is kept in the first of `places`. Whether it holds for the gallery's pictures nobody knows: they have no labels.
     """
-    names, _, fingerprint = runs.attribute_net(net)
-    about = {"recognition": runs.recognition_rates(net)}
+    names, fingerprint, about = net.names, net.fingerprint, {"recognition": net.recognition_rates}
     for file in (place / "calibration.json" for place in places):
         stored = files.read_json(file) if file.exists() else {}
         if stored.get("net") == fingerprint and "fitted_on" in stored.get("about", {}):
             curve = calibration.Platt(*(np.array(stored[key]) for key in calibration.Platt._fields))
             return curve, stored["about"] | about
-    config = runs.read_config(net, data_dir=data_dir)
+    net = AttributeRun(net.workdir, read_config(net.workdir, data_dir=data_dir))
     raw = calibration.Platt(np.ones(len(names)), np.zeros(len(names)), np.zeros(len(names), bool))
     try:
-        runs.check_data(config, net)
-        held, trained = build.open_split(config, "val"), build.attribute_split(config)
+        net.check_data()
+        held, trained = build.open_split(net.config, "val"), build.attribute_split(net.config)
     except (ValueError, FileNotFoundError) as error:
         return raw, {"kind": "raw", "why": str(error).rstrip(".")} | about
     if shared := len(np.intersect1d(held.key, trained.key)):
         return raw, {"kind": "raw", "why": f"the net was trained on {shared:,} images of {held.name}"} | about
-    curve = calibration.platt(
-        runs.outputs(net, held, batch=config.evaluate.batch)["attribute_logits"], held.attributes_of(names)
-    )
+    curve = calibration.platt(net.outputs(held)["attribute_logits"], held.attributes_of(names))
     left = [name for name, fitted in zip(names, curve.fitted, strict=True) if not fitted]
     fitted = {"kind": "fitted", "fitted_on": held.name, "images": len(held), "raw": left}
     content = {"net": fingerprint, "about": fitted, **{key: value.tolist() for key, value in curve._asdict().items()}}
-    runs.write_json(places[0] / "calibration.json", content)
+    write_json(places[0] / "calibration.json", content)
     return curve, fitted | about
-
-
-def _formula(config, workdir, out, names, wishes, gamma, attributes, probabilities, asked):
-    """(formula, query's row [1, A], gallery's columns [G, A]) with the wishes in their places."""
-    if attributes is None:
-        return explain.Formula(np.zeros(0, np.float32), 0.0, *_scales(config, workdir)), None, None
-    columns = attributes[-1].copy()
-    row = attributes[0].copy() if asked is not None else np.zeros((1, len(names)), np.float32)
-    wished = [names.index(name) for name in wishes]
-    if wishes:
-        columns[:, wished], row[:, wished] = probabilities[:, wished], list(wishes.values())
-    weights, scales = np.zeros(len(names), np.float32), (1.0, 1.0)
-    if asked is None:
-        gamma = 1.0
-    elif "mva" in config.phases:
-        weights, gamma = np.ones(len(names), np.float32), 1.0
-    else:
-        scales = _scales(config, workdir)
-        if config.loss.kind == "acrn":
-            train = runs.training_attributes(config, workdir, out=out)
-            weights = np.array(runs.learned_weights(config, workdir, names, train))
-    weights[wished] = np.abs(weights).max() or 1.0
-    return explain.Formula(weights, gamma, *scales), row, columns
-
-
-def _scales(config, workdir):
-    if "mva" in config.phases:
-        return 1.0, 1.0
-    scales = runs.scales_of(workdir)
-    return scales["feature"], scales["attribute"]
-
-
-def _distances(distance, feature, row, columns, formula) -> np.ndarray:
-    """[G]"""
-    terms = []
-    if feature is not None:
-        terms.append((1 / formula.feature_scale, fusion.distance_rows(distance, *feature)))
-    if row is not None:
-        rows = fusion.distance_rows(distance, formula.weights * row, formula.weights * columns)
-        terms.append((formula.gamma / formula.attribute_scale, rows))
-    return fusion.weighted_sum(*terms)(slice(0, 1))[0]
-
-
-def _explain(found, order, ranked, names, feature, row, columns, formula) -> None:
-    """Adds "shares", which sum to the distance, and "rank_without" to each entry."""
-    nothing = np.zeros((len(ranked), 0), np.float32)
-    of_query, of_gallery = feature or (nothing[:1], nothing)
-    parts = explain.shares(
-        of_query, of_gallery, nothing[:1] if row is None else row, nothing if columns is None else columns, formula
-    )
-    ranks = explain.ranks(parts, order, ranked=ranked)
-    shown = [i for i in range(len(names)) if formula.weights[i]]
-    for place, (entry, i) in enumerate(zip(found, order, strict=True)):
-        own = {"feature": float(parts.feature[i])} if feature else {}
-        entry["shares"] = own | {names[a]: float(parts.attributes[i, a]) for a in shown}
-        own = {"feature": int(ranks.without_feature[place])} if feature else {}
-        entry["rank_without"] = own | {names[a]: int(ranks.without[place, a]) for a in shown}

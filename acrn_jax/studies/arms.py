@@ -14,7 +14,6 @@ system do not disturb one another.
 """
 
 import contextlib
-import difflib
 import fcntl
 import hashlib
 import json
@@ -31,10 +30,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import traverse_util
 
-from acrn_jax import build, files, phases, rules, runs
+from acrn_jax import build, files, runs, settings
 from acrn_jax.data import source
+from acrn_jax.ops.representations import REPRESENTATIONS
+from acrn_jax.runs import inputs, phases, workdir
+from acrn_jax.runs.start import start_input
+from acrn_jax.settings import Settings
 
 Overrides = Mapping[str, Any]
 TERMINATED = (os.EX_TEMPFAIL, -signal.SIGTERM)  # exit codes of an arm that SIGTERM stopped
@@ -57,8 +59,8 @@ class Job(NamedTuple):
 
     arm: str
     replicate: str  # "seed_0", or "reid_grid_1/seed_0"
-    config: Any
-    base: Any  # the config without the arm's overrides
+    config: Settings
+    base: Settings  # the config without the arm's overrides
     folder: Path  # of the run
     made_of: Mapping[str, Any] = {}  # see `identified`
 
@@ -70,18 +72,10 @@ class Job(NamedTuple):
 # From a study's name to its jobs
 
 
-def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """{"loss": {"gamma": 0.5}} -> {"loss.gamma": 0.5}."""
-    return traverse_util.flatten_dict(dict(tree), sep=".")
-
-
 def find(table: Mapping[str, Any], name: str, kind: str) -> Any:
     """`table[name]`, or a ValueError that names the nearest of the known ones."""
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(name, map(str, table), n=1, cutoff=0.4)
-    known = f"did you mean {near[0]!r}? Known: " if near else "known are "
-    raise ValueError(f"There is no {kind} {name!r}; {known}{', '.join(map(str, table))}.")
+    settings.check_known(name, table, kind)
+    return table[name]
 
 
 def reference(arms: Mapping[str, Overrides]) -> str:
@@ -89,27 +83,8 @@ def reference(arms: Mapping[str, Overrides]) -> str:
     return "reference" if "reference" in arms else next(iter(arms))
 
 
-def changed(config: Any, overrides: Overrides) -> Any:
-    """A copy of the config with dotted keys set; a mapping as value sets the keys below.
-
-    Raises:
-      ValueError: a key that the config does not have, the nearest named; a value of another type.
-    """
-    config = config.copy_and_resolve_references()
-    known = flat(config.to_dict())
-    for key, value in flat(dict(overrides)).items():
-        find(known, key, "config key")
-        if isinstance(known[key], tuple) and isinstance(value, list):
-            value = tuple(value)
-        try:
-            config.update_from_flattened_dict({key: value})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config.{key} cannot be {value!r}: {error}") from error
-    return config
-
-
 def jobs(
-    config: Any,
+    config: Settings,
     arms: Mapping[str, Overrides],
     folder: Path,
     *,
@@ -131,24 +106,24 @@ def jobs(
     """
     for name in only:
         find(arms, name, "arm")
-    rules.check({"seed": config.seed + seeds - 1})  # the last one's
+    settings.check_values({"seed": config.seed + seeds - 1})  # the last one's
     taken = [name for name in arms if not only or name in only or name == reference(arms)]
     # Of equal arms the earliest stays, and the reference before any.
     ordered = sorted(taken, key=lambda name: name != reference(arms))
-    first = {_signature(changed(config, arms[name])): name for name in reversed(ordered)}
+    first = {_signature(config.changed(arms[name])): name for name in reversed(ordered)}
     taken = [name for name in taken if name in first.values()]
     found = []
     for seed in range(config.seed, config.seed + seeds):
         for split in splits or ("",):
-            base = changed(config, {"seed": seed} | ({"data.config": split} if split else {}))
+            base = config.changed({"seed": seed} | ({"data.config": split} if split else {}))
             replicate = f"{split}/seed_{seed}" if split else f"seed_{seed}"
             for arm in taken:
                 where = folder / arm.replace("/", "_") / replicate
-                found.append(Job(arm, replicate, changed(base, arms[arm]), base, where))
+                found.append(Job(arm, replicate, base.changed(arms[arm]), base, where))
     return found
 
 
-def _signature(config: Any) -> str:
+def _signature(config: Settings) -> str:
     return json.dumps(wanted(config), sort_keys=True)
 
 
@@ -169,7 +144,7 @@ def mine_first(every: Sequence[Job], environment: Mapping[str, str]) -> list[Job
 
 def wants_attributes(job: Job) -> bool:
     """Whether the job trains an ACRN, which needs an attribute net."""
-    return "mva" not in job.config.phases and job.config.loss.kind == "acrn"
+    return job.config.of_acrn
 
 
 def identified(every: Sequence[Job], attributes: Path | None) -> list[Job]:
@@ -181,20 +156,20 @@ def identified(every: Sequence[Job], attributes: Path | None) -> list[Job]:
     """
     if attributes is None and any(map(wants_attributes, every)):
         raise ValueError("--attributes must be given: the workdir of a trained attribute net, which ACRN needs.")
-    net = phases.entry(attributes, runs.attribute_net(attributes)[2], path=attributes) if attributes else None
+    net = runs.attribute_net(attributes).entry if attributes else None
     return [job._replace(made_of=_made_of(job, net)) for job in every]
 
 
 def _made_of(job, net):
     data = job.config.data
-    parts = ("test",) if "mva" in job.config.phases else ("query", "gallery")
-    test = source.fingerprint(data.dir, data.name, data.config, parts)
-    found = {"data": build.data_input(job.config)}
+    parts = ("test",) if job.config.of_attributes else ("query", "gallery")
+    test = source.fingerprint(str(data.dir), str(data.name), data.config, parts)
+    found = {"data": inputs.data(job.config)}
     found["test"] = phases.entry(f"{data.name}/{data.config}/{'+'.join(parts)}", test, path=data.dir)
     if wants_attributes(job):
         found["attributes"] = net
     if job.config.init_from:
-        found["start"] = build.start_input(job.config.init_from)
+        found["start"] = start_input(job.config.init_from)
     return found
 
 
@@ -204,15 +179,15 @@ def done(job: Job) -> bool:
     Raises:
       ValueError: it is finished, but of another attribute net, data set or start than the job's `made_of`.
     """
-    result = "recognition.json" if "mva" in job.config.phases else "results.json"
+    result = "recognition.json" if job.config.of_attributes else "results.json"
     note = read_json(job.folder / "job.json")
     if not (job.folder / result).is_file() or note.get("config") != wanted(job.config):
         return False
     if "made_of" in note:
         phases.compare(job.folder, note["made_of"], job.made_of, KINDS)
     elif job.made_of:  # of an older version: the run itself may know
-        inputs = {kind: job.made_of[kind] for kind in ("data", "attributes") if kind in job.made_of}
-        phases.check(job.folder / job.config.phases[-1], inputs)
+        known = {kind: job.made_of[kind] for kind in ("data", "attributes") if kind in job.made_of}
+        phases.check(job.folder / job.config.last_phase, known)
     return True
 
 
@@ -229,14 +204,14 @@ def work(job: Job, *, attributes: Path | None, shared: Path) -> bool:
             return False
         with noting_failure(job):
             (job,) = identified([job], attributes)
-            if "mva" in job.config.phases:
+            if job.config.of_attributes:
                 runs.train(job.config, job.folder)
                 _score_images(job)
             else:
                 config, share = prepared(job, attributes, shared), sharing(job.base, shared)
                 runs.reproduce(config, attributes=attributes, workdir=job.folder, shared=share)
             about = {"config": wanted(job.config), "made_of": job.made_of}
-            runs.write_json(job.folder / "job.json", about | _peak_memory(read_json(job.folder / "job.json")))
+            workdir.write_json(job.folder / "job.json", about | _peak_memory(read_json(job.folder / "job.json")))
             beside(job, "failed").unlink(missing_ok=True)
     return True
 
@@ -284,14 +259,14 @@ def locked(file: Path, *, wait: bool = False) -> Iterator[bool]:
         yield True
 
 
-def sharing(base: Any, shared: Path) -> Callable[[str, Any], Path]:
+def sharing(base: Settings, shared: Path) -> Callable[[str, Settings], Path]:
     """What `runs.reproduce` asks for parts that other arms may need too."""
-    default = flat(base.to_dict())
+    default = base.flat
 
-    def train(part: str, config: Any) -> Path:
+    def train(part: str, config: Settings) -> Path:
         reset = {key: default[key] for key in default if key.startswith(IRRELEVANT[part])}
-        reset["attributes.from"] = config.attributes["from"]
-        config = changed(config, reset)
+        reset["attributes.from"] = config.attributes.from_
+        config = config.changed(reset)
         start = os.path.relpath(config.init_from, shared) if config.init_from else None
         tag = hashlib.sha256(json.dumps([wanted(config, evaluation=False), start], sort_keys=True).encode())
         folder = shared / f"{part}_{tag.hexdigest()[:12]}"
@@ -302,17 +277,17 @@ def sharing(base: Any, shared: Path) -> Callable[[str, Any], Path]:
     return train
 
 
-def prepared(job: Job, attributes: Path | None, shared: Path) -> Any:
+def prepared(job: Job, attributes: Path | None, shared: Path) -> Settings:
     """The config to run, after what the attribute net says has been put into the run's folder, computed once for all.
 
     Where weights are to be given and no file is named, they are the attribute net's mA of each attribute.
     """
-    config = changed(job.config, {"attributes.from": str(attributes)} if attributes else {})
+    config = job.config.changed({"attributes.from": str(attributes)} if attributes else {})
     if attributes and config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
         rates = read_json(attributes / "recognition.json").get("attributes", [])
         file = beside(job, "weights.json")
-        runs.write_json(file, {entry["name"]: entry["mA"] for entry in rates if entry["mA"] is not None})
-        config = changed(config, {"loss.attribute_weights_file": str(file)})
+        workdir.write_json(file, {entry["name"]: entry["mA"] for entry in rates if entry["mA"] is not None})
+        config = config.changed({"loss.attribute_weights_file": str(file)})
     build.check(config)
     if not attributes or config.loss.kind == "classic":
         return config
@@ -321,7 +296,7 @@ def prepared(job: Job, attributes: Path | None, shared: Path) -> Any:
     folder = shared / f"attributes_{tag}"
     with locked(folder.with_name(f"{folder.name}.lock"), wait=True):
         for split in (data.train_split, "query", "gallery"):
-            runs.predict_attributes(config, folder, split)
+            runs.AcrnRun(folder, config).predictions(split)
             file = job.folder / "predictions" / f"{split}.npz"
             if not file.exists():
                 with files.replacing(file) as partial:
@@ -332,16 +307,16 @@ def prepared(job: Job, attributes: Path | None, shared: Path) -> Any:
 def _score_images(job: Job) -> None:
     """per_image.npz of an attribute run: scores of each test image whose means are the metrics."""
     split = build.open_split(job.config, "test")
-    names = runs.attribute_names(job.folder)
-    logits = runs.outputs(job.folder, split, batch=job.config.evaluate.batch)["attribute_logits"]
-    known = [name for name in names if name in split.attribute_names]
-    said = build.REPRESENTATIONS["probabilities"](logits)[:, [names.index(name) for name in known]]
+    run = runs.attribute_net(job.folder)
+    logits = run.outputs(split, batch=job.config.evaluate.batch)["attribute_logits"]
+    known = [name for name in run.names if name in split.attribute_names]
+    predictions = REPRESENTATIONS["probabilities"](logits)[:, [run.names.index(name) for name in known]]
     threshold = read_json(job.folder / "recognition.json")["threshold"]
-    scores = recognition_scores(said > np.asarray(threshold), split.attributes_of(known))
-    runs.write_arrays(job.folder / "per_image.npz", person_id=split.person_id, **scores)
+    scores = recognition_scores(predictions > np.asarray(threshold), split.attributes_of(known))
+    workdir.write_arrays(job.folder / "per_image.npz", person_id=split.person_id, **scores)
 
 
-def recognition_scores(said: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def recognition_scores(predictions: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """A score of each image for mA, accuracy, precision, recall and f1, whose mean is the metric to first order.
 
     mA and f1 are no means over images but smooth functions of some; a resampled mean of these scores (metric +
@@ -349,7 +324,7 @@ def recognition_scores(said: np.ndarray, labels: np.ndarray) -> dict[str, np.nda
     label counts for mA alone: its other scores are the metrics themselves.
 
     Args:
-      said: [N, A] bool.
+      predictions: [N, A] bool.
       labels: [N, A] int8, 1 yes, 0 no, -1 unknown.
 
     Source: Efron and Tibshirani, 1993, section 22.6 (influence functions).
@@ -358,14 +333,14 @@ def recognition_scores(said: np.ndarray, labels: np.ndarray) -> dict[str, np.nda
     score = np.zeros(count)
     defined = [(labels == 1).any(0), (labels == 0).any(0)]
     both = np.logical_and(*defined)
-    for kind, right in ((1, said), (0, ~said)):
+    for kind, right in ((1, predictions), (0, ~predictions)):
         these = labels == kind
         share = np.sum(right & these, axis=0) / np.maximum(these.sum(axis=0), 1)  # [A]
         influence = share + these * (right - share) * count / np.maximum(these.sum(axis=0), 1)
         score += influence[:, both].mean(axis=1) / 2 if both.any() else np.nan
     result = {"mA": score}
     known = labels >= 0
-    yes, truth = said & known, labels == 1
+    yes, truth = predictions & known, labels == 1
     hits, counted = np.sum(yes & truth, axis=1), truth.any(axis=1)
     times = counted * count / max(counted.sum(), 1)  # how much an image counts, in the mean over all
     for name, of in (("accuracy", yes | truth), ("precision", yes), ("recall", truth)):
@@ -380,12 +355,12 @@ def recognition_scores(said: np.ndarray, labels: np.ndarray) -> dict[str, np.nda
     return result
 
 
-def wanted(config: Any, *, evaluation: bool = True) -> dict[str, Any]:
+def wanted(config: Settings, *, evaluation: bool = True) -> dict[str, Any]:
     """What must agree for a finished run to be of this config."""
     return {
         key: value
-        for key, value in flat(json.loads(config.to_json_best_effort())).items()
-        if not key.startswith(runs.FREE) or (evaluation and key.startswith(("evaluate.", "mva.")))
+        for key, value in config.flat.items()
+        if not settings.is_in(key, workdir.MAY_CHANGE) or (evaluation and settings.is_in(key, ("evaluate", "mva")))
     }
 
 

@@ -16,12 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acrn_jax import build, phases, runs
+from acrn_jax import build, runs
 from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import fusion, kissme, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.losses.weights import effective_weights
+from acrn_jax.runs import parts, phases
+from acrn_jax.runs.run import AcrnRun
 from acrn_jax.schema import JUNK, RANKS, Labels, Outputs
+from acrn_jax.settings import Settings
 from acrn_jax.studies import arms, table
 
 _BLOCK_BYTES = 1 << 26  # of the terms of one block of queries
@@ -31,8 +34,7 @@ _TOGETHER = 16  # settings whose distances are held at once
 class Run(NamedTuple):
     """A finished ACRN run, with all that its test distances are made of."""
 
-    folder: Path
-    config: Any
+    run: AcrnRun
     results: dict[str, Any]
     query: Labels
     gallery: Labels
@@ -45,6 +47,14 @@ class Run(NamedTuple):
     truth: tuple[np.ndarray, ...] = ()  # [Q, A], [G, A], [N, A] labels of query, gallery, training images, -1 unknown
     keys: tuple[np.ndarray, ...] = ()  # [Q], [G] of the images of query and gallery
     kept: Path | None = None  # where what is computed of the run is kept, if not in the run itself
+
+    @property
+    def folder(self) -> Path:
+        return self.run.workdir
+
+    @property
+    def config(self) -> Settings:
+        return self.run.config
 
     @property
     def name(self) -> str:
@@ -66,7 +76,7 @@ class Sweep(NamedTuple):
 
 
 def load(workdir: Path, *, out: Path | None = None) -> Run:
-    """A finished run; features are computed once and kept in its features.npz, or in out/kept (it is then only read).
+    """A finished run; features are computed once and kept in its features/, or in out/kept (it is then only read).
 
     Raises:
       FileNotFoundError: there is no evaluated run.
@@ -74,57 +84,39 @@ def load(workdir: Path, *, out: Path | None = None) -> Run:
     """
     workdir = Path(workdir)
     kept = out / "kept" / workdir.name if out else None
-    config = runs.read_config(workdir)
-    results = runs.read_results(workdir) | {"inputs": phases.read(workdir / "reid")}
-    if "mva" in config.phases or config.loss.kind != "acrn":
-        raise ValueError(f"{workdir} is no ACRN run; studies on features want one, with its ReIdCNN beside it.")
+    run = runs.load_acrn(workdir, "studies on features want one, with its ReIdCNN beside it")
+    results = runs.read_results(workdir) | {"inputs": phases.read(run.phase)}
     if results["protocol"] == "market1501_multi_query":
         raise ValueError(f"{workdir} was evaluated with several boxes a query; evaluate it with --protocol=market1501.")
-    runs.check_data(config, workdir)
-    runs.check_attributes(config, workdir)
-    scales = runs.scales_of(workdir)
-    query, gallery = (build.open_split(config, name) for name in ("query", "gallery"))
+    run.check_data()
+    run.check_attributes()
+    query, gallery = (build.open_split(run.config, name) for name in ("query", "gallery"))
     query = query.take(query.person_id > 0)
-    shown = config.attributes.representation
-    predicted = {name: runs.predict_attributes(config, workdir, name, out=kept) for name in ("query", "gallery")}
-    asked, found = (predicted[name].of(split, shown) for name, split in (("query", query), ("gallery", gallery)))
-    people, _ = build.reid_splits(config)
-    predicted_train = runs.predict_attributes(config, workdir, config.data.train_split, out=kept)
-    train, names = predicted_train.of(people, shown), predicted_train.names
-    base = None
+    baseline = None
     if "baseline" in results["runs"]:
-        folder = Path(os.path.normpath(workdir / results["runs"]["baseline"]))
-        place = kept / "baseline" if kept else folder
-        base = _features(folder, place, query, gallery, runs.scales_of(folder)["feature"])
+        baseline = cast(runs.ReidCnnRun, runs.load(os.path.normpath(workdir / results["runs"]["baseline"])))
+
+    def keep(of: runs.ReidCnnRun, name: str) -> list[Path]:
+        place = of.workdir if kept is None else kept if of is run else kept / "baseline"
+        return [folder / "features" / f"{name}.npz" for folder in dict.fromkeys((place, of.workdir))]
+
+    made_of = parts.collect(run, query, gallery, baseline=baseline, out=kept, keep=keep)
+    people, _ = build.reid_splits(run.config)
     return Run(
-        workdir,
-        config,
+        run,
         results,
         query.labels,
         gallery.labels,
-        names,
-        runs.learned_weights(config, workdir, names, train),
-        _features(workdir, kept or workdir, query, gallery, scales["feature"]),
-        base,
-        methods.Attributes(asked, found, scales["attribute"], train, people.labels),
+        made_of.names,
+        made_of.weights,
+        made_of.own,
+        made_of.baseline,
+        made_of.attributes,
         people,
-        tuple(split.attributes_of(names) for split in (query, gallery, people)),
+        tuple(split.attributes_of(made_of.names) for split in (query, gallery, people)),
         (query.key, gallery.key),
         kept,
     )
-
-
-def _features(workdir, place, query, gallery, scale) -> methods.Features:
-    """Features of query and gallery, from features.npz where that is of this net and these images; kept in `place`."""
-    stamp = f"{phases.fingerprint(workdir / 'reid')} {query.fingerprint} {gallery.fingerprint}"
-    for file in (folder / "features.npz" for folder in (place, workdir)):
-        if runs.stamp_of(file) == stamp:
-            with np.load(file, allow_pickle=False) as kept:
-                return methods.Features(kept["query"], kept["gallery"], scale)
-    batch = runs.read_config(workdir).evaluate.batch
-    asked, found = (runs.outputs(workdir, split, batch=batch)["feature"] for split in (query, gallery))
-    runs.write_arrays(place / "features.npz", stamp=stamp, query=asked, gallery=found)
-    return methods.Features(asked, found, scale)
 
 
 # Settings
@@ -167,7 +159,7 @@ def attribute_weights(run: Run, values: Sequence[float] | None) -> Sweep:
             chosen[f"largest_{count}"] = as_loud(np.where(np.isin(np.arange(len(w)), order[:count]), w, 0))
     for seed in range(3):
         chosen[f"shuffled_{seed}"] = np.random.default_rng(seed).permutation(w)
-    file = Path(run.config.attributes["from"]) / "recognition.json"
+    file = Path(str(run.config.attributes.from_)) / "recognition.json"
     rates = {entry["name"]: entry["mA"] for entry in arms.read_json(file).get("attributes", [])}
     if all(rates.get(name) is not None for name in run.names):
         chosen["recognition"] = as_loud(np.array([max(rates[name] - 0.5, 0) for name in run.names]))
@@ -363,7 +355,7 @@ def train_weights(
     Raises:
       ValueError: the run's w is not L_att's alone, or has no margin.
     """
-    config = arms.changed(run.config, {"loss.identity_weight": 0.0})
+    config = run.config.changed({"loss.identity_weight": 0.0})
     a = jnp.asarray(run.attributes.train if attributes is None else np.stack(attributes))
     if config.loss.attribute_weights != "learned" or config.loss.soft:
         raise ValueError(
@@ -379,7 +371,7 @@ def train_weights(
     person = jnp.asarray(np.unique(run.split.person_id, return_inverse=True)[1], jnp.int32)
     plans = []
     for seed in [config.seed] if seeds is None else seeds:
-        plan = build.epoch_plan(arms.changed(config, {"seed": seed}), run.split, "reid")
+        plan = build.epoch_plan(config.changed({"seed": seed}), run.split, "reid")
         per_epoch = len(plan(0))
         steps, tx, _ = build.optimisation(config, "reid", per_epoch, ("attribute_weights",))
         plans.append(np.concatenate([plan(epoch) for epoch in range(-(-steps // per_epoch))])[:steps])
@@ -446,9 +438,9 @@ def score(run: Run, sweep: Sweep) -> dict[str, table.Scores]:
     evaluation = run.config.evaluate
     protocol = protocols.named(
         run.results["protocol"],
-        repeats=evaluation.get("draws", 10),
-        seed=evaluation.get("draw_seed", 0),
-        probe_view=str(evaluation.get("probe_view", "both")),
+        repeats=evaluation.draws,
+        seed=evaluation.draw_seed,
+        probe_view=str(evaluation.probe_view),
     )
     if run.keys:
         protocol = protocols.without_itself(protocol, *run.keys)

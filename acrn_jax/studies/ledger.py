@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files, runs
+from acrn_jax import build, files
 from acrn_jax.evaluation import calibration, correlation
+from acrn_jax.runs.workdir import write_json
 from acrn_jax.studies import arms, cached
 
 OF_NETS = ("recognition", "recognition_seen", "recognition_unseen", "recognition_disjoint")
@@ -61,7 +62,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
         names, target = run.names, run.config.data.name
         print(f"{folder}: leaving out each of {len(names)} attributes", flush=True)
         found.append((run, _of_run(run)))
-        net = os.path.realpath(run.config.attributes["from"])
+        net = os.path.realpath(str(run.config.attributes.from_))
         nets.setdefault(net, _recognition(Path(net), ""))
     parts = [values for _, values in found]
     extra = [_recognition(disjoint, "_disjoint")] if disjoint else []
@@ -103,7 +104,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
 
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Writes ledger.json and ledger.csv, the columns' means and deviations."""
-    runs.write_json(folder / "ledger.json", content)
+    write_json(folder / "ledger.json", content)
     columns = ("weight", *COLUMNS)
     rows = [["attribute", *(name for column in columns for name in (column, f"{column}_deviation"))]]
     for entry in content["attributes"]:
@@ -160,12 +161,12 @@ def _against_labels(run: cached.Run) -> Values:
     common = [name for name in run.names if name in splits[0].attribute_names]
     if not common:
         return {}
-    said, labels = [], []
+    predictions, labels = [], []
     for split in (split.take(split.person_id > 0) for split in splits):
-        predicted = runs.predict_attributes(run.config, run.folder, split.name.split("/")[-1], out=run.kept)
-        said.append(predicted.of(split, "probabilities")[:, [run.names.index(name) for name in common]])
+        found = run.run.predictions(split.name.split("/")[-1], out=run.kept)
+        predictions.append(found.of(split, "probabilities")[:, [run.names.index(name) for name in common]])
         labels.append(split.attributes_of(common))
-    probabilities, truth = np.concatenate(said), np.concatenate(labels)
+    probabilities, truth = np.concatenate(predictions), np.concatenate(labels)
     scores = {
         "calibration_error": calibration.expected_error(probabilities, truth),
         "auc": correlation.auc(probabilities, truth),

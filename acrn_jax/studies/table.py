@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from acrn_jax import build, files, phases, runs
+from acrn_jax import files, runs, settings
 from acrn_jax.evaluation import bootstrap
 from acrn_jax.report import tables
+from acrn_jax.runs import phases, workdir
 from acrn_jax.studies import arms
 
 COLUMNS = (
@@ -47,7 +48,7 @@ class Scores(NamedTuple):
 
 def read(job: arms.Job) -> Scores:
     """The scores of a finished job."""
-    return read_run(job.folder, attribute_net="mva" in job.config.phases)._replace(cost=cost(job))
+    return read_run(job.folder, attribute_net=job.config.of_attributes)._replace(cost=cost(job))
 
 
 def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
@@ -108,7 +109,7 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[s
 
 def cost(job: arms.Job) -> dict[str, float | None]:
     """Seconds of the arm's training (identity phase included, wherever it lies), images a second, peak memory."""
-    phase = job.config.phases[-1]
+    phase = job.config.last_phase
     seconds, speed = _spent(job.folder, phase)
     init = arms.read_json(job.folder / phase / "init.json")
     if "identity" in job.config.phases and init:
@@ -122,7 +123,7 @@ def cost(job: arms.Job) -> dict[str, float | None]:
 
 def _spent(workdir, phase):
     """Seconds that a phase took by its log, which a stopped run does not lengthen, and its median images a second."""
-    rows, before, seconds, speeds = build.batch_rows(runs.read_config(workdir), phase), 0, 0.0, []
+    rows, before, seconds, speeds = runs.read_config(workdir).phase(phase).batch, 0, 0.0, []
     for line in (workdir / phase / "scalars.jsonl").read_text().splitlines():
         entry = json.loads(line)
         seconds += (entry["step"] - before) * rows / entry["images_per_second"]
@@ -220,13 +221,13 @@ def check_setting(abouts: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
     flat = []
     for folder, about in abouts:
         if "config" in about:
-            flat.append((folder, runs.YOUNG | arms.flat(about["config"])))
+            flat.append((folder, settings.OLD_DEFAULTS | settings.flat(about["config"])))
     for folder, mine in flat[1:]:
         other, first = flat[0]
         keys = sorted(
             key
             for key in mine.keys() | first.keys()
-            if mine.get(key) != first.get(key) and not key.startswith((*runs.FREE, *PER_REPLICATE))
+            if mine.get(key) != first.get(key) and not settings.is_in(key, (*workdir.MAY_CHANGE, *PER_REPLICATE))
         )
         if keys:
             told = "; ".join(
@@ -321,7 +322,7 @@ def _mean(values):
 
 def write(folder: Path, table: Mapping[str, Any]) -> None:
     """Writes table.json and table.csv into the study's folder."""
-    runs.write_json(folder / "table.json", dict(table))
+    workdir.write_json(folder / "table.json", dict(table))
     files.write_csv(folder / "table.csv", [COLUMNS, *([row[name] for name in COLUMNS] for row in table["rows"])])
 
 

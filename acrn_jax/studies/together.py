@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acrn_jax import build, runs
+from acrn_jax.settings import Settings
 from acrn_jax.studies import arms
 from acrn_jax.train import checkpoint, logs, loop
 from acrn_jax.train import step as steps
@@ -37,7 +38,7 @@ _AXES = State(step=None, params=0, batch_stats=0, scales=0, opt=0)
 class Part(NamedTuple):
     """What build.train_phase was asked to do for one arm."""
 
-    config: Any
+    config: Settings
     folder: Path
     split: Any
     columns: dict[str, np.ndarray]
@@ -52,7 +53,7 @@ def groups(jobs: Sequence[arms.Job], *, most: int = 8) -> list[list[arms.Job]]:
     found: dict[str, list[arms.Job]] = {}
     for job in jobs:
         config = job.config
-        if arms.done(job) or "reid" not in config.phases or config.loss.kind != "acrn" or config.parallel != "jit":
+        if arms.done(job) or not config.of_acrn or config.parallel != "jit":
             continue
         same = {key: value for key, value in arms.wanted(config).items() if key not in VARY}
         found.setdefault(json.dumps(same, sort_keys=True), []).append(job)
@@ -117,7 +118,7 @@ def program(parts: Sequence[Part], together: str = "vmap") -> Program:
     seeds = sorted({part.config.seed for part in parts})
     of_seed = {part.config.seed: part for part in parts}
     constants = {
-        name: jnp.asarray([arms.flat(part.config.to_dict())[key] for part in parts], jnp.float32)
+        name: jnp.asarray([part.config.flat[key] for part in parts], jnp.float32)
         for key, name in CONSTANTS.items()
         if not (first.loss.soft and name != "gamma")
     }
@@ -145,7 +146,7 @@ def program(parts: Sequence[Part], together: str = "vmap") -> Program:
 
 
 def step_of(
-    config: Any,
+    config: Settings,
     names: tuple[str, ...],
     apply: Callable,
     tx: Any,
@@ -178,7 +179,7 @@ def step_of(
             mean=np.asarray(config.data.mean, np.float32),
             deviation=np.asarray(config.data.deviation, np.float32),
             seed=seed,
-            parts=config.get("accumulate", 1),
+            parts=config.accumulate,
         )
 
     shared = len(set(which)) == 1  # one batch for all: no copies

@@ -1,0 +1,84 @@
+"""What a search found, as text."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from acrn_jax.data import source
+from acrn_jax.evaluation import calibration
+from acrn_jax.report import tables
+
+NO_IDENTITY = "The order says which pictures look most alike, not who is on them."
+EXPLAINED = 3  # attributes that an explanation names
+
+
+def table(results: dict[str, Any]) -> str:
+    """What `search` found, as text."""
+    wished = [*results["want"], *results["not"]]
+    wanted = [f"look most alike to {results['query']}"] if results["query"] else []
+    if results["want"]:
+        wanted.append(f"seem to show {', '.join(results['want'])}")
+    if results["not"]:
+        wanted.append(f"seem not to show {', '.join(results['not'])}")
+    rows = [
+        (
+            str(entry["rank"]),
+            entry["file"],
+            f"{entry['distance']:.4g}",
+            *(f"{100 * entry['probabilities'][n]:.0f} %" for n in wished),
+        )
+        for entry in results["results"]
+    ]
+    if about := results["probabilities"]:
+        rows.insert(0, ("", "recognition rate", "", *(_rate(about, name) for name in wished)))
+    notes = [NO_IDENTITY, _measured(results)]
+    if results["gamma"] is not None:
+        notes.append(f"gamma {results['gamma']:g}.")
+    if about:
+        notes.append(calibration.told(about))
+    caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(wanted)}"
+    text = tables.render(tables.Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
+    for entry in results["results"]:
+        if "shares" in entry:
+            reason = f"{entry['rank']:>4}  {_reason(entry)}"
+            text += textwrap.fill(reason, tables.page_width(), subsequent_indent=" " * 6) + "\n"
+    return text + source.told_of_folder(results)
+
+
+def _measured(results):
+    """What the distances are, in one sentence."""
+    if not results["query"]:
+        return "distance: (wish - probability)^2, summed over the wished attributes."
+    kind = tables.KINDS[results["distance"]]
+    made = (
+        "of attributes"
+        if results["gamma"] is None
+        else "of features and weighted attributes, d_f / s_f + gamma d_w / s_a"
+    )
+    return f"distance: {kind}, {made}."
+
+
+def _reason(entry):
+    """Shares in per cent, the largest first, and the rank without each."""
+    whole = max(entry["distance"], 1e-12)
+    largest = sorted(entry["shares"], key=lambda n: -entry["shares"][n])
+    named = [n for n in largest if n == "feature"] + [n for n in largest if n != "feature"][:EXPLAINED]
+    return "; ".join(
+        f"{n} {100 * entry['shares'][n] / whole:.0f} % (rank {entry['rank_without'][n]} without)" for n in named
+    )
+
+
+def percentages(entry: Mapping[str, Any]) -> list[str]:
+    """Of the wished attributes, for a picture's caption."""
+    return [f"{tables.display(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
+
+
+def _rate(about, name) -> str:
+    """An attribute's recognition rate in per cent."""
+    rate = (about["recognition"] or {"mA": {}})["mA"].get(name)
+    return "-" if rate is None else f"{100 * rate:.0f} %"
+
+
+def rates(about: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Recognition rates of some attributes."""
+    return ", ".join(f"{tables.display(name)} {_rate(about, name)}" for name in names)
