@@ -32,11 +32,9 @@ def collected(jobs, attributes, shared):
 @pytest.fixture(scope="module")
 def parts(config_of, data_dir, attribute_net, small_nets, tmp_path_factory):
     """Three arms of seed 0 and one of seed 1, from one identity phase a seed; SGD, as Adam blows up rounding of 0."""
-    config = config_of("acrn", data_dir)
-    config.data.validation_identities, config.evaluate.tune_identities = 0, 0
-    config.identity.epochs = 1
-    for group in (config.reid.scratch, config.reid.attribute_weights):
-        group.update({"kind": "sgd", "rate": 0.02, "schedule": "constant"})
+    group = {"kind": "sgd", "rate": 0.02, "schedule": "constant"}
+    changes = {"data.validation_identities": 0, "evaluate.tune_identities": 0, "identity.epochs": 1}
+    config = config_of("acrn", data_dir, **changes, **{"reid.scratch": group, "reid.attribute_weights": group})
     folder = tmp_path_factory.mktemp("together")
     jobs = arms.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
     with small_nets():
