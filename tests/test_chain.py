@@ -134,6 +134,27 @@ def test_correlations_are_of_the_size_of_weights(chain):
         assert abs(stats.spearmanr([entry["weight"] for entry in entries], values).statistic - wanted) > 0.1
 
 
+def test_search_measures_with_the_runs_own_scales_and_weights(chain, tmp_path):
+    config, net, run, results = chain
+    split = build.open_split(config, "query").take(np.arange(4))
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        (tmp_path / "pictures" / f"{i}.png").write_bytes(split.image_bytes(i))
+    found = search.search(
+        run, tmp_path / "pictures", query=tmp_path / "pictures" / "0.png", out=tmp_path / "found", explained=True
+    )
+    feature, weights = runs.load(run).outputs(split)["feature"], np.array(list(WEIGHTS.values()))
+    attribute = weights * probabilities(net, split)
+    of_feature, of_attributes = (
+        part * squared(x, x)[0] / results["scales"][name]
+        for name, x, part in (("feature", feature, 1), ("attribute", attribute, config.loss.gamma))
+    )
+    for entry in found["results"]:
+        place = int(entry["file"][0])
+        assert entry["shares"]["feature"] == pytest.approx(of_feature[place], rel=1e-4)
+        assert entry["distance"] == pytest.approx((of_feature + of_attributes)[place], rel=1e-4)
+
+
 def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, monkeypatch):
     """As runs that are shared read-only must be. Predictions are missing there, so they have to be made."""
     config, net, run, results = chain
