@@ -17,7 +17,6 @@ from acrn_jax.runs import outputs, phases, training
 from acrn_jax.train import optimizer, step
 from tests.fixtures import small_net
 
-
 DEFAULTS = settings.read(common.get_config()).flat
 OPTIMISERS = ("mva.trunk", "mva.scratch", "identity.scratch", "reid.scratch", "reid.attribute_weights")
 # Beside a value of another type, and -1 for each number: what lies just outside.
