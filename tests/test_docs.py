@@ -11,10 +11,11 @@ import sys
 import pytest
 import yaml
 
+from tests import pages
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-NOT_RUN_HERE = {  # page: why; its Python must compile all the same
+NOT_RUN_HERE = {  # why; the Python must compile all the same
     "ablations.md": "an excerpt of a file",
     "bundle.md": "tests/export/test_bundle.py runs it beside a bundle",
     "training.md": "wants TensorFlow",
@@ -122,16 +123,22 @@ def test_settings_of_the_site_are_strict():
     assert {level for kind in settings["validation"].values() for level in kind.values()} == {"warn"}
 
 
-WITH_PYTHON = [page for page in (ROOT / "README.md", *PAGES) if BLOCK.search(page.read_text())]
+WITH_CODE = [page for page in (ROOT / "README.md", *PAGES) if any(b.language == "python" for b in pages.blocks(page))]
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=[page.name for page in WITH_PYTHON])
-def test_python_on_a_page_runs(page, tmp_path, monkeypatch):
-    """The blocks of one page are one program, run in an empty folder."""
-    blocks = BLOCK.findall(page.read_text())
+@pytest.mark.parametrize("page", WITH_CODE, ids=[page.name for page in WITH_CODE])
+def test_code_on_a_page_runs(page, tmp_path):
     if page.name in NOT_RUN_HERE:
-        for block in blocks:
-            compile(block, str(page), "exec")
-        return
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "__main__"})
+        for block in pages.blocks(page):
+            if block.language == "python":
+                compile(block.text, str(page), "exec")
+    else:
+        pages.carry_out(page, tmp_path, commands=page.parent.name == "extending")
+
+
+def test_a_diff_whose_place_is_not_there_is_told():
+    assert pages.patched("a\nb\nc\n", " a\n-b\n+d\n@@\n c\n+e\n") == "a\nd\nc\ne\n"
+    with pytest.raises(AssertionError, match="0 places"):
+        pages.patched("a\nb\n", " b\n a\n+c\n")
+    with pytest.raises(AssertionError, match="2 places"):
+        pages.patched("a\na\n", " a\n+c\n")
