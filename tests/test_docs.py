@@ -123,6 +123,30 @@ def test_settings_of_the_site_are_strict():
     assert {level for kind in settings["validation"].values() for level in kind.values()} == {"warn"}
 
 
+def test_sections_of_the_method_that_the_code_cites_are_there():
+    sections = set(re.findall(r"^## (\d+)\.", (ROOT / "docs" / "method.md").read_text(), re.M))
+    code = [path for folder in ("acrn_jax", "configs", "tests") for path in (ROOT / folder).rglob("*.py")]
+    cited = [(path, number) for path in code for number in re.findall(r"method\.md,? section (\d+)", path.read_text())]
+    assert len(cited) > 4
+    assert not [(str(path), number) for path, number in cited if number not in sections]
+
+
+def test_files_that_pages_name_are_there():
+    """Paths of the repository in `code`, so that a page does not outlive what it tells of."""
+    kept = ("acrn_jax/", "configs/", "data_prep/", "docs/", "tests/", "benchmarks/")
+    for page in (ROOT / "README.md", *PAGES):
+        new = {block.title for block in pages.blocks(page)}
+        for name in set(re.findall(r"`([\w./-]+\.(?:py|md|sh|toml))`", page.read_text())) - new:
+            assert not name.startswith(kept) or (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_pages_that_the_code_names_are_there():
+    code = [path for folder in ("acrn_jax", "configs", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    for path in (*code, ROOT / "launch.sh"):
+        for name in re.findall(r"docs/[\w/]+\.md", path.read_text()):
+            assert (ROOT / name).exists(), f"{path} names {name}"
+
+
 WITH_CODE = [page for page in (ROOT / "README.md", *PAGES) if any(b.language == "python" for b in pages.blocks(page))]
 
 
