@@ -30,12 +30,14 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/rules.py": ROOMS,
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections acrn_jax.rules {ROOMS}",
     "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance acrn_jax.rules {ROOMS}",
-    "acrn_jax/provenance.py": "",
+    "acrn_jax/provenance.py": "acrn_jax.CHECKOUT acrn_jax.__version__",
+    "acrn_jax/__main__.py": "acrn_jax.cli.main",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.rules acrn_jax.runs {ROOMS}",
-    "acrn_jax/cli": f"absl ml_collections numpy jax acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
+    "acrn_jax/cli": "absl ml_collections numpy jax acrn_jax.CHECKOUT acrn_jax.COMMAND acrn_jax.__version__ "
+    "acrn_jax.provenance acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
     f"{PLAIN} acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.bundles acrn_jax.export "
     "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",
