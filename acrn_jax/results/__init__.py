@@ -30,7 +30,6 @@ from acrn_jax.results.run import (
     Confusion,
     Confusions,
     Estimate,
-    Made,
     Ranked,
     RankList,
     RankLists,
@@ -45,6 +44,7 @@ from acrn_jax.results.run import (
     Unfinished,
     Value,
     Weight,
+    source,
 )
 from acrn_jax.results.study import (
     Job,
@@ -72,7 +72,6 @@ __all__ = [
     "LedgerAttribute",
     "LedgerNet",
     "LedgerRun",
-    "Made",
     "Malformed",
     "PerImage",
     "PerQuery",
@@ -95,4 +94,5 @@ __all__ = [
     "Unfinished",
     "Value",
     "Weight",
+    "source",
 ]

@@ -39,15 +39,15 @@ class Unfinished(Record):
     steps: int
 
 
-class Made:
-    """What records of scores share: `made_of`, which has the inputs of "run", "attributes", "baseline" and "tune"."""
+def source(made_of: Mapping[str, Any] | None, kind: str) -> Source | None:
+    """An input of a run's last phase: "data", "records", "attributes" or "start"; older files do not tell.
 
-    made_of: Mapping[str, Any] | None  # no field here, but of the records
-
-    def source(self, kind: str) -> Source | None:
-        """An input of the run's last phase: "data", "records", "attributes" or "start"; older files do not tell."""
-        tree = ((self.made_of or {}).get("run") or {}).get(kind)
-        return Source.parse(tree, f"made_of.run.{kind}") if tree else None
+    Args:
+      made_of: of a record of scores: the inputs of "run", "attributes", "baseline" and "tune".
+      kind: which input.
+    """
+    tree = ((made_of or {}).get("run") or {}).get(kind)
+    return Source.parse(tree, f"made_of.run.{kind}") if tree else None
 
 
 # Scores of a re-id run
@@ -71,7 +71,7 @@ class AttributesFrom(Record):
     mA: float | None = None
 
 
-class Results(Made, Record):
+class Results(Record):
     """results.json: scores in [0, 1] of a run's methods, with all that they depend on; docs/results.md."""
 
     schema: int = SCHEMA
@@ -156,7 +156,7 @@ class Calibrated(Record):
     fingerprint: str | None = None
 
 
-class Recognition(Made, Record):
+class Recognition(Record):
     """recognition.json: scores of an attribute net; those of all images, of people seen in training, of people not."""
 
     schema: int = SCHEMA

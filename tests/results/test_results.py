@@ -61,7 +61,8 @@ def test_values_are_found_under_their_names(old):
     plain = json.loads((old / "results.json").read_text())
     assert scores.methods["ACRN"]["rank1"] == plain["methods"]["ACRN"]["rank1"] == 4 / 24
     assert scores.weights[1].name == "green" and scores.weights[1].weight == plain["weights"][1]["weight"]
-    assert scores.source("attributes").path == "attribute_net" and scores.source("records").path is None
+    attributes, records = (results.source(scores.made_of, kind) for kind in ("attributes", "records"))
+    assert attributes.path == "attribute_net" and records.path is None
     assert scores.attributes_from.mA == plain["attributes_from"]["mA"]
     net = results.Recognition.read(old / "attribute_net" / "recognition.json")
     assert net.rates() == {entry["name"]: entry["mA"] for entry in net.to_json()["attributes"]}
@@ -79,7 +80,7 @@ def test_old_keys_have_defaults_and_later_ones_are_passed_over(tmp_path):
     files.write_json(tmp_path / "results.json", {**MINIMAL, "of_a_later_version": {}, "weights": []})
     scores = results.Results.read(tmp_path / "results.json")
     assert scores == results.Results(dataset="d/0", protocol="market1501", methods=MINIMAL["methods"], weights=())
-    assert scores.source("data") is None and scores.split == "query/gallery" and not scores.partial
+    assert results.source(scores.made_of, "data") is None and scores.split == "query/gallery" and not scores.partial
     assert "tuned_factor" not in dataclasses.replace(scores, weights=None).to_json()  # of a ReIdCNN
     with pytest.raises(dataclasses.FrozenInstanceError):
         scores.dataset = "other"
@@ -132,13 +133,13 @@ def test_what_is_no_file_of_json_or_arrays_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(f"no {tmp_path}/results.json; run ./launch.sh evaluate")):
         results.Results.read(tmp_path / "results.json")
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="results.json is not JSON"):
+    with pytest.raises(ValueError, match=r"results.json is not JSON"):
         results.Results.read(tmp_path / "results.json")
     place = tmp_path / "per_query.npz"
-    with pytest.raises(FileNotFoundError, match="There is no .*per_query.npz"):
+    with pytest.raises(FileNotFoundError, match=r"There is no .*per_query.npz"):
         results.PerQuery.read(place)
     place.write_bytes(b"no arrays")
-    with pytest.raises(ValueError, match="per_query.npz is not what evaluate writes, a file of arrays"):
+    with pytest.raises(ValueError, match=r"per_query.npz is not what evaluate writes, a file of arrays"):
         results.PerQuery.read(place)
     good = {"key": np.array(["a", "b"]), "person_id": np.array([1, 2]), "counted": np.array([True, True])}
     np.savez(place, **good, **{"ACRN/rank1": np.zeros(3)})
