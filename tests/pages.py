@@ -64,8 +64,7 @@ def carry_out(page: pathlib.Path, folder: pathlib.Path, *, commands: bool = True
                 words = shlex.split(line, comments=True)
                 if words:
                     assert words[0] == "./launch.sh", line
-                    module = "data_prep.prepare" if words[1] == "prepare" else f"cli.{words[1]}"
-                    _run(["-m", f"acrn_jax.{module}", *words[2:]], checkout, work)
+                    _run(["-m", "acrn_jax", *words[1:]], checkout, work)
     return edited
 
 
