@@ -40,7 +40,7 @@ def documents():
 
 
 def shown(text):
-    """The commands of a text, each [verb, flag, ...]: lines with ./launch.sh or acrn, and `verb --flag ...` in prose."""
+    """The commands of a text, each [verb, flag, ...]: lines with ./launch.sh or acrn; `verb --flag ...` in prose."""
     text = text.replace("\\\n", " ")
     fenced, prose = (re.compile(p, re.M | re.S) for p in (r"^```.*?^```", r"`[^`]*`"))
     lines = [*fenced.findall(text), prose.sub("", fenced.sub("", text))]
