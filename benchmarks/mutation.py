@@ -51,9 +51,10 @@ TESTS = {  # of those that are not tested by the file of their name, or not by t
     "train/logs": "train/test_loop",
     "train/state": "train/test_step",
     "evaluation/embed": "test_chain",
-    "build": "test_configs test_chain",
-    "runs": "test_runs test_chain test_configs",
+    "build": "test_configs test_chain test_rules",
+    "runs": "test_runs test_chain test_configs test_rules test_beside test_search",
     "studies/arms": "studies/test_arms studies/test_ablate",
+    "studies/table": "studies/test_table studies/test_ablate",
 }
 _NUMBER = flags.DEFINE_integer("number", 300, "How many mutants.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")

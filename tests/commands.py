@@ -40,12 +40,12 @@ def documents():
 
 
 def shown(text):
-    """The commands of a text, each [verb, flag, ...]: lines with ./launch.sh, and `verb --flag ...` within prose."""
+    """The commands of a text, each [verb, flag, ...]: lines with ./launch.sh or acrn; `verb --flag ...` in prose."""
     text = text.replace("\\\n", " ")
     fenced, prose = (re.compile(p, re.M | re.S) for p in (r"^```.*?^```", r"`[^`]*`"))
     lines = [*fenced.findall(text), prose.sub("", fenced.sub("", text))]
-    found = [command for part in lines for command in re.findall(r"\./launch\.sh +(.*)", part)]
-    found += [re.sub(r"^\./launch\.sh\s+", "", code.strip("`")) for code in prose.findall(fenced.sub("", text))]
+    found = [command for part in lines for command in re.findall(r"(?:\./launch\.sh|\bacrn) +(.*)", part)]
+    found += [re.sub(r"^(\./launch\.sh|acrn)\s+", "", code.strip("`")) for code in prose.findall(fenced.sub("", text))]
     return [words for words in map(_words, found) if len(words) > 1]
 
 

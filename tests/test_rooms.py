@@ -10,11 +10,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PLAIN = "acrn_jax.schema acrn_jax.files"  # of the standard library and numpy
-ROOMS = " ".join(f"acrn_jax.{n}" for n in "schema files ops losses models data train evaluation report phases".split())
+ROOMS = " ".join(
+    f"acrn_jax.{n}" for n in "schema files results ops losses models data train evaluation report phases".split()
+)
 
 MAY = {  # an entry allows what begins with it: "flax.struct" does not allow flax.linen
     "acrn_jax/schema.py": "numpy",
     "acrn_jax/files.py": "numpy",
+    "acrn_jax/results": "numpy acrn_jax.files",
     "acrn_jax/ops": "numpy jax",
     "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
     "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops",
@@ -23,21 +26,23 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.ops",
     "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops acrn_jax.provenance "
     "acrn_jax.data_prep.matlab",
-    "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model
+    "acrn_jax/report": f"numpy matplotlib PIL jinja2 acrn_jax.results {PLAIN}",  # reads result files, never a model
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
     "acrn_jax/phases.py": "numpy jax acrn_jax.files acrn_jax.train",
     "acrn_jax/rules.py": ROOMS,
     "acrn_jax/build.py": f"numpy jax flax optax ml_collections acrn_jax.rules {ROOMS}",
     "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance acrn_jax.rules {ROOMS}",
-    "acrn_jax/provenance.py": "",
+    "acrn_jax/provenance.py": "acrn_jax.CHECKOUT acrn_jax.__version__",
+    "acrn_jax/__main__.py": "acrn_jax.cli.main",
     "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
     "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
     "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.rules acrn_jax.runs {ROOMS}",
-    "acrn_jax/cli": f"absl ml_collections numpy jax acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
+    "acrn_jax/cli": "absl ml_collections numpy jax acrn_jax.CHECKOUT acrn_jax.COMMAND acrn_jax.__version__ "
+    "acrn_jax.provenance acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
     f"{PLAIN} acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.bundles acrn_jax.export "
-    "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
+    "acrn_jax.report acrn_jax.results acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",
     "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never others of acrn_jax, nor jax
 }

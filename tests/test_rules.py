@@ -10,6 +10,7 @@ import pytest
 
 from acrn_jax import build, runs, settings
 from acrn_jax.configs import common
+from acrn_jax.data_prep import prepare
 from acrn_jax.losses import triplet
 from acrn_jax.models import acrn
 from acrn_jax.ops.representations import REPRESENTATIONS
@@ -161,9 +162,12 @@ def test_keys_that_do_not_go_together(change, message, tmp_path):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Six people to train on with six images each, prepared."""
+    """Six people to train on with six images each, prepared; in "single" one of them has one image."""
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
     small_net.prepare(raw, folder, "mini")
+    lines = (raw / "images.csv").read_text().splitlines()
+    (raw / "single.csv").write_text("\n".join(line for line in lines if not re.match("1_[1-5]", line)) + "\n")
+    prepare.prepare("image_folder", "single", data_dir=folder, raw_dir=raw, csv=raw / "single.csv")
     return folder
 
 
@@ -178,6 +182,14 @@ def data_dir(tmp_path_factory):
         (
             {"data.validation_identities": 5},
             "config.data.validation_identities is 5, and image_folder/mini/train has 6",
+        ),
+        (
+            {"data.validation_identities": 4},  # two people are left, as few as may be
+            "config.identity.batch is 16, but there are 12 images to train on in image_folder/mini/train (4 more",
+        ),
+        (
+            {"data.config": "single", "identity.batch": 31, "reid.miner": "offline", "reid.triplets": 31},
+            "config.reid.triplets is 31, but there are 30 images to train on in image_folder/single/train",
         ),
         ({"identity.batch": 37}, "config.identity.batch is 37, but there are 36 images to train on"),
         ({"reid.miner": "offline", "reid.triplets": 37}, "config.reid.triplets is 37, but there are 36 images"),

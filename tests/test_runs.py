@@ -106,7 +106,7 @@ def test_look_alikes_are_written_with_what_tells_them_apart(made, tmp_path):
     content = json.loads((tmp_path / "look_alikes.json").read_text())
     near = fusion.distance_rows("squared_euclidean", *made_of.own[:2])(slice(0, 20)) / 7.0
     assert content["representation"] == "probabilities" and len(content["pairs"]) == 4
-    place = {name: i for i, name in enumerate(gallery.file_name)}
+    place, by_closeness = {name: i for i, name in enumerate(gallery.file_name)}, []
     for pair in content["pairs"]:
         q = list(query.file_name).index(pair["query"]["file_name"])
         wrong, right = (place[pair[who]["file_name"]] for who in ("wrong", "right"))
@@ -121,3 +121,9 @@ def test_look_alikes_are_written_with_what_tells_them_apart(made, tmp_path):
         assert pair["attributes"][0]["name"] == "a" and len(pair["attributes"]) == 3
         assert pair["attributes"][0]["query"] == pytest.approx(pair["query"]["person_id"] / 9)
         assert pair["attributes"][0]["wrong"] == pytest.approx(pair["wrong"]["person_id"] / 9)
+        asked, known = made_of.attributes.query[q], made_of.attributes.gallery
+        away, close = ((made_of.formula.weights * (known[g] - asked)) ** 2 for g in (wrong, right))
+        told = [entry["name"] for entry in pair["attributes"]]
+        assert told == sorted(NAMES, key=dict(zip(NAMES, away - close, strict=True)).get, reverse=True)[:3]
+        by_closeness.append(told == sorted(NAMES, key=dict(zip(NAMES, close, strict=True)).get)[:3])
+    assert not all(by_closeness)

@@ -473,7 +473,7 @@ def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
     step = max(1, min(total, _BLOCK_BYTES // (4 * width * len(terms))))
     pairs = protocols.same_person(run.query, run.gallery)
     most = max(np.bincount(pairs(slice(0, total))[0], minlength=total).max(), 1)
-    junk, origin = run.gallery.person_id == JUNK, _origins(run)
+    junk = run.gallery.person_id == JUNK
     scores = {name: np.zeros((len(factors), total)) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
     scores |= {f"rank{k}": np.zeros((len(factors), total)) for k in RANKS}
     for start in range(0, total, step):
@@ -488,8 +488,6 @@ def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
         matrices = np.zeros((len(terms), step, width), np.float32)
         for term, matrix in zip(terms, matrices, strict=True):
             matrix[: block.stop - start] = term(block)
-        if origin is not None:
-            matrices = matrices[:, :, origin]
         ranks = np.asarray(_ranks(matrices, factors, right, excluded))[:, : block.stop - start]
         for name, values in _scores(ranks, valid[: block.stop - start]).items():
             scores[name][:, block] = values
@@ -534,12 +532,3 @@ def _scores(ranks: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
         "mINP": np.where(count > 0, count / last, 0.0),
         **{f"rank{k}": (ranks[:, :, 0] <= k).astype(np.float64) for k in RANKS},
     }
-
-
-def _origins(run) -> np.ndarray | None:
-    """For each gallery image the first identical one [G], or None if all differ."""
-    every = [run.own.gallery, run.attributes.gallery, *([run.base.gallery] if run.base else [])]
-    rows = np.concatenate(every, axis=1)
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    origin = first[inverse.ravel()]
-    return None if np.array_equal(origin, np.arange(len(rows))) else origin

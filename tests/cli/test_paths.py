@@ -41,7 +41,7 @@ def test_flags_that_name_paths_say_so():
     }
     assert texts == set(WORDS)
     assert {verb for verb, *_ in PATH_FLAGS} == {file.stem for file in VERBS} - {
-        "__init__", "cards", "distributed", "manual", "settings", "shell"
+        "__init__", "cards", "distributed", "main", "manual", "settings", "shell"
     }  # fmt: skip
 
 

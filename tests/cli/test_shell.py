@@ -76,7 +76,10 @@ def call(folder, *arguments):
         (["--debug=maybe"], ["--debug=maybe: True or False is wanted."]),
         (["--config=config.py:z"], ["Unknown mode 'z'; write ':a' or ':b'."]),
         (["--config=config.py:b"], ["'gama'", "the config file", "'gamma'"]),
-        (["--config=no.py"], ["'no.py'", "configs/"]),
+        (["--config=no.py"], ["'no.py'", "name a file, or one of acrn_cuhk03,", "demo, mva_peta"]),
+        (["--config=demoo:acrn"], ["no config 'demoo'; did you mean demo?"]),
+        (["--config=small"], ["no config 'small'; name a file, or one of"]),  # a part of others, without get_config
+        (["--config=demo:z"], ["Unknown part 'z'"]),
         (["--config", "configs/demoo.py"], ["'configs/demoo.py'", "did you mean configs/demo.py?"]),
     ],
 )
@@ -133,9 +136,14 @@ def test_config_of_the_callers_folder_goes_before_that_of_the_repository(folder)
 
 def test_config_is_found_in_the_repository_from_anywhere(tmp_path, folder):
     (tmp_path / "verb.py").write_text(VERB)
-    code, out, err = call(tmp_path, "--config=configs/common.py", "--config.seed=12345")
-    assert (code, err) == (0, "")
-    assert "12345" in out
+    for name in ("configs/common.py", "./configs/common.py", "common", "common.py"):
+        code, out, err = call(tmp_path, f"--config={name}", "--config.seed=12345")
+        assert (code, err) == (0, "")
+        assert "12345" in out
+    assert "'config': 'source_0'" in call(tmp_path, "--config", "demo:attributes")[1]
+    assert "'config': 'target_0'" in call(tmp_path, "--config=demo")[1]
+    (tmp_path / "demo").mkdir()  # of ./launch.sh demo, and no config
+    assert "'config': 'target_0'" in call(tmp_path, "--config=demo")[1]
 
 
 def test_help_lists_flags_and_keys_and_can_be_searched(folder):
