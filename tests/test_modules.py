@@ -27,7 +27,8 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.rules acrn_jax.ops",
     "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops acrn_jax.provenance "
     "acrn_jax.data_prep.matlab",
-    "acrn_jax/report": f"numpy matplotlib PIL jinja2 acrn_jax.results {PLAIN}",  # reads result files, never a model
+    # Reads result files, never a model.
+    "acrn_jax/report": f"numpy matplotlib PIL jinja2 acrn_jax.results acrn_jax.evaluation.metrics {PLAIN}",
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
     "acrn_jax/rules.py": "",
