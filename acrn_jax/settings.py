@@ -55,8 +55,10 @@ class Data:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Size and normalisation that travel with a net."""
-        return {name: getattr(self, name) for name in ("height", "width", "mean", "deviation")}
+        """Size and normalisation that travel with a net, as JSON has them."""
+        return {
+            "height": self.height, "width": self.width, "mean": list(self.mean), "deviation": list(self.deviation)
+        }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

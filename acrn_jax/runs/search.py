@@ -236,7 +236,9 @@ class Search:
         return explain.Formula(weights, gamma, *scales)
 
     def _scales(self):
-        return tuple(self.run.scales.values()) if isinstance(self.run, ReidCnnRun) else (1.0, 1.0)
+        if not isinstance(self.run, ReidCnnRun):
+            return 1.0, 1.0
+        return self.run.scales["feature"], self.run.scales["attribute"]
 
 
 def _net(run: Run) -> AttributeRun:

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from ml_collections import ConfigDict
 
-from acrn_jax.cli import cards, manual, settings, shell
+from acrn_jax import settings
+from acrn_jax.cli import cards, manual, shared_flags, shell
+from acrn_jax.configs import common
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -210,12 +211,12 @@ runpy.run_module("acrn_jax.cli.reproduce", run_name="__main__", alter_sys=True)
 
 
 def test_one_attribute_net_is_named(tmp_path):
-    config = ConfigDict({"attributes": {"from": f"{tmp_path}/../{tmp_path.name}"}})
-    assert settings.attribute_net(None, config) == pathlib.Path(config.attributes["from"])
-    assert settings.attribute_net(str(tmp_path), config) == tmp_path  # the same folder
+    config = settings.read(common.get_config()).changed({"attributes.from": f"{tmp_path}/../{tmp_path.name}"})
+    assert shared_flags.attribute_net(None, config) == pathlib.Path(config.attributes.from_)
+    assert shared_flags.attribute_net(str(tmp_path), config) == tmp_path  # the same folder
     with pytest.raises(ValueError, match=r"--attributes=M and --config.attributes.from=.* name two nets"):
-        settings.attribute_net("M", config)
-    assert settings.attribute_net(None, ConfigDict({"attributes": {"from": None}})) is None
+        shared_flags.attribute_net("M", config)
+    assert shared_flags.attribute_net(None, config.changed({"attributes.from": None})) is None
 
 
 @pytest.mark.parametrize("verb", ["train", "prepare", "report", "bench"])
