@@ -200,8 +200,10 @@ class Settings:
           ValueError: a key that the config does not have, the nearest named; a value that does not fit.
         """
         new = flat(values)
-        for key in new:
+        for key, value in new.items():
             check_known(key, self.flat)
+            if type(value) is int and isinstance(self.flat[key], float):
+                new[key] = float(value)  # equal settings are one text, too: 1.0
         return read(traverse_util.unflatten_dict(self.flat | new, sep="."))
 
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from acrn_jax import phases, runs
+from acrn_jax import runs, settings
 from acrn_jax.configs import common
 from acrn_jax.data_prep import prepare
-from acrn_jax.rules import RULES
+from acrn_jax.runs import phases, training
 from tests.fixtures import small_net
 
 # By hand: what the ReIdCNN beside an ACRN need not share with it.
@@ -58,7 +58,7 @@ def another(key, value):
         found = [value + 1, value / 2, value + 0.5]
     else:
         found = [[], [0.25] * 3] if isinstance(value, list | tuple) else ["other"]
-    rule = RULES.get(key)
+    rule = settings.all_rules().get(key)
     names = [*found, *rule.wanted.removeprefix("known: ").split(", ")] if rule else found
     return next(name for name in names if name != value and (rule is None or rule.fits(name)))
 
@@ -87,9 +87,9 @@ def test_every_key_that_is_not_of_attributes_must_agree(run):
     for key in KEYS:
         value = another(key, CONFIG[key])
         free = key in FREE or key.startswith(SECTIONS)
-        for name, settings, flag in (("C", BASE, {}), ("T", HELD, {"tune": run.parent / "T"})):
+        for name, changes, flag in (("C", BASE, {}), ("T", HELD, {"tune": run.parent / "T"})):
             base = write(run.parent / "C", BASE)
-            write(run.parent / name, settings | {key: value})
+            write(run.parent / name, changes | {key: value})
             told = refused(run, baseline=base, **flag)
             if free or (name == "T" and key == "data.validation_identities"):
                 assert told == "", key
@@ -146,15 +146,14 @@ def test_runs_of_older_versions_are_compared_by_what_they_did(run, tmp_path):
 def test_seeds_of_one_folder_are_of_one_config(tmp_path):
     config = runs.read_config(write(tmp_path / "seed_0"))
     runs.check_seeds(tmp_path, config, 1)
-    config.seed, config.data.threads = 1, 8
+    config = config.changed({"seed": 1, "data.threads": 8})
     runs.check_seeds(tmp_path, config, 1)
-    config.loss.gamma = 2.0
+    config = config.changed({"loss.gamma": 2.0})
     with pytest.raises(ValueError, match=r"seed_0 is of another config: loss.gamma is 0.5 there, 2.0 here"):
         runs.check_seeds(tmp_path, config, 1)
     runs.check_seeds(tmp_path / "empty", config, 1)
-    config.seed = 2**31 - 1
     with pytest.raises(ValueError, match="seed is 2147483648"):
-        runs.check_seeds(tmp_path / "empty", config, 2)
+        runs.check_seeds(tmp_path / "empty", config.changed({"seed": 2**31 - 1}), 2)
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +183,8 @@ def data_dir(tmp_path_factory):
 )
 def test_what_evaluation_would_refuse_is_refused_before_training(data_dir, data, changes, told, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(runs, "train", lambda *_, **__: trained.append(1))
-    config = small_net.config("reid", data_dir, data)
-    config.update_from_flattened_dict({"loss.kind": "classic", **changes})
+    monkeypatch.setattr(training, "train", lambda *_, **__: trained.append(1))
+    config = small_net.config("reid", data_dir, data).changed({"loss.kind": "classic", **changes})
     with pytest.raises(ValueError, match=told):
         runs.reproduce(config, attributes=None, workdir=tmp_path / "w")
     assert not trained and not (tmp_path / "w").exists()
@@ -194,9 +192,9 @@ def test_what_evaluation_would_refuse_is_refused_before_training(data_dir, data,
 
 def test_a_policy_for_queries_without_a_match_is_obeyed_from_the_start(data_dir, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(runs, "train", lambda *_, **__: trained.append(1))
-    config = small_net.config("reid", data_dir, "lonely")
-    config.loss.kind, config.evaluate.no_match = "classic", "skip"
+    monkeypatch.setattr(training, "train", lambda *_, **__: trained.append(1))
+    changes = {"loss.kind": "classic", "evaluate.no_match": "skip"}
+    config = small_net.config("reid", data_dir, "lonely").changed(changes)
     with pytest.raises(FileNotFoundError, match="holds no run"):  # what nobody trained
         runs.reproduce(config, attributes=None, workdir=tmp_path / "w")
     assert trained

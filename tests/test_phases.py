@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acrn_jax import phases
+from acrn_jax.runs import phases
 from acrn_jax.train import checkpoint, optimizer
 from acrn_jax.train import state as states
 
@@ -22,7 +22,7 @@ INPUTS = {
 
 
 def save(phase, *, step=7, values=(1.0, 2.0), ema=0.0):
-    tx = optimizer.make({"scratch": {"kind": "sgd", "rate": 0.1}})
+    tx = optimizer.make({"scratch": {"kind": "sgd", "rate": 0.1}}, {"stem": "scratch"})
     variables = {"params": {"stem": {"kernel": np.float32(values)}}, "batch_stats": {"stem": np.float32([9])}}
     state = states.create(variables, optimizer.averaged(tx, ema) if ema else tx)
     if ema:  # the average stays at `values`

@@ -5,7 +5,7 @@ import contextlib
 import flax.linen as nn
 import pytest
 
-from acrn_jax import build, runs
+from acrn_jax import build, runs, settings
 from acrn_jax.configs import demo
 from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from acrn_jax.schema import Outputs
@@ -19,7 +19,7 @@ STUDY = {
 }
 
 
-def mini(part, data_dir):
+def mini(part, data_dir, **changes):
     c = demo.get_config(part)
     c.data.dir, c.devices, c.log_every = str(data_dir), 1, 5
     c.data.config = "source_mini" if part == "attributes" else "target_mini"
@@ -29,7 +29,7 @@ def mini(part, data_dir):
     c.identity.epochs, c.identity.batch = 4, 32
     c.reid.update({"epochs": 4, "people": 8, "images": 2})
     c.evaluate.rank_lists = 1
-    return c
+    return settings.read(c).changed(changes)
 
 
 class Net(nn.Module):
@@ -53,7 +53,7 @@ class Net(nn.Module):
 @contextlib.contextmanager
 def nets():
     def net(config, *, attributes=0, people=None, axis_name=None):
-        return Net(attributes, people, config.model.feature_dim)
+        return Net(attributes, people, config.tree["model"]["feature_dim"])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "net", net)

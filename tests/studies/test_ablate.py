@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from acrn_jax import build, runs
+from acrn_jax import build, runs, settings
 from acrn_jax.configs import ablations, demo, mva_peta
 from acrn_jax.studies import arms, table
 
@@ -86,14 +86,12 @@ def test_again_nothing_is_missing(study):
     jobs = study[1]
     good = [job for job in jobs if job.arm != "broken"]
     assert all(map(arms.done, good)) and arms.failure(jobs[2])
-    assert not any(arms.done(job._replace(config=arms.changed(job.config, {"loss.margin": 0.7}))) for job in good)
+    assert not any(arms.done(job._replace(config=job.config.changed({"loss.margin": 0.7}))) for job in good)
 
 
 @pytest.fixture
 def other_net(config_of, data_dir, tmp_path):
-    config = config_of("attributes", data_dir)
-    config.seed = 1
-    runs.train(config, tmp_path / "other_net")
+    runs.train(config_of("attributes", data_dir, seed=1), tmp_path / "other_net")
     return tmp_path / "other_net"
 
 
@@ -119,7 +117,7 @@ def test_a_study_goes_on_with_its_attribute_net_alone(study, attribute_net, othe
 def test_a_study_goes_on_with_its_data_alone(study, attribute_net, tmp_path):
     job = study[1][0]
     shutil.copytree(job.config.data.dir, tmp_path / "data")
-    moved = job._replace(config=arms.changed(job.config, {"data.dir": str(tmp_path / "data")}))
+    moved = job._replace(config=job.config.changed({"data.dir": str(tmp_path / "data")}))
     assert arms.done(*arms.identified([moved], attribute_net))  # the same, elsewhere
     (folder,) = (tmp_path / "data").glob("*/target_mini/*")
     splits = ("train", "query", "gallery")
@@ -133,7 +131,7 @@ def test_a_study_goes_on_with_its_data_alone(study, attribute_net, tmp_path):
 def test_a_study_goes_on_from_its_start_alone(study, attribute_net):
     reference = study[1][0]
     (identity,) = study[0].glob("shared/identity_*/identity")
-    begun = reference._replace(config=arms.changed(reference.config, {"init_from": str(identity)}))
+    begun = reference._replace(config=reference.config.changed({"init_from": str(identity)}))
     with pytest.raises(ValueError, match=f"was started from nothing .*, not {identity}"):
         arms.done(*arms.identified([begun], attribute_net))
 
@@ -142,7 +140,7 @@ def test_a_study_of_reidcnns_needs_no_attribute_net(config_of, data_dir, tmp_pat
     config = config_of("acrn", data_dir)
     with pytest.raises(ValueError, match="--attributes must be given"):
         arms.identified(arms.jobs(config, {"reference": {}}, tmp_path), None)
-    config.loss.kind = "classic"
+    config = config.changed({"loss.kind": "classic"})
     (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
     arms.work(job, attributes=None, shared=tmp_path / "shared")
     assert arms.done(*arms.identified([job], None)) and list(results(job)["methods"]) == ["ReIdCNN"]
@@ -168,8 +166,8 @@ def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute
 def test_every_study_of_the_repository_fits_a_config(study, tmp_path):
     config = mva_peta.get_config("small") if study in ("attribute_loss", "views") else demo.get_config()
     config.data.dir = str(tmp_path)
-    jobs = arms.jobs(config, ablations.STUDIES[study], tmp_path)
+    jobs = arms.jobs(settings.read(config), ablations.STUDIES[study], tmp_path)
     assert len(jobs) > 1
     for job in jobs:
-        c = arms.changed(job.config, {"attributes.from": "x", "loss.attribute_weights_file": "y", "devices": 1})
+        c = job.config.changed({"attributes.from": "x", "loss.attribute_weights_file": "y", "devices": 1})
         build.check(c)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from acrn_jax import runs
+from acrn_jax import runs, settings
 from acrn_jax.configs import demo
 from acrn_jax.evaluation import attributes
 from acrn_jax.studies import arms
@@ -19,15 +19,12 @@ from tests import oracles
 GAMMA = {"0.5": {}, "0": {"loss.gamma": 0.0}, "batch/hard": {"reid.miner": "batch_hard"}}
 
 
-def config():
-    c = demo.get_config()
-    c.data.dir = "data"
-    return c
+def config(**changes):
+    return settings.read(demo.get_config()).changed({"data.dir": "data"} | changes)
 
 
 def test_the_last_seed_is_looked_at_before_the_first_is_trained(tmp_path):
-    late = config()
-    late.seed = 2**31 - 1
+    late = config(seed=2**31 - 1)
     assert len(arms.jobs(late, GAMMA, tmp_path, only=("0",), seeds=1)) == 2
     with pytest.raises(ValueError, match=r"config\.seed is 2147483648; it must be a whole number"):
         arms.jobs(late, GAMMA, tmp_path, only=("0",), seeds=2)
@@ -47,9 +44,7 @@ def test_jobs_come_seed_by_seed_with_their_overrides(tmp_path):
     assert (last.config.reid.miner, last.config.seed, last.config.data.config) == ("batch_hard", 1, "target_1")
     assert (last.base.reid.miner, last.base.seed) == ("batch_all", 1)
     assert [job.arm for job in arms.jobs(config(), GAMMA, tmp_path, only=("0",))] == ["0.5", "0"]
-    later = config()
-    later.seed = 5
-    jobs = arms.jobs(later, GAMMA, tmp_path, only=("0",), seeds=2)
+    jobs = arms.jobs(config(seed=5), GAMMA, tmp_path, only=("0",), seeds=2)
     assert [(job.name, job.config.seed) for job in jobs][::2] == [("0.5/seed_5", 5), ("0.5/seed_6", 6)]
     twice = {"same": {"loss.gamma": 0.5}, "reference": {}, "other": {"loss.gamma": 1.0}, "again": {"loss.gamma": 1.0}}
     assert [job.arm for job in arms.jobs(config(), twice, tmp_path)] == ["reference", "other"]
@@ -57,23 +52,24 @@ def test_jobs_come_seed_by_seed_with_their_overrides(tmp_path):
 
 
 def test_overrides_of_every_kind():
-    changed = arms.changed(
-        config(), {"loss.margin": 1, "phases": ["reid"], "reid.scratch": {"rate": 0.5}, "init_from": "x"}
+    changed = config().changed(
+        {"loss.margin": 1, "phases": ["reid"], "reid.scratch": {"rate": 0.5}, "init_from": "x"}
     )
     assert (changed.loss.margin, changed.phases, changed.reid.scratch.rate) == (1.0, ("reid",), 0.5)
     assert changed.reid.scratch.kind == "adamw" and config().loss.margin == 0.3
+    assert type(changed.loss.margin) is float  # as 1.0 is written, so that files know equal settings by their text
 
 
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
         ({"loss.gama": 1.0}, "no config key 'loss.gama'; did you mean 'loss.gamma'"),
-        ({"loss.gamma": "much"}, "config.loss.gamma cannot be 'much'"),
+        ({"loss.gamma": "much"}, "config.loss.gamma is 'much'; it must be a number"),
     ],
 )
 def test_wrong_overrides_are_named(overrides, told):
     with pytest.raises(ValueError, match=told):
-        arms.changed(config(), overrides)
+        config().changed(overrides)
 
 
 def test_unknown_names_are_told_the_nearest(tmp_path):
@@ -177,8 +173,8 @@ def test_other_config_is_not_done(tmp_path):
     study.run()
     (job,) = study.jobs
     assert arms.done(job)
-    assert not arms.done(job._replace(config=arms.changed(job.config, {"evaluate.kissme_ridge": 0.1})))
-    assert arms.done(job._replace(config=arms.changed(job.config, {"log_every": 7})))
+    assert not arms.done(job._replace(config=job.config.changed({"evaluate.kissme_ridge": 0.1})))
+    assert arms.done(job._replace(config=job.config.changed({"log_every": 7})))
 
 
 def test_signals_reach_the_arms_which_may_save(tmp_path):
@@ -277,16 +273,15 @@ def test_an_attribute_net_that_saw_the_target_is_refused_before_training(config_
         begun.append(name)
         return tmp_path / name
 
-    target = config_of("acrn", data_dir)
-    assert runs.begin(target, attributes=attribute_net, shared=shared).init_from and begun == ["identity"]
-    target.data.config = "source_mini"
+    def begin(**changes):
+        values = {key.replace("__", "."): value for key, value in changes.items()}
+        return runs.begin(config_of("acrn", data_dir, **values), attributes=attribute_net, shared=shared)
+
+    assert begin().init_from and begun == ["identity"]
     with pytest.raises(ValueError, match=r"was trained on \d+ images of synthetic_pedestrians/source_mini/train"):
-        runs.begin(target, attributes=attribute_net, shared=shared)
-    target.attributes.allow_overlap = True
+        begin(data__config="source_mini")
     with pytest.raises((ValueError, FileNotFoundError), match="query"):  # overlap is fine, but nobody could be ranked
-        runs.begin(target, attributes=attribute_net, shared=shared)
-    target.attributes.allow_overlap = False
+        begin(data__config="source_mini", attributes__allow_overlap=True)
     shutil.copytree(data_dir / "synthetic_pedestrians" / "target_mini", tmp_path / "synthetic_pedestrians/target_mini")
-    target.data.config, target.data.dir = "target_mini", str(tmp_path)
-    runs.begin(target, attributes=attribute_net, shared=shared)  # the net's images are looked at where it was trained
+    begin(data__dir=str(tmp_path))  # the net's images are looked at where it was trained
     assert begun == ["identity"] * 2

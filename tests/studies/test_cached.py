@@ -1,15 +1,19 @@
 """Settings scored all at once, against ranking.evaluate one by one and against what finished runs say."""
 
+import dataclasses
 import itertools
 import json
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from acrn_jax import settings
 from acrn_jax.configs import demo
 from acrn_jax.evaluation import fusion, methods, protocols, ranking
+from acrn_jax.runs import AcrnRun
 from acrn_jax.schema import Labels
 from acrn_jax.studies import cached
 from acrn_jax.train import checkpoint
@@ -20,8 +24,7 @@ Q, G, D, A = 23, 60, 5, 6
 def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_euclidean"):
     """A run out of random numbers: distractors, junk, repeated images, queries without a match."""
     rng = np.random.default_rng(seed)
-    config = demo.get_config()
-    config.loss.distance, config.attributes["from"] = distance, "nowhere"
+    config = settings.read(demo.get_config()).changed({"loss.distance": distance, "attributes.from": "nowhere"})
     query = Labels(np.r_[9, rng.integers(1, 8, Q - 1)], rng.integers(1, 3, Q))
     gallery = Labels(rng.integers(-1, 8, G), rng.integers(1, 3, G))
     f, b, a = ([rng.normal(size=(n, d)).astype(np.float32) for n in (Q, G)] for d in (D, D, A))
@@ -31,8 +34,7 @@ def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_e
     train = rng.random((40, A)).astype(np.float32)
     labels = Labels(np.repeat(np.arange(1, 11), 4), np.tile([1, 2], 20))
     return cached.Run(
-        "here",
-        config,
+        AcrnRun(Path("here"), config),
         about,
         query,
         gallery,
@@ -43,6 +45,12 @@ def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_e
         methods.Attributes(*a, 1.5, train, labels),
         None,
     )
+
+
+def changed(run, folder=None, **changes):
+    """A run of another config, e.g. loss__gamma=2.0, or folder."""
+    config = run.config.changed({key.replace("__", "."): value for key, value in changes.items()})
+    return run._replace(run=dataclasses.replace(run.run, config=config, workdir=Path(folder or run.folder)))
 
 
 @pytest.mark.parametrize("name", sorted(set(cached.SWEEPS) - {"attribute_margin", "recognition"}))
@@ -151,9 +159,8 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
         cached.recognition(run._replace(truth=tuple(np.full_like(labels, -1) for labels in run.truth)), None)
     with pytest.raises(ValueError, match="without its ReIdCNN"):
         cached.recognition(run._replace(base=None), None)
-    run.config.attributes.representation = "logits"
     with pytest.raises(ValueError, match="logits, which truth has none of"):
-        cached.recognition(run, None)
+        cached.recognition(changed(run, attributes__representation="logits"), None)
 
 
 def test_a_protocol_that_draws_goes_one_by_one():
@@ -167,10 +174,7 @@ def test_a_protocol_that_draws_goes_one_by_one():
 
 
 def test_study_over_runs_makes_one_table(monkeypatch):
-    made = {f"r{i}": drawn(i) for i in range(3)}
-    for i, (name, run) in enumerate(made.items()):
-        run.config.seed = i
-        made[name] = run._replace(folder=name)
+    made = {f"r{i}": changed(drawn(i), f"r{i}", seed=i) for i in range(3)}
     monkeypatch.setattr(cached, "load", lambda folder, out=None: made[str(folder)])
     found = cached.study("gamma", list(made), [0.0, 1.0])
     assert found["reference"] == "0.5" and found["replicates"]["1"] == [f"target_0/seed_{i}" for i in range(3)]
@@ -179,7 +183,7 @@ def test_study_over_runs_makes_one_table(monkeypatch):
     made["r1"].results["no_match"] = "count_as_miss"
     with pytest.raises(ValueError, match="different no_match"):
         cached.study("gamma", list(made))
-    made["r1"].config.loss.gamma = 2.0
+    made["r1"] = changed(made["r1"], loss__gamma=2.0)
     with pytest.raises(ValueError, match="r1 was trained with gamma 2, the runs before it"):
         cached.study("gamma", list(made))
     with pytest.raises(ValueError, match="no study on features 'gama'; did you mean 'gamma'"):
@@ -204,15 +208,16 @@ def test_finished_runs_say_the_same(study):
         for method in of:
             for metric, value in results[method].items():
                 assert found.metrics[method, metric] == pytest.approx(value, abs=2e-3), (name, method, metric)
-    stamp = (folder / "features.npz").stat().st_mtime_ns
+    kept = [folder / "features" / f"{split}.npz" for split in ("query", "gallery")]
+    stamps = [file.stat().st_mtime_ns for file in kept]
     np.testing.assert_array_equal(cached.load(folder).own.query, run.own.query)
-    assert (folder / "features.npz").stat().st_mtime_ns == stamp
+    assert [file.stat().st_mtime_ns for file in kept] == stamps
 
 
 def test_a_run_is_only_read_where_an_output_elsewhere_is_named(study, tmp_path):
     _, jobs, _ = study
     run = shutil.copytree(jobs[1].folder, jobs[1].folder.with_name("shared_run"))
-    for file in [*run.glob("features.npz"), *(run / "predictions").iterdir()]:
+    for file in [*run.glob("features/*"), *(run / "predictions").iterdir()]:
         file.unlink()
     above = run.parents[1]
     before = {path: path.stat().st_mtime_ns for path in above.rglob("*")}
@@ -220,7 +225,7 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(study, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in above.rglob("*")} == before
     kept = tmp_path / "kept" / "shared_run"
     assert {path.name for path in (kept / "predictions").iterdir()} == {"query.npz", "gallery.npz", "train.npz"}
-    assert (kept / "features.npz").is_file() and found.kept == kept
+    assert {path.name for path in (kept / "features").iterdir()} == {"query.npz", "gallery.npz"} and found.kept == kept
     shutil.rmtree(run)
 
 
@@ -254,13 +259,12 @@ class People(NamedTuple):
 def test_weights_trained_alone_are_averaged_as_the_runs_are():
     run = drawn()
     run = run._replace(split=People(*run.attributes.train_labels))
-    config = run.config
-    config.reid.update({"people": 10, "images": 4})  # all 40 images: one step an epoch
-    config.reid.attribute_weights.update({"kind": "sgd", "rate": 0.5, "schedule": "constant"})
+    group = {"kind": "sgd", "rate": 0.5, "schedule": "constant"}
+    run = changed(run, reid={"people": 10, "images": 4, "attribute_weights": group})  # all 40 images: one step an epoch
 
-    def trained(epochs, ema):
-        config.reid.epochs, config.ema = epochs, ema
-        return cached.train_weights(run, [config.loss.attribute_margin])[0].astype(np.float64)
+    def trained(epochs, ema, **changes):
+        of = changed(run, reid__epochs=epochs, ema=ema, **changes)
+        return cached.train_weights(of, [of.config.loss.attribute_margin])[0].astype(np.float64)
 
     raw, average = [trained(epochs, 0.0) for epochs in (1, 2, 3)], np.ones(A)
     for count, w in enumerate(raw):
@@ -268,15 +272,18 @@ def test_weights_trained_alone_are_averaged_as_the_runs_are():
         average = decay * average + (1 - decay) * w
     np.testing.assert_allclose(trained(3, 0.5), average, rtol=1e-5)
     assert np.abs(average - raw[-1]).max() > 1e-3
-    config.loss.attribute_gradient = "flow"
     with pytest.raises(ValueError, match=r"here was trained with loss\.attribute_gradient=flow"):
-        trained(3, 0.5)
+        trained(3, 0.5, loss__attribute_gradient="flow")
 
 
 def test_a_workdir_without_results_is_named(study, attribute_net, tmp_path):
-    workdir, *_ = study
+    workdir, jobs, _ = study
     with pytest.raises(FileNotFoundError, match="holds no run"):
         cached.load(tmp_path)
-    identity = next(p for p in (workdir / "shared").iterdir() if p.name.startswith("identity_") and p.is_dir())
+    shutil.copyfile(jobs[0].folder / "config.json", tmp_path / "config.json")
     with pytest.raises(FileNotFoundError, match=r"no results\.json; run"):
-        cached.load(identity)
+        cached.load(tmp_path)
+    identity = next(p for p in (workdir / "shared").iterdir() if p.name.startswith("identity_") and p.is_dir())
+    for other in (identity, attribute_net):
+        with pytest.raises(ValueError, match=f"{other} is no ACRN run; studies on features want one"):
+            cached.load(other)

@@ -1,16 +1,19 @@
 """The ledger of two made-up runs, each number against loops."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from acrn_jax import build, runs
+from acrn_jax import build, settings
 from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import methods, protocols, ranking
 from acrn_jax.report import tables
+from acrn_jax.runs import AcrnRun
+from acrn_jax.runs.outputs import Predictions
 from acrn_jax.schema import Labels
 from acrn_jax.studies import cached, ledger
 
@@ -43,8 +46,8 @@ def made(tmp_path, monkeypatch):
     labels = [splits[name].labels for name in ("query", "gallery")]
     every = {}
     for seed in range(2):
-        config = demo.get_config("acrn")
-        config.seed, config.attributes["from"] = seed, str(tmp_path / "M")
+        changes = {"seed": seed, "attributes.from": str(tmp_path / "M")}
+        config = settings.read(demo.get_config("acrn")).changed(changes)
         folder = tmp_path / "W" / f"seed_{seed}"
         results = {"dataset": "drawn/x", "protocol": "market1501", "no_match": "skip", "methods": {"ACRN": {}}}
         results["methods"]["ACRN"] = {"mAP_precision": 0.5, "rank1": 0.5}
@@ -57,7 +60,7 @@ def made(tmp_path, monkeypatch):
         own = methods.Features(*(rng.normal(size=(n, 3)).astype(np.float32) for n in (Q, G)), 5.0)
         weights = np.array([1.0, -2.0, 0.5, 0.1 + seed, 0.0], np.float32)
         every[folder] = cached.Run(
-            folder, config, results, *labels, NAMES, weights, own, None, methods.Attributes(*shown, 0.3), None
+            AcrnRun(folder, config), results, *labels, NAMES, weights, own, None, methods.Attributes(*shown, 0.3), None
         )
     (tmp_path / "M").mkdir()
     rates = [{"name": n, "mA": v} for n, v in zip(NAMES, (0.9, 0.8, 0.7, None, 0.5), strict=True)]
@@ -68,9 +71,7 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(cached, "load", lambda folder, out: every[folder])
     monkeypatch.setattr(build, "open_split", lambda config, name: splits[name])
     monkeypatch.setattr(
-        runs,
-        "predict_attributes",
-        lambda config, run, name, out: runs.Predictions(splits[name].key, logits[name], NAMES),
+        AcrnRun, "predictions", lambda self, name, out: Predictions(splits[name].key, logits[name], NAMES)
     )
     return tmp_path, list(every.values()), splits, shown
 
@@ -134,12 +135,14 @@ def test_every_column(made, capsys):
     assert "0.600 ± 0.707" in text and "people whom training never" in text and "mA seen" not in text
 
 
-def test_wrong_runs_are_told(made, tmp_path):
+def test_wrong_runs_are_told(made, tmp_path, monkeypatch):
     folder, every, _, _ = made
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="neither a run"):
         ledger.collect([tmp_path / "empty"])
-    every[1].config.data.name = "market1501"
+    odd = every[1].config.changed({"data.name": "market1501"})
+    every[1] = every[1]._replace(run=dataclasses.replace(every[1].run, config=odd))
+    monkeypatch.setattr(cached, "load", lambda folder, out: next(run for run in every if run.folder == folder))
     with pytest.raises(ValueError, match="a run on market1501 with 5 attributes"):
         ledger.collect([run.folder for run in every])
     (folder / "M" / "recognition.json").unlink()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from acrn_jax import build, phases, runs
+from acrn_jax import build, runs
 from acrn_jax.studies import arms, together
 from acrn_jax.train import step
 from acrn_jax.train.state import create
@@ -37,12 +37,10 @@ def begun(config_of, data_dir, attribute_net, small_nets, tmp_path_factory):
 
     Three arms of seed 0 and one of seed 1, from one identity phase a seed; SGD, as Adam blows up rounding of 0.
     """
-    config = config_of("acrn", data_dir)
-    config.log_every, config.save_every = 2, 5
-    config.data.validation_identities, config.evaluate.tune_identities = 0, 0
-    config.identity.epochs = 1
-    for group in (config.reid.scratch, config.reid.attribute_weights):
-        group.update({"kind": "sgd", "rate": 0.02, "schedule": "constant"})
+    group = {"kind": "sgd", "rate": 0.02, "schedule": "constant"}
+    changes = {"data.validation_identities": 0, "evaluate.tune_identities": 0, "identity.epochs": 1}
+    changes |= {"log_every": 2, "save_every": 5, "reid.scratch": group, "reid.attribute_weights": group}
+    config = config_of("acrn", data_dir, **changes)
     folder = tmp_path_factory.mktemp("together")
     jobs = arms.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
     with small_nets():
