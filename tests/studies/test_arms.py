@@ -52,9 +52,7 @@ def test_jobs_come_seed_by_seed_with_their_overrides(tmp_path):
 
 
 def test_overrides_of_every_kind():
-    changed = config().changed(
-        {"loss.margin": 1, "phases": ["reid"], "reid.scratch": {"rate": 0.5}, "init_from": "x"}
-    )
+    changed = config().changed({"loss.margin": 1, "phases": ["reid"], "reid.scratch": {"rate": 0.5}, "init_from": "x"})
     assert (changed.loss.margin, changed.phases, changed.reid.scratch.rate) == (1.0, ("reid",), 0.5)
     assert changed.reid.scratch.kind == "adamw" and config().loss.margin == 0.3
     assert type(changed.loss.margin) is float  # as 1.0 is written, so that files know equal settings by their text

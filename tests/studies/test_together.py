@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.runs import phases
 from acrn_jax.studies import arms, together
 from acrn_jax.train import step
 from acrn_jax.train.state import create
