@@ -19,7 +19,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).parents[1]
 VERBS = "demo prepare reproduce train extract evaluate ablate ledger report search export".split()
 WORK = (  # what verbs take seconds to import; none of it defines flags
-    *(f"acrn_jax.{name}" for name in ("bundles", "extraction", "report.html", "runs", "search", "evaluation.score")),
+    *(f"acrn_jax.runs.{name}" for name in ("bundles", "extraction", "search")),
+    *("acrn_jax.report.html", "acrn_jax.evaluation.score"),
     *("acrn_jax.studies.ledger", "acrn_jax.studies.together", "acrn_jax.data_prep.prepare"),
 )
 STANDS_FOR = {  # what a reader is to put something in place of, where the flag would refuse the words themselves

@@ -57,8 +57,9 @@ class Explanation:
 
     def __str__(self) -> str:
         whole = self.distance or 1.0
-        parts = {"feature": self.feature} | dict(self.attributes)
-        return f"{self.distance:.4g}: " + ", ".join(f"{n} {100 * v / whole:.0f} %" for n, v in parts.items())
+        shown = {"feature": self.feature} | dict(list(self.attributes.items())[:5])
+        parts = [f"{name} {100 * value / whole:.0f} %" for name, value in shown.items()]
+        return f"{self.distance:.4g}: {', '.join(parts)}{' ...' * (len(self.attributes) > 5)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _of_run(place: Path) -> Model:
         net, gamma = run, 1.0
         weights = np.ones(len(run.names), np.float32)
     elif isinstance(run, ReidCnnRun):
-        feature, scales = lambda split: run.outputs(split)["feature"], run.scales
+        feature, scales = lambda split: run.outputs(split, quiet=True)["feature"], run.scales
         if isinstance(run, AcrnRun):
             net, weights = run.attribute_net, run.weights(run.training_attributes())
     return Model(
@@ -174,7 +175,7 @@ def _of_run(place: Path) -> Model:
         run.config.attributes.representation,
         explain.Formula(weights, gamma, scales.get("feature", 1.0), scales.get("attribute", 1.0)),
         feature,
-        (lambda split: net.outputs(split)["attribute_logits"]) if net else None,
+        (lambda split: net.outputs(split, quiet=True)["attribute_logits"]) if net else None,
     )
 
 
@@ -221,7 +222,7 @@ def pictures(images: Images) -> source.Split:
     """
     if isinstance(images, str | Path) and Path(images).expanduser().is_dir():
         return source.open_folder(Path(images).expanduser())
-    if isinstance(images, str | Path | Image.Image) or (hasattr(images, "__array__") and np.ndim(images) == 3):
+    if isinstance(images, str | Path | Image.Image) or (hasattr(images, "__array__") and np.ndim(images) != 4):
         images = [images]
     if not isinstance(images, Sequence) and not hasattr(images, "__array__"):
         raise TypeError(f"Images are {type(images).__name__}; give paths, PIL images or arrays uint8 [H, W, 3].")
