@@ -24,7 +24,8 @@ usage: ./launch.sh VERB [flags]
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax
 
 ./launch.sh VERB --help lists the flags of a verb and the keys of its config, --help=TEXT searches them; with --debug an
-error shows its traceback. Exit codes: docs/clusters.md.
+error shows its traceback. Exit codes: docs/clusters.md. ./launch.sh --version names the code. Where the package
+acrn_jax is installed, acrn VERB is the same as ./launch.sh VERB.
 The same command on several hosts works as one (sbatch, mpirun, gcloud, ssh): docs/clusters.md has examples.
 Environment variables, all optional:
   ACRN_ACCELERATOR  cpu, cuda12, cuda13 or tpu: which jax to install; default: by what the machine has
@@ -183,7 +184,7 @@ case ${1:-} in
   "" | help | -h | -help | --help) usage && exit ;;
 esac
 verb=$1 && shift
-case " $VERBS " in
+case " $VERBS --version " in
   *" ${verb// /?} "*) ;;
   *) die "there is no verb '$verb'; did you mean '$(nearest "$verb")'? ./launch.sh --help lists them all." ;;
 esac
@@ -194,31 +195,5 @@ VENV=${VENV%/}
 HASH=$(requirements_hash)
 ready || { make_environment && exec 9>&-; } # the verb must not hold the lock
 
-export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} # with -P: not the caller's folder, which may hold a configs/ of its own
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
-cache=${XDG_CACHE_HOME:-${HOME:-$ROOT}/.cache}/acrn_jax/jax
-if [[ ! ${JAX_COMPILATION_CACHE_DIR:-} ]] && mkdir -p "$cache" 2>/dev/null && [[ -w $cache ]]; then
-  export JAX_COMPILATION_CACHE_DIR=$cache # programs compiled once serve the next run
-fi
-# On CPUs a net compiles in three quarters of the time at this level, and runs as fast.
-read -r _ had_accelerator _ <"$VENV/acrn_stamp"
-[[ $had_accelerator != cpu || ${XLA_FLAGS:-} ]] || export XLA_FLAGS=--xla_backend_optimization_level=1
-# glibc gives large buffers back to the system after each step and takes them anew, a fifth of a training step on CPUs.
-export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-1}
-export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592} MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-268435456}
-
-case $verb in
-  python) exec "$VENV/bin/python" -P "$@" ;;
-  prepare) exec "$VENV/bin/python" -P -m acrn_jax.data_prep.prepare "$@" ;;
-  bench) exec "$VENV/bin/python" -P -m benchmarks "$@" ;;
-  test)
-    arguments=()
-    for argument in "$@"; do # a path counts from the caller's folder, or else from the repository
-      [[ $argument == [-/]* || ! -e ${argument%%::*} ]] || argument=$PWD/$argument
-      arguments+=("$argument")
-    done
-    cd "$ROOT"
-    exec "$VENV/bin/python" -P -m pytest ${arguments[@]+"${arguments[@]}"}
-    ;;
-  *) exec "$VENV/bin/python" -P -m "acrn_jax.cli.$verb" "$@" ;;
-esac
+export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} # with -P: not the caller's folder
+exec "$VENV/bin/python" -P -m acrn_jax "$verb" "$@" # sets the variables that the verb wants: acrn_jax/cli/main.py

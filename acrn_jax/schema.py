@@ -29,8 +29,6 @@ METHODS = (
     "ReIdCNN+Attributes-tuned",
     "ReIdCNN+Attributes-weighted",
 )
-RANKS = (1, 5, 10, 20)
-METRICS = ("mAP_precision", "mAP_trapezoid", "mINP", *(f"rank{k}" for k in RANKS))
 
 
 class Labels(NamedTuple):

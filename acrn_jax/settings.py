@@ -56,8 +56,10 @@ class Data:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Size and normalisation that travel with a net."""
-        return {name: getattr(self, name) for name in ("height", "width", "mean", "deviation")}
+        """Size and normalisation that travel with a net, as JSON has them."""
+        return {
+            "height": self.height, "width": self.width, "mean": list(self.mean), "deviation": list(self.deviation)
+        }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +268,8 @@ def from_json(file: Path, tree: Mapping[str, Any]) -> Settings:
         raise ValueError(f"{file}: {wrong[0]} is to be a JSON object of keys; bring the file back as it was.")
     values = {key: None if value == "" else value for key, value in flat(tree).items()}  # an old way to say None
     try:
-        return read(traverse_util.unflatten_dict(OLD_DEFAULTS | values, sep="."))
+        older = {key: value for key, value in OLD_DEFAULTS.items() if key not in values}
+        return read(traverse_util.unflatten_dict(values | older, sep="."))
     except ValueError as error:
         raise ValueError(f"{file}: {error} Bring the file back as it was.") from error
 

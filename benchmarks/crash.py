@@ -41,14 +41,13 @@ def train(data: pathlib.Path, workdir: pathlib.Path, net: str) -> None:
     from acrn_jax import runs
     from tests.fixtures import small_net
 
-    config = small_net.config("reid", data, "crash")
-    config.phases, config.devices, config.save_every, config.log_every = ("identity",), 1, SAVE_EVERY, SAVE_EVERY
-    config.identity.epochs = STEPS // 3  # of 36 images in batches of 16
+    changes = {"phases": ("identity",), "devices": 1, "save_every": SAVE_EVERY, "log_every": SAVE_EVERY}
+    changes["identity.epochs"] = STEPS // 3  # of 36 images in batches of 16
     if net == "two_layers":
         small_net.stand_in()
     else:
-        config.data.height, config.data.width, config.model.width, config.model.feature_dim = 32, 16, 0.0625, 16
-    runs.train(config, workdir)
+        changes |= {"data.height": 32, "data.width": 16, "model.width": 0.0625, "model.feature_dim": 16}
+    runs.train(small_net.config("reid", data, "crash").changed(changes), workdir)
 
 
 def quietly(work, *arguments) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acrn_jax import build
+from acrn_jax import build, settings
 from acrn_jax.losses import objectives
 from acrn_jax.train import measure, step
 from acrn_jax.train.state import State
@@ -33,14 +33,12 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--ways", default=",".join(WAYS), help="which rows, separated by commas")
     options = parser.parse_args()
-    config = importlib.import_module(f"acrn_jax.configs.{options.config}").get_config()
+    config = settings.read(importlib.import_module(f"acrn_jax.configs.{options.config}").get_config())
     phase = config.phases[0]
     first = None
     print(f"{options.config}, phase {phase}, {options.batch} images {config.data.height} x {config.data.width}")
     for way in options.ways.split(","):
-        c = config.copy_and_resolve_references()
-        c.update_from_flattened_dict(WAYS[way])
-        program, state = compiled(c, phase, options.batch)
+        program, state = compiled(config.changed(WAYS[way]), phase, options.batch)
         bytes_, floats = (
             measure.needed(program),
             sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
@@ -56,9 +54,9 @@ def compiled(config, phase, batch):
     net = build.net(config, **({"attributes": 35} if phase == "mva" else {"people": 751}))
     if phase == "mva":
         ones = np.ones(35)
-        objective = objectives.make_attributes(positive_weight=ones, negative_weight=ones, reduction="sum")
+        objective = objectives.AttributeLoss(positive_weight=ones, negative_weight=ones, reduction="sum")
     else:
-        objective = objectives.make_identity(smoothing=0.0)
+        objective = objectives.IdentityLoss(smoothing=0.0)
     _, tx, _ = build.optimisation(config, phase, 100, ("trunk", "scratch"))
     size = (config.data.height, config.data.width, 3)
 

@@ -38,8 +38,8 @@ from absl import app, flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent.json")  # key -> why no result changes
-ROOMS = ("losses", "models", "train", "data", "evaluation", "studies", "")  # the last: files right in acrn_jax
-TOP = ("build.py", "runs.py", "phases.py")
+ROOMS = ("losses", "models", "train", "data", "evaluation", "runs", "studies", "")  # the last: files right in acrn_jax
+TOP = ("build.py", "rules.py", "settings.py")
 TESTS = {  # of those that are not tested by the file of their name, or not by that alone
     "losses/attribute": "losses/test_attribute",
     "models/acrn": "models/test_nets",
@@ -51,15 +51,22 @@ TESTS = {  # of those that are not tested by the file of their name, or not by t
     "train/logs": "train/test_loop",
     "train/state": "train/test_step",
     "evaluation/embed": "test_chain",
-    "build": "test_configs test_chain",
-    "runs": "test_runs test_chain test_configs",
+    "build": "test_configs test_chain test_rules",
+    "settings": "test_rules test_configs",
+    "runs": "test_runs test_chain test_configs test_rules test_beside",  # those without an entry of their own
+    "runs/bundles": "export/test_bundle export/test_bundles",
+    "runs/extraction": "test_extraction",
+    "runs/phases": "test_phases",
+    "runs/search": "test_search",
+    "runs/search_table": "test_search",
     "studies/arms": "studies/test_arms studies/test_ablate",
+    "studies/table": "studies/test_table studies/test_ablate",
 }
 _NUMBER = flags.DEFINE_integer("number", 300, "How many mutants.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
 _LIMIT = flags.DEFINE_integer("limit", 300, "Seconds that a mutant's tests may take.")
 _ROOMS = flags.DEFINE_list(
-    "rooms", [name or "top" for name in ROOMS], "Of acrn_jax; top: build.py, runs.py and the like."
+    "rooms", [name or "top" for name in ROOMS], "Of acrn_jax; top: build.py, settings.py and the like."
 )
 _OUT = flags.DEFINE_string("out", str(ROOT / ".cache" / "mutation"), "Folder of results.jsonl.")
 _SHOW = flags.DEFINE_bool("show", False, "Print the table of what is there, and run nothing.")
@@ -273,7 +280,8 @@ def sources(room: str) -> list[pathlib.Path]:
 def test_files(file: str, *, all_of_folder: bool) -> list[str]:
     """Test files of a source file, or of its whole folder."""
     place = pathlib.Path(file).relative_to("acrn_jax").with_suffix("")
-    known = TESTS.get(str(place), str(place.with_name(f"test_{place.name}"))).split()
+    named = TESTS.get(str(place)) or TESTS.get(str(place.parent)) or str(place.with_name(f"test_{place.name}"))
+    known = named.split()
     own = [f"tests/{name}.py" for name in known]
     folder = (ROOT / "tests" / place.parent).glob("test_*.py") if all_of_folder else ()
     rest = sorted({str(path.relative_to(ROOT)) for path in folder} - set(own))

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acrn_jax import build
+from acrn_jax import build, settings
 from acrn_jax.configs import demo
+from acrn_jax.runs.start import first_variables
 from acrn_jax.studies import together
 from acrn_jax.train import step
 from acrn_jax.train.state import create
@@ -57,11 +58,10 @@ def main():
     names = tuple(f"attribute {i}" for i in range(26))
     print(f"{jax.devices()[0].device_kind}, {given.arms} arms, batches of 40 at 64 x 32")
     for width in given.width:
-        config = demo.get_config()
-        config.model.width, config.data.dir = width, "nowhere"
+        config = settings.read(demo.get_config()).changed({"model.width": width, "data.dir": "nowhere"})
         batch = inputs(config, 0, config.reid.people, config.reid.images)
         module = build.net(config)
-        variables, _ = build.first_variables(config, module, None)
+        variables, _ = first_variables(config, module, None)
         objective, weights = build.reid_objective(config, names)
         _, tx, _ = build.optimisation(config, "reid", 20, ("scratch", "attribute_weights"))
         alone = functools.partial(

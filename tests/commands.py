@@ -19,7 +19,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).parents[1]
 VERBS = "demo prepare reproduce train extract evaluate ablate ledger report search export".split()
 WORK = (  # what verbs take seconds to import; none of it defines flags
-    *(f"acrn_jax.{name}" for name in ("bundles", "extraction", "report.html", "runs", "search", "evaluation.score")),
+    *(f"acrn_jax.runs.{name}" for name in ("bundles", "extraction", "search")),
+    *("acrn_jax.report.html", "acrn_jax.evaluation.score"),
     *("acrn_jax.studies.ledger", "acrn_jax.studies.together", "acrn_jax.data_prep.prepare"),
 )
 STANDS_FOR = {  # what a reader is to put something in place of, where the flag would refuse the words themselves
@@ -40,12 +41,12 @@ def documents():
 
 
 def shown(text):
-    """The commands of a text, each [verb, flag, ...]: lines with ./launch.sh, and `verb --flag ...` within prose."""
+    """The commands of a text, each [verb, flag, ...]: lines with ./launch.sh or acrn; `verb --flag ...` in prose."""
     text = text.replace("\\\n", " ")
     fenced, prose = (re.compile(p, re.M | re.S) for p in (r"^```.*?^```", r"`[^`]*`"))
     lines = [*fenced.findall(text), prose.sub("", fenced.sub("", text))]
-    found = [command for part in lines for command in re.findall(r"\./launch\.sh +(.*)", part)]
-    found += [re.sub(r"^\./launch\.sh\s+", "", code.strip("`")) for code in prose.findall(fenced.sub("", text))]
+    found = [command for part in lines for command in re.findall(r"(?:\./launch\.sh|\bacrn) +(.*)", part)]
+    found += [re.sub(r"^(\./launch\.sh|acrn)\s+", "", code.strip("`")) for code in prose.findall(fenced.sub("", text))]
     return [words for words in map(_words, found) if len(words) > 1]
 
 

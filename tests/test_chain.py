@@ -123,6 +123,17 @@ def test_names_are_those_of_a_finished_attribute_net_unless_another_will_do(chai
     assert runs.load(net, unfinished=True).names == tuple(WEIGHTS)
 
 
+def test_scores_of_each_query_stand_with_its_key_and_its_person(chain):
+    config, _, run, results = chain
+    query = build.open_split(config, "query")
+    with np.load(run / "per_query.npz") as kept:
+        np.testing.assert_array_equal(kept["key"], query.key)
+        np.testing.assert_array_equal(kept["person_id"], query.person_id)
+        for method, metrics in results["methods"].items():
+            for metric, value in metrics.items():
+                assert kept[f"{method}/{metric}"][kept["counted"]].mean() == pytest.approx(value)
+
+
 def test_correlations_are_of_the_size_of_weights(chain):
     results = chain[-1]
     entries = results["weights"]

@@ -7,16 +7,17 @@ import json
 import re
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from acrn_jax import build, runs, schema
+from acrn_jax import build, runs, schema, settings
 from acrn_jax.configs import ablations, acrn_peta, common
 from acrn_jax.data import source
 from acrn_jax.data_prep import prepare
 from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
+from acrn_jax.models import MODELS, acrn, mva
+from acrn_jax.runs import start, training, workdir
 from acrn_jax.train import checkpoint, optimizer, state
 from tests import commands
 from tests.fixtures import googlenet, small_net
@@ -36,12 +37,13 @@ CONFIGS = [path.stem for path in sorted((commands.ROOT / "configs").glob("*.py")
 CASES = [(name, mode) for name in CONFIGS for mode in (None, *MODES.get(name, BOTH))]
 
 
-def load(name, mode=None):
-    c = importlib.import_module(f"acrn_jax.configs.{name}").get_config(*([mode] if mode else []))
-    c.data.dir = "somewhere"
-    c.attributes["from"] = "a net"
-    c.devices = 1
-    return c.lock()
+def tree(name, mode=None):
+    return importlib.import_module(f"acrn_jax.configs.{name}").get_config(*([mode] if mode else []))
+
+
+def load(name, mode=None, **changes):
+    some = {"data.dir": "somewhere", "attributes.from": "a net", "devices": 1}
+    return settings.read(tree(name, mode)).changed(some | changes)
 
 
 # What the documents tell users to type
@@ -69,13 +71,12 @@ def test_documented_commands_make_configs_that_can_be_trained(told):
     for command, answer in told.items():
         if not answer["config"]:
             continue
-        config = ml_collections.ConfigDict(answer["config"])
+        config = settings.read(answer["config"])
         for path, value in re.findall(r"--config\.([\w.]+)=([\w./]+)(?=\s|$)", command):
             if len(re.findall(rf"--config\.{re.escape(path)}=", command)) == 1:
-                assert str(flat(config)[path]) in (value, f"{value}.0"), (command, path)
-        config.data.dir = config.data.dir or "D"  # or by --data_dir
-        config.attributes["from"] = config.attributes["from"] or "M"  # or by --attributes
-        config.devices = 1
+                assert str(config.flat[path]) in (value, f"{value}.0"), (command, path)
+        config = config.changed({"devices": 1, "data.dir": config.data.dir or "D"})  # or by --data_dir
+        config = config.changed({"attributes.from": config.attributes.from_ or "M"})  # or by --attributes
         if "--config.accumulate" not in command:  # together with all others
             build.check(config)
 
@@ -83,11 +84,11 @@ def test_documented_commands_make_configs_that_can_be_trained(told):
 @pytest.mark.parametrize("name, mode", CASES)
 def test_no_config_lost_a_key_or_its_type(name, mode):
     """A key that holds None takes a flag only as a placeholder, which a copy with references resolved is no more."""
-    mine, default = load(name, mode), common.get_config()
-    assert flat(mine).keys() == flat(default).keys()
-    for key in flat(default):
+    own, default = tree(name, mode), common.get_config()
+    assert settings.read(own).flat.keys() == settings.read(default).flat.keys()
+    for key in settings.read(default).flat:
         *path, last = key.split(".")
-        types = [functools.reduce(getattr, path, c).get_type(last) for c in (mine, default)]
+        types = [functools.reduce(getattr, path, c).get_type(last) for c in (own, default)]
         assert types[0] is types[1] is not type(None), key
 
 
@@ -142,18 +143,20 @@ def prepared(tmp_path_factory):
 def first_steps(name, mode, workdir, prepared, monkeypatch, **paths):
     """Trains the config as its docstring says, but narrow and one or two steps a phase; returns the losses."""
     data, see_to = prepared
-    config = load(name, mode)
-    if name == "demo":
-        config.data.config = f"{config.data.config}_mini"  # no other set may have the whole one's name
+    config = load(name, mode, **{"data.dir": str(data)}, **paths)
+    if name == "demo":  # no other set may have the whole one's name
+        config = config.changed({"data.config": f"{config.data.config}_mini"})
     see_to(config.data.name, config.data.config)
-    for path, value in {"data.dir": str(data), **paths}.items():
-        config.update_from_flattened_dict({path: value})
-    with config.unlocked():
-        config.data.height, config.data.width = small_net.HEIGHT, small_net.WIDTH
-        config.mva.steps, config.mva.batch, config.identity.batch, config.log_every = 1, 8, 4, 1
-        config.reid.triplets, config.reid.people, config.reid.images = 2, 2, 2
-        config.identity.epochs = config.reid.epochs = 1
-        config.data.validation_identities = int(config.data.validation_identities and name != "acrn_peta")
+    config = config.changed(
+        {
+            "data": {"height": small_net.HEIGHT, "width": small_net.WIDTH},
+            "mva": {"steps": 1, "batch": 8},
+            "identity": {"batch": 4, "epochs": 1},
+            "reid": {"triplets": 2, "people": 2, "images": 2, "epochs": 1},
+            "log_every": 1,
+            "data.validation_identities": int(config.data.validation_identities and name != "acrn_peta"),
+        }
+    )
     monkeypatch.setattr(build, "net", small_net.net)
     runs.train(config, workdir)
     files = [workdir / phase / "scalars.jsonl" for phase in config.phases]
@@ -182,7 +185,7 @@ QUICK = [("acrn_market1501", "improved"), ("acrn_peta", "grid")]
     ],
 )
 def test_configs_train_as_their_docstrings_say(name, mode, prepared, attribute_net, tmp_path, monkeypatch):
-    paths = {"attributes.from": str(attribute_net)} if load(name, mode).model.name == "acrn" else {}
+    paths = {"attributes.from": str(attribute_net)} if load(name, mode).model_name == "acrn" else {}
     if name == "acrn_peta" and mode != "grid":  # the miniature is too small to leave out more
         paths["attributes.allow_overlap"] = True
     losses = first_steps(name, mode, tmp_path / "R", prepared, monkeypatch, **paths)
@@ -210,7 +213,7 @@ def test_config_builds(name, mode):
     config = load(name, mode)
     build.check(config)
     for phase in config.phases:
-        settings = config[phase]
+        own = config.phase(phase)
         attributes, people = (len(NAMES), None) if phase == "mva" else (0, 7)
         net = build.net(config, attributes=attributes, people=people)
         params = {"net": shapes(net, config.data.height, config.data.width)["params"]}
@@ -218,15 +221,18 @@ def test_config_builds(name, mode):
             _, weights = build.reid_objective(config, NAMES)
             if weights is not None:
                 params["attribute_weights"] = {"raw": weights}
-        groups = jax.tree.leaves(jax.tree_util.tree_map_with_path(lambda path, _: optimizer.group_of(path), params))
-        assert set(groups) <= set(settings)
-        assert settings.get("steps", 0) or settings.epochs
+        named = jax.tree_util.tree_map_with_path(
+            lambda path, _: optimizer.group_of(path, MODELS[config.model_name].groups), params
+        )
+        groups = jax.tree.leaves(named)
+        assert all(isinstance(getattr(own, group), optimizer.Group) for group in set(groups))
+        assert own.steps or own.epochs
 
 
 def test_the_phases_are_the_papers():
     paper = load("acrn_market1501")
     assert (paper.identity.epochs, paper.identity.batch) == (10, 64)
-    assert (paper.reid.epochs, build.batch_rows(paper, "reid")) == (20, 120)
+    assert (paper.reid.epochs, paper.reid.batch) == (20, 120)
     assert (paper.reid.scratch.rate, paper.reid.scratch.factor, paper.reid.scratch.every_epochs) == (1e-2, 0.8, 2)
     mva = load("mva_peta")
     assert (mva.mva.steps, mva.mva.batch, mva.mva.trunk.rate, mva.mva.scratch.rate) == (70_000, 64, 1e-3, 1e-2)
@@ -249,34 +255,24 @@ def test_the_phases_are_the_papers():
 def test_improved_configs_have_the_papers_net_and_hold_people_out(name, mode):
     paper, better = load(name, mode.removesuffix("improved").removesuffix(",") or None), load(name, mode)
     build.check(better)
-    differing = {key for key in paper.model if paper.model[key] != better.model[key]}
-    assert differing == {"feature_norm"} and better.model.feature_norm == "bnneck"
+    differing = {key for key in paper.flat if key.startswith("model.") and paper.flat[key] != better.flat[key]}
+    assert differing == {"model.feature_norm"} and better.model.feature_norm == "bnneck"
     assert paper.data.validation_identities == 0 and better.data.validation_identities == 100
     assert (better.data.name, better.data.config) == (paper.data.name, paper.data.config)
     assert better.reid.miner == "batch_hard" and better.reid.scratch.warmup_epochs > 0 and better.data.augment.erase
 
 
-def flat(tree, prefix=""):
-    """Dotted key -> value."""
-    found = {}
-    for key, value in tree.items():
-        inner = isinstance(value, ml_collections.ConfigDict)
-        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
-
-
 @pytest.mark.parametrize("study", ablations.STUDIES)
 def test_arms_fit_the_configs(study):
     attributes = study in ("attribute_loss", "views")
-    defaults = flat(common.get_config())
+    defaults = settings.read(common.get_config()).flat
     for overrides in ablations.STUDIES[study].values():
-        config = load("mva_peta") if attributes else load("acrn_market1501")
-        config.loss.attribute_weights_file = "weights.json"
-        for key, value in overrides.items():
+        for key, value in settings.flat(overrides).items():
             assert defaults[key] is None or type(value) is type(defaults[key]), key
-        with config.unlocked():
-            config.update_from_flattened_dict(overrides)
-        build.check(config)
+        config = load(
+            "mva_peta" if attributes else "acrn_market1501", **{"loss.attribute_weights_file": "weights.json"}
+        )
+        build.check(config.changed(overrides))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +281,7 @@ def test_arms_fit_the_configs(study):
         ({"data.dir": None}, "config.data.dir is not set"),
         (
             {"phases": ("reid", "sleep")},
-            "config.phases is ('reid', 'sleep'); known: ('mva',), ('identity',), ('reid',)",
+            "config.phases is ['reid', 'sleep']; known: ('mva',), ('identity',), ('reid',)",
         ),
         ({"model.name": "mva"}, "an attribute net has phases"),
         ({"model.layout": "caffe"}, "known: ours, torchvision, slim"),
@@ -302,49 +298,40 @@ def test_arms_fit_the_configs(study):
     ],
 )
 def test_wrong_settings_are_refused(change, message):
-    config = load("acrn_market1501")
-    with config.unlocked():
-        for key, value in change.items():
-            *path, last = key.split(".")
-            place = config
-            for part in path:
-                place = place[part]
-            place[last] = value
     with pytest.raises(ValueError, match=re.escape(message)):
-        build.check(config)
+        build.check(load("acrn_market1501", **change))
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
     config = load("demo", "acrn")
-    runs.claim(tmp_path / "w", config)
-    runs.claim(tmp_path / "w", config)
-    config.log_every += 1  # changes no result
-    runs.claim(tmp_path / "w", config)
-    config.loss.gamma = 0.25
+    workdir.store_config(tmp_path / "w", config)
+    workdir.store_config(tmp_path / "w", config)
+    config = config.changed({"log_every": config.log_every + 1})  # changes no result
+    workdir.store_config(tmp_path / "w", config)
+    config = config.changed({"loss.gamma": 0.25})
     with pytest.raises(ValueError, match=r"loss\.gamma is 0\.5 there, 0\.25 here"):
-        runs.claim(tmp_path / "w", config)
+        workdir.store_config(tmp_path / "w", config)
 
 
 def test_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match="no run's folder"):
-        runs.claim(tmp_path, load("demo", "acrn"))
+        workdir.store_config(tmp_path, load("demo", "acrn"))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_starting_from_another_run(tmp_path):
-    config = load("demo", "acrn")
-    with config.unlocked():
-        config.model.width, config.model.feature_dim, config.data.height, config.data.width = 0.0625, 4, 32, 16
-    tx = optimizer.make({"scratch": {"kind": "sgd", "rate": 0.1}})
+    small = {"model.width": 0.0625, "model.feature_dim": 4, "data.height": 32, "data.width": 16}
+    config = load("demo", "acrn", **small)
+    tx = optimizer.make({"scratch": {"kind": "sgd", "rate": 0.1}}, acrn.GROUPS)
     with_classifier = build.net(config, people=3)
-    first, nothing = build.first_variables(config, with_classifier, None)
+    first, nothing = start.first_variables(config, with_classifier, None)
     assert nothing is None
     saved = checkpoint.Checkpoints(tmp_path / "identity" / "checkpoints")
     saved.save(state.create(jax.tree.map(lambda x: x + 1, first), tx))
     saved.close()
     nine = build.net(config, people=9)
-    found, report = build.first_variables(config, nine, tmp_path / "identity", same_people=True)
+    found, report = start.first_variables(config, nine, tmp_path / "identity", same_people=True)
     np.testing.assert_array_equal(
         found["params"]["stem0"]["conv"]["kernel"], first["params"]["stem0"]["conv"]["kernel"] + 1
     )
@@ -353,38 +340,34 @@ def test_starting_from_another_run(tmp_path):
     assert report["source"] == "run" and report["from"] == str(tmp_path / "identity")
     assert report["new"] == {"classifier": ["params/classifier/bias", "params/classifier/kernel"]}
     assert not report["dropped"] and "params/stem0/conv/kernel" in report["taken"]["stem0"]
-    _, report = build.first_variables(config, build.net(config), tmp_path / "identity")
+    _, report = start.first_variables(config, build.net(config), tmp_path / "identity")
     assert report["dropped"] == {"classifier": ["params/classifier/bias", "params/classifier/kernel"]}
-    assert build.describe_start(report).endswith(" 0 new (none), 2 dropped (classifier).")
-    found, report = build.first_variables(config, with_classifier, tmp_path / "identity", same_people=True)
+    assert start.describe(report).endswith(" 0 new (none), 2 dropped (classifier).")
+    found, report = start.first_variables(config, with_classifier, tmp_path / "identity", same_people=True)
     kernels = (values["params"]["classifier"]["kernel"] for values in (found, first))
     np.testing.assert_array_equal(next(kernels), next(kernels) + 1)
-    _, report = build.first_variables(config, with_classifier, tmp_path / "identity")
+    _, report = start.first_variables(config, with_classifier, tmp_path / "identity")
     assert list(report["new"]) == ["classifier"]  # as many people may be others
     with pytest.raises(FileNotFoundError, match=f"name one of its phases: {tmp_path}/identity"):
-        build.first_variables(config, with_classifier, tmp_path)
+        start.first_variables(config, with_classifier, tmp_path)
     with pytest.raises(FileNotFoundError, match="neither a file of weights nor a phase"):
-        build.first_variables(config, with_classifier, tmp_path / "nowhere")
-    with config.unlocked():
-        config.model.width = 0.125
+        start.first_variables(config, with_classifier, tmp_path / "nowhere")
+    config = config.changed({"model.width": 0.125})
     with pytest.raises(ValueError, match="cannot start this net"):
-        build.first_variables(config, build.net(config, people=3), tmp_path / "identity")
+        start.first_variables(config, build.net(config, people=3), tmp_path / "identity")
 
 
 def narrow_mva(**model):
-    config = load("demo", "attributes")
-    with config.unlocked():
-        config.model.update({"width": 0.0625, "branch_kernel": 3, "layout": "torchvision"} | model)
-        config.data.height, config.data.width = 48, 16
-    return config
+    model = {"width": 0.0625, "branch_kernel": 3, "layout": "torchvision"} | model
+    return load("demo", "attributes").changed({"model": model, "data.height": 48, "data.width": 16})
 
 
 def test_starting_from_imagenet_weights(tmp_path, capsys):
     file, config, arrays = tmp_path / "w.safetensors", narrow_mva(), googlenet.torchvision(0.0625)
     safetensors.numpy.save_file({name: np.array(a, order="C") for name, a in arrays.items()}, file)
     net = build.net(config, attributes=3)
-    drawn, _ = build.first_variables(config, net, None)
-    found, report = build.first_variables(config, net, str(file))
+    drawn, _ = start.first_variables(config, net, None)
+    found, report = start.first_variables(config, net, str(file))
     np.testing.assert_array_equal(
         found["params"]["trunk"]["conv1"]["conv"]["kernel"], arrays["conv1.conv.weight"].transpose(2, 3, 1, 0)
     )
@@ -395,37 +378,36 @@ def test_starting_from_imagenet_weights(tmp_path, capsys):
     assert report["new"].keys() == {*drawn["params"], *drawn["batch_stats"]} - {"trunk"}
     assert sorted(report["dropped"]["fc"]) == ["fc.bias", "fc.weight"]
     for _ in range(2):  # the second time as when a killed run goes on before its first checkpoint
-        runs._begin(tmp_path / "mva", {"steps": 500}, report)
+        training._begin(tmp_path / "mva", {"steps": 500}, report)
         assert "(torchvision): 285 taken (trunk), " in capsys.readouterr().out
         assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
     (tmp_path / "mva" / "checkpoints" / "500").mkdir(parents=True)
-    runs._begin(tmp_path / "mva", {"steps": 500}, report | {"from": "another"})
+    training._begin(tmp_path / "mva", {"steps": 500}, report | {"from": "another"})
     assert not capsys.readouterr().out
     assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
     with pytest.raises(ValueError, match="fit the trunk of model mva alone; acrn starts from scratch"):
-        build.first_variables(load("demo", "acrn"), build.net(load("demo", "acrn"), people=3), str(file))
+        start.first_variables(load("demo", "acrn"), build.net(load("demo", "acrn"), people=3), str(file))
     other = narrow_mva(layout="ours")
     with pytest.raises(ValueError, match=r"Pass --config\.model\.layout=torchvision\."):
-        build.first_variables(other, build.net(other, attributes=3), str(file))
+        start.first_variables(other, build.net(other, attributes=3), str(file))
 
 
 def test_attributes_of_another_number_start_anew(tmp_path):
     config = narrow_mva(views=())
-    first, _ = build.first_variables(config, build.net(config, attributes=3), None)
+    first, _ = start.first_variables(config, build.net(config, attributes=3), None)
     saved = checkpoint.Checkpoints(tmp_path / "mva" / "checkpoints")
-    saved.save(state.create(first, optimizer.make({g: {"kind": "sgd", "rate": 0.0} for g in ("trunk", "scratch")})))
+    frozen = {group: {"kind": "sgd", "rate": 0.0} for group in ("trunk", "scratch")}
+    saved.save(state.create(first, optimizer.make(frozen, mva.GROUPS)))
     saved.close()
     for count, new in ((3, []), (4, ["attributes"])):
-        _, report = build.first_variables(config, build.net(config, attributes=count), tmp_path / "mva")
+        _, report = start.first_variables(config, build.net(config, attributes=count), tmp_path / "mva")
         assert list(report["new"]) == new and not report["dropped"]
 
 
 def test_given_weights_must_name_every_attribute(tmp_path):
-    config = load("demo", "acrn")
     file = tmp_path / "weights.json"
     file.write_text('{"attribute0": 2, "attribute1": 1, "attribute2": 0, "attribute3": 3, "attribute4": -1, "more": 9}')
-    with config.unlocked():
-        config.loss.attribute_weights_file = str(file)
+    config = load("demo", "acrn", **{"loss.attribute_weights_file": str(file)})
     np.testing.assert_array_equal(build.given_weights(config, NAMES), [2, 1, 0, 3, -1])
     with pytest.raises(ValueError, match="gives no weight for hat"):
         build.given_weights(config, (*NAMES, "hat"))
@@ -434,8 +416,8 @@ def test_given_weights_must_name_every_attribute(tmp_path):
 def test_decay_momentum_and_rates_reach_the_optimiser():
     config = load("acrn_market1501")
     assert config.identity.scratch.decay == 2e-4
-    with config.unlocked():
-        config.identity.scratch.update({"decay": 0.5, "momentum": 0.25, "every_epochs": 2, "factor": 0.1, "rate": 0.01})
+    group = {"decay": 0.5, "momentum": 0.25, "every_epochs": 2, "factor": 0.1, "rate": 0.01}
+    config = config.changed({"identity.scratch": group})
     steps, tx, rates = build.optimisation(config, "identity", 3, ("scratch",))
     assert steps == 30 and [round(float(rates["scratch"](s)), 9) for s in (0, 5, 6, 11, 12)] == [0.01] * 2 + [
         1e-3
@@ -454,9 +436,7 @@ def test_decay_momentum_and_rates_reach_the_optimiser():
 def test_unknown_labels_do_not_count_in_the_shares_of_positives(scheme, weights):
     labels = np.array([[1, 0], [1, -1], [0, -1], [0, -1], [-1, 1], [0, 1]], np.int8)  # shares 2 of 5 and 2 of 3
     split = source.Split(*["s", *3 * [np.arange(6)], -np.ones(6), labels, ("hat", "bag"), {}, "", np.arange(6), None])
-    config = load("mva_peta")
-    with config.unlocked():
-        config.mva.loss_weights, config.mva.reduction = scheme, "sum"
+    config = load("mva_peta", **{"mva.loss_weights": scheme, "mva.reduction": "sum"})
     objective = build.attribute_objective(config, split)
     for column, share in enumerate((2 / 5, 2 / 3)):
         for label, weight in zip((1, 0), weights(share), strict=True):
@@ -469,21 +449,22 @@ def test_unknown_labels_do_not_count_in_the_shares_of_positives(scheme, weights)
 
 
 def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path, monkeypatch):
-    config = load("demo", "acrn")
-    config.data.height, config.data.width = small_net.HEIGHT, small_net.WIDTH
+    size = {"data.height": small_net.HEIGHT, "data.width": small_net.WIDTH}
+    config = load("demo", "acrn", **size, phases=("identity",))
     monkeypatch.setattr(build, "net", small_net.net)
     net = build.net(config, people=3)
-    variables, _ = build.first_variables(config, net, None)
+    variables, _ = start.first_variables(config, net, None)
     for ema in (0.0, 0.9):
-        config.ema = ema
+        config = config.changed({"ema": ema})
         _, tx, _ = build.optimisation(config, "identity", 5, ("scratch",))
         found = state.create(variables, tx)
         found = found.replace(params=jax.tree.map(lambda x: x + 1, found.params))  # the average stays at the start
-        saved = checkpoint.Checkpoints(tmp_path / str(ema) / "checkpoints")
+        folder = tmp_path / str(ema) / "identity"
+        saved = checkpoint.Checkpoints(folder / "checkpoints")
         saved.save(found)
         saved.close()
-        used = build.trained(config, tmp_path / str(ema)).variables["params"]
-        started, _ = build.first_variables(config, net, tmp_path / str(ema))
+        used = runs.ReidCnnRun(folder.parent, config).variables["params"]
+        started, _ = start.first_variables(config, net, folder)
         for params in (used, started["params"]):
             kernel = params["stem"]["kernel"] - variables["params"]["stem"]["kernel"]
             np.testing.assert_allclose(kernel, 0 if ema else 1, atol=1e-6)
@@ -491,13 +472,13 @@ def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path, monkeyp
 
 def test_runs_from_before_a_key_was_one_go_on(tmp_path):
     config = load("demo", "acrn")
-    runs.claim(tmp_path, config)
+    workdir.store_config(tmp_path, config)
     file = tmp_path / "config.json"
     old = json.loads(file.read_text())
     del old["ema"], old["accumulate"], old["profile_steps"], old["model"]["remat"]
     file.write_text(json.dumps(old))
-    runs.claim(tmp_path, config)
+    workdir.store_config(tmp_path, config)
     file.write_text(json.dumps(old))
-    config.ema = 0.99
+    config = config.changed({"ema": 0.99})
     with pytest.raises(ValueError, match=r"ema is 0\.0 there, 0\.99 here"):
-        runs.claim(tmp_path, config)
+        workdir.store_config(tmp_path, config)

@@ -85,7 +85,7 @@ def test_two_processes_give_the_result_of_one(data_dir, tmp_path):
 
     (tmp_path / "config.py").write_text(
         "import pathlib\nfrom tests.fixtures import small_net\n"
-        f"get_config = lambda: small_net.config('mva', pathlib.Path({str(data_dir)!r}), 'mini')\n"
+        f"get_config = lambda: small_net.config_dict('mva', pathlib.Path({str(data_dir)!r}), 'mini')\n"
     )
     command = ["-c", PROGRAM, f"--config={tmp_path}/config.py", f"--workdir={both['mva']}"]
     folders = ":".join(map(str, (data_dir, both["mva"], both["reid"])))
@@ -113,6 +113,5 @@ def test_two_processes_give_the_result_of_one(data_dir, tmp_path):
     later = tmp_path / "later"  # as if killed after the save before the last, and then with another number of processes
     shutil.copytree(both["mva"], later)
     shutil.rmtree(later / "mva" / "checkpoints" / "20")
-    config.devices = 2
-    runs.train(config, later)
+    runs.train(config.changed({"devices": 2}), later)
     close(*(checkpoint.load_any(folder / "mva" / "checkpoints") for folder in (later, alone["mva"])))

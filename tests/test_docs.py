@@ -11,10 +11,11 @@ import sys
 import pytest
 import yaml
 
+from tests import pages
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-NOT_RUN_HERE = {  # page: why; its Python must compile all the same
+NOT_RUN_HERE = {  # why; the Python must compile all the same
     "ablations.md": "an excerpt of a file",
     "bundle.md": "tests/export/test_bundle.py runs it beside a bundle",
     "training.md": "wants TensorFlow",
@@ -84,18 +85,8 @@ def test_equations_are_mathml(site):
     assert "arithmatex" not in method.read_text()  # nothing is left for a script to do
 
 
-@pytest.mark.parametrize(
-    ("breaks", "said"),
-    [
-        (lambda docs: (docs / "lost.md").write_text("# No way leads here\n"), "lost.md"),
-        (lambda docs: add(docs / "speed.md", "[there](nowhere.md)"), "nowhere.md"),
-        (lambda docs: add(docs / "speed.md", "[there](method.md#no-such-heading)"), "no-such-heading"),
-        (lambda docs: add(docs / "speed.md", "[there](/method.md)"), "/method.md"),
-        (lambda docs: add(docs / "speed.md", "text\n- no list"), "empty line above"),
-    ],
-    ids=["no way to a page", "no such page", "no such heading", "absolute", "list"],
-)
-def test_a_broken_page_fails(tmp_path, breaks, said):
+def test_broken_pages_fail(tmp_path):
+    """Each of five faults is told; a build with a warning fails."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     for source in ("mkdocs.yml", "README.md", "CHANGELOG.md", *ROOT.glob("data_prep/*/README.md")):
@@ -103,9 +94,14 @@ def test_a_broken_page_fails(tmp_path, breaks, said):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, target)
     (tmp_path / "acrn_jax").symlink_to(ROOT / "acrn_jax")
-    breaks(tmp_path / "docs")
+    (tmp_path / "docs" / "no_way_leads_here.md").write_text("# Lost\n")
+    links = "[a page](nowhere.md), [a heading](method.md#no-such-heading), [absolute](/method.md)"
+    add(tmp_path / "docs" / "speed.md", f"{links}\n- no list")
     done = build(tmp_path, tmp_path / "site")
-    assert done.returncode != 0 and said in done.stderr + done.stdout
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "Aborted with 5 warnings in strict mode" in said
+    for what in ("no_way_leads_here.md", "nowhere.md", "no-such-heading", "/method.md", "empty line above"):
+        assert what in said, said
 
 
 def add(page, text):
@@ -122,16 +118,46 @@ def test_settings_of_the_site_are_strict():
     assert {level for kind in settings["validation"].values() for level in kind.values()} == {"warn"}
 
 
-WITH_PYTHON = [page for page in (ROOT / "README.md", *PAGES) if BLOCK.search(page.read_text())]
+def test_sections_of_the_method_that_the_code_cites_are_there():
+    sections = set(re.findall(r"^## (\d+)\.", (ROOT / "docs" / "method.md").read_text(), re.M))
+    code = [path for folder in ("acrn_jax", "configs", "tests") for path in (ROOT / folder).rglob("*.py")]
+    cited = [(path, number) for path in code for number in re.findall(r"method\.md,? section (\d+)", path.read_text())]
+    assert len(cited) > 4
+    assert not [(str(path), number) for path, number in cited if number not in sections]
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=[page.name for page in WITH_PYTHON])
-def test_python_on_a_page_runs(page, tmp_path, monkeypatch):
-    """The blocks of one page are one program, run in an empty folder."""
-    blocks = BLOCK.findall(page.read_text())
+def test_files_that_pages_name_are_there():
+    """Paths of the repository in `code`, so that a page does not outlive what it tells of."""
+    kept = ("acrn_jax/", "configs/", "data_prep/", "docs/", "tests/", "benchmarks/")
+    for page in (ROOT / "README.md", *PAGES):
+        new = {block.title for block in pages.blocks(page)}
+        for name in set(re.findall(r"`([\w./-]+\.(?:py|md|sh|toml))`", page.read_text())) - new:
+            assert not name.startswith(kept) or (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_pages_that_the_code_names_are_there():
+    code = [path for folder in ("acrn_jax", "configs", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    for path in (*code, ROOT / "launch.sh"):
+        for name in re.findall(r"docs/[\w/]+\.md", path.read_text()):
+            assert (ROOT / name).exists(), f"{path} names {name}"
+
+
+WITH_CODE = [page for page in (ROOT / "README.md", *PAGES) if any(b.language == "python" for b in pages.blocks(page))]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=[page.name for page in WITH_CODE])
+def test_code_on_a_page_runs(page, tmp_path):
     if page.name in NOT_RUN_HERE:
-        for block in blocks:
-            compile(block, str(page), "exec")
-        return
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "__main__"})
+        for block in pages.blocks(page):
+            if block.language == "python":
+                compile(block.text, str(page), "exec")
+    else:
+        pages.carry_out(page, tmp_path, commands=page.parent.name == "extending")
+
+
+def test_a_diff_whose_place_is_not_there_is_told():
+    assert pages.patched("a\nb\nc\n", " a\n-b\n+d\n@@\n c\n+e\n") == "a\nd\nc\ne\n"
+    with pytest.raises(AssertionError, match="0 places"):
+        pages.patched("a\nb\n", " b\n a\n+c\n")
+    with pytest.raises(AssertionError, match="2 places"):
+        pages.patched("a\na\n", " a\n+c\n")

@@ -4,14 +4,15 @@ import csv
 import sys
 
 import h5py
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
-from acrn_jax import extraction, runs
+from acrn_jax import files, runs, settings
+from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import feature_files, fusion, protocols, ranking, score
+from acrn_jax.runs import extraction
 
 
 def split(name, person):
@@ -36,15 +37,18 @@ QUERY, GALLERY = split("query", [*range(1, 7)] * 2 + [-1]), split("gallery", [*r
 
 
 @pytest.fixture(autouse=True)
-def net(monkeypatch):
-    def outputs(workdir, split, *, batch):
-        values = np.sin(np.outer(split.person_id + 0.3 * split.rows, np.arange(1, 6))).astype(np.float32)
-        return {"attribute_logits" if workdir == "attributes" else "feature": values}
+def net(tmp_path, monkeypatch):
+    """The runs "net" and "attributes"."""
 
-    config = ml_collections.ConfigDict({"evaluate": {"batch": 8}})
-    monkeypatch.setattr(runs, "outputs", outputs)
-    monkeypatch.setattr(runs, "read_config", lambda workdir: config)
-    monkeypatch.setattr(runs, "attribute_names", lambda workdir: list("abcde"))
+    def outputs(run, split):
+        values = np.sin(np.outer(split.person_id + 0.3 * split.rows, np.arange(1, 6))).astype(np.float32)
+        return {"attribute_logits" if run.config.of_attributes else "feature": values}
+
+    monkeypatch.setattr(runs.Run, "outputs", outputs)
+    monkeypatch.chdir(tmp_path)
+    for name, part in (("net", "acrn"), ("attributes", "attributes")):
+        files.write_json(tmp_path / name / "config.json", settings.read(demo.get_config(part)).tree)
+    files.write_json(tmp_path / "attributes" / "attributes.json", {"attribute_names": list("abcde")})
 
 
 @pytest.mark.parametrize("workdir", ["net", "attributes"])
@@ -53,9 +57,8 @@ def test_mat_scores_as_the_features_do(tmp_path, workdir):
     assert "12 images of drawn/query and 44 images of drawn/gallery" in told
     results = score.score_files([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
     query = QUERY.take(QUERY.person_id > 0)
-    values = [
-        next(iter(extraction._values(workdir, runs.outputs(workdir, s, batch=1)).values())) for s in (query, GALLERY)
-    ]
+    run = runs.load(workdir)
+    values = [next(iter(extraction._values(run, run.outputs(s)).values())) for s in (query, GALLERY)]
     wanted = ranking.evaluate(
         fusion.squared_euclidean_rows(*values), query.labels, GALLERY.labels, protocol=protocols.MARKET1501
     )
@@ -144,18 +147,19 @@ def test_formats_and_endings(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="mat takes query and gallery, got 1"):
         extraction.extract("net", [QUERY], tmp_path / "a.mat", format="mat")
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(runs, "outputs", None)
+    monkeypatch.setattr(runs.Run, "outputs", None)
     with pytest.raises(ValueError, match=r"acrn_jax\[faiss\]"):
         extraction.extract("net", [QUERY], tmp_path / "a.faiss", format="faiss")
 
 
-def test_attributes_come_with_how_far_to_trust_them(tmp_path, monkeypatch):
+def test_attributes_come_with_how_far_to_trust_them(tmp_path):
     told = extraction.extract("attributes", [QUERY], tmp_path / "a.npz", format="npz")
     assert "not calibrated" in told and "is not known" in told
     with np.load(tmp_path / "a.npz") as stored:
         assert np.isnan(stored["recognition_rate"]).all() and stored["recognised_on"] == ""
-    rates = {"on": "peta/random_0, test", "mA": {"a": 0.75, "c": None}}
-    monkeypatch.setattr(runs, "recognition_rates", lambda net: rates)
+    rates = [{"name": "a", "mA": 0.75}, {"name": "c", "mA": None}]
+    scored = {"dataset": "peta/random_0", "split": "test", "attributes": rates}
+    files.write_json(tmp_path / "attributes" / "recognition.json", scored)
     told = extraction.extract("attributes", [QUERY], tmp_path / "a.npz", format="npz")
     assert "guessing has 50 %), are of peta/random_0, test." in told
     with np.load(tmp_path / "a.npz") as stored:

@@ -1,30 +1,24 @@
 """Every key of configs/common.py has a rule, and a wrong value is refused, by name, before anything is read or made."""
 
+import dataclasses
+import functools
 import re
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
-from acrn_jax import build, phases, rules, runs
+from acrn_jax import build, runs, settings
 from acrn_jax.configs import common
+from acrn_jax.data_prep import prepare
 from acrn_jax.losses import triplet
 from acrn_jax.models import acrn
+from acrn_jax.ops.representations import REPRESENTATIONS
+from acrn_jax.runs import outputs, phases, training
 from acrn_jax.train import optimizer, step
 from tests.fixtures import small_net
 
-
-def flat(tree, prefix=""):
-    """Dotted key -> value."""
-    found = {}
-    for key, value in tree.items():
-        inner = isinstance(value, ml_collections.ConfigDict)
-        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
-
-
-DEFAULTS = flat(common.get_config())
+DEFAULTS = settings.read(common.get_config()).flat
 OPTIMISERS = ("mva.trunk", "mva.scratch", "identity.scratch", "reid.scratch", "reid.attribute_weights")
 # Beside a value of another type, and -1 for each number: what lies just outside.
 OUTSIDE = {
@@ -82,12 +76,10 @@ def wrong(key):
 
 
 def changed(key, value):
-    c = small_net.config("mva" if key.startswith("mva.") else "reid", "nowhere", "nothing")
-    c.attributes["from"] = "a net"
-    place = c
+    """A config with one value, as a config file may hold it, whatever its type."""
+    c = small_net.config_dict("mva" if key.startswith("mva.") else "reid", "nowhere", "nothing")
     *path, last = key.split(".")
-    for part in path:
-        place = place[part]
+    place = functools.reduce(lambda tree, part: tree[part], path, c)
     with c.ignore_type():
         place[last] = value
     return c
@@ -98,26 +90,51 @@ def test_a_wrong_value_is_refused_by_name_before_any_work(key, tmp_path):
     assert wrong(key), key
     for value in wrong(key):
         with pytest.raises(ValueError, match=rf"^config\.{re.escape(key)} is ") as told:
-            runs.train(changed(key, value), tmp_path / "run")
-        assert repr(value) in str(told.value)
+            runs.train(settings.read(changed(key, value)), tmp_path / "run")
+        assert repr(list(value) if isinstance(value, tuple) else value) in str(told.value)
+        with pytest.raises(ValueError, match=rf"^config\.{re.escape(key)} is "):
+            settings.read(common.get_config()).changed({key: value})
     assert not list(tmp_path.iterdir())
 
 
 def test_every_key_has_a_rule_and_no_rule_is_left_over():
-    assert set(rules.RULES) == set(DEFAULTS)
-    rules.check(DEFAULTS)
+    assert set(settings.all_rules()) == set(DEFAULTS)
+    settings.check_values(DEFAULTS)
+
+
+def test_a_key_that_nothing_takes_is_refused_and_one_that_is_missing(tmp_path):
+    c = common.get_config()
+    c.loss.gama = 0.5
+    with pytest.raises(ValueError, match=r"no config key 'loss\.gama'; did you mean 'loss\.gamma'\?$"):
+        settings.read(c)
+    tree = common.get_config().to_dict()
+    del tree["reid"]["scratch"]["decay"]
+    with pytest.raises(ValueError, match=r"config\.reid\.scratch\.decay is missing; configs/common\.py has it"):
+        settings.read(tree)
+
+
+def test_records_hold_what_the_config_holds():
+    """Each key of the config, found again in the records by its path, and nothing can be set there."""
+    config = settings.read(common.get_config())
+    for key, value in DEFAULTS.items():
+        if key == "model.name" or (key.startswith("model.") and not hasattr(config.model, key.removeprefix("model."))):
+            continue  # of the other net
+        found = functools.reduce(lambda r, part: getattr(r, {"from": "from_"}.get(part, part)), key.split("."), config)
+        assert found == (tuple(value) if isinstance(value, list) else value), key
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.loss.gamma = 1.0
 
 
 def test_what_a_rule_names_is_there():
     """Each choice of the table is one for whoever takes it, and the other way round."""
 
     def choices(key):
-        return set(rules.RULES[key].wanted.removeprefix("known: ").split(", "))
+        return set(settings.all_rules()[key].wanted.removeprefix("known: ").split(", "))
 
-    assert choices("attributes.representation") == set(build.REPRESENTATIONS)
+    assert choices("attributes.representation") == set(REPRESENTATIONS)
     assert choices("dtype") == set(build.DTYPES) and choices("parallel") == set(step.WRAPPERS)
     for kind in choices("reid.scratch.kind"):
-        optimizer.make({"scratch": {"kind": kind, "rate": 0.1}})
+        optimizer.make({"scratch": {"kind": kind, "rate": 0.1}}, acrn.GROUPS)
     for kind in choices("reid.scratch.schedule"):
         optimizer.schedule(kind, rate=0.1, steps=3)
     for reduction in choices("loss.reduction"):
@@ -134,9 +151,7 @@ def test_what_a_rule_names_is_there():
     ],
 )
 def test_keys_that_do_not_go_together(change, message, tmp_path):
-    c = small_net.config("reid", "nowhere", "nothing")
-    c.attributes["from"] = "a net"
-    c.update_from_flattened_dict(change)
+    c = small_net.config("reid", "nowhere", "nothing").changed({"attributes.from": "a net"} | change)
     with pytest.raises(ValueError, match=re.escape(message)):
         runs.train(c, tmp_path / "run")
     c = small_net.config("mva", "nowhere", "nothing", steps=0)
@@ -147,9 +162,12 @@ def test_keys_that_do_not_go_together(change, message, tmp_path):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Six people to train on with six images each, prepared."""
+    """Six people to train on with six images each, prepared; in "single" one of them has one image."""
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("data")
     small_net.prepare(raw, folder, "mini")
+    lines = (raw / "images.csv").read_text().splitlines()
+    (raw / "single.csv").write_text("\n".join(line for line in lines if not re.match("1_[1-5]", line)) + "\n")
+    prepare.prepare("image_folder", "single", data_dir=folder, raw_dir=raw, csv=raw / "single.csv")
     return folder
 
 
@@ -165,6 +183,14 @@ def data_dir(tmp_path_factory):
             {"data.validation_identities": 5},
             "config.data.validation_identities is 5, and image_folder/mini/train has 6",
         ),
+        (
+            {"data.validation_identities": 4},  # two people are left, as few as may be
+            "config.identity.batch is 16, but there are 12 images to train on in image_folder/mini/train (4 more",
+        ),
+        (
+            {"data.config": "single", "identity.batch": 31, "reid.miner": "offline", "reid.triplets": 31},
+            "config.reid.triplets is 31, but there are 30 images to train on in image_folder/single/train",
+        ),
         ({"identity.batch": 37}, "config.identity.batch is 37, but there are 36 images to train on"),
         ({"reid.miner": "offline", "reid.triplets": 37}, "config.reid.triplets is 37, but there are 36 images"),
         (
@@ -178,17 +204,15 @@ def data_dir(tmp_path_factory):
     ],
 )
 def test_what_the_labels_decide_is_said_before_training(change, message, data_dir, tmp_path):
-    c = small_net.config("reid", data_dir, "mini")
-    c.devices = 1
-    c.update_from_flattened_dict({"loss.attribute_miner": change.get("reid.miner", "batch_all"), **change})
+    change = {"devices": 1, "loss.attribute_miner": change.get("reid.miner", "batch_all"), **change}
+    c = small_net.config("reid", data_dir, "mini").changed(change)
     with pytest.raises(ValueError, match=re.escape(message)):
         runs.reproduce(c, attributes=tmp_path / "nothing", workdir=tmp_path / "run")
     if not c.evaluate.tune_identities:
-        c.loss.kind = "classic"
+        c = c.changed({"loss.kind": "classic"})
         with pytest.raises(ValueError, match=re.escape(message)):
             runs.train(c, tmp_path / "run")
-    c = small_net.config("mva", data_dir, "mini")
-    c.mva.batch, c.devices = 37, 1
+    c = small_net.config("mva", data_dir, "mini").changed({"mva.batch": 37, "devices": 1})
     with pytest.raises(ValueError, match=r"config\.mva\.batch is 37, but there are 36 images"):
         runs.train(c, tmp_path / "run")
     assert not list(tmp_path.iterdir())
@@ -205,8 +229,8 @@ def test_what_the_labels_decide_is_said_before_training(change, message, data_di
     ],
 )
 def test_given_weights_are_read_before_training(text, message, tmp_path):
-    c = small_net.config("reid", "nowhere", "nothing")
-    c.loss.attribute_weights, c.loss.attribute_weights_file = "given", str(tmp_path / "weights.json")
+    given = {"attribute_weights": "given", "attribute_weights_file": str(tmp_path / "weights.json")}
+    c = small_net.config("reid", "nowhere", "nothing").changed({"loss": given})
     (tmp_path / "weights.json").write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
         build.reid_objective(c, ("red", "hat"))
@@ -222,11 +246,16 @@ def test_reid_goes_on_with_the_classifier_of_the_same_people(data_dir, tmp_path,
         return build.train_phase(config, phase, folder, split, **given)
 
     def train(name, **changes):
-        c = small_net.config("reid", data_dir, "mini")
-        c.loss.kind, c.loss.identity_weight, c.devices = "classic", 1.0, 1
-        c.identity.epochs = c.reid.epochs = 1
-        c.data.validation_identities, c.seed = 2, changes.pop("seed", 0)
-        c.update(changes)
+        c = small_net.config("reid", data_dir, "mini").changed(
+            {
+                "loss": {"kind": "classic", "identity_weight": 1.0},
+                "identity.epochs": 1,
+                "reid.epochs": 1,
+                "data.validation_identities": 2,
+                "devices": 1,
+                **changes,
+            }
+        )
         runs.train(c, tmp_path / name, train_phase=train_phase)
 
     train("first")
@@ -242,16 +271,14 @@ def test_reid_goes_on_with_the_classifier_of_the_same_people(data_dir, tmp_path,
 
 @pytest.mark.parametrize(("shown", "told"), [("binary", True), ("probabilities", False)])
 def test_attributes_that_are_the_same_for_all_are_told_before_training(shown, told, data_dir, monkeypatch):
-    c = small_net.config("reid", data_dir, "mini")
-    c.attributes["from"], c.attributes.representation = "M", shown
+    net = {"from": "M", "representation": shown}
+    c = small_net.config("reid", data_dir, "mini").changed({"attributes": net})
     split, _ = build.reid_splits(c)
     logits = np.random.default_rng(0).uniform(-3, -1, (len(split), 4)).astype(np.float32)  # never above one half
-    said = runs.Predictions(split.key, logits, tuple("abcd"))
-    monkeypatch.setattr(runs, "predict_attributes", lambda *_: said)
+    predictions = outputs.Predictions(split.key, logits, tuple("abcd"))
+    monkeypatch.setattr(runs.AcrnRun, "predictions", lambda *_: predictions)
     if told:
         with pytest.raises(ValueError, match=r"net M says the same of all 36 images .* take another representation"):
-            runs._train_probabilities(c, None, split)
+            training._predictions(c, None, split)
     else:
-        columns, names = runs._train_probabilities(c, None, split)
-        np.testing.assert_allclose(columns["probabilities"], 1 / (1 + np.exp(-logits)), rtol=1e-5)
-        assert names == tuple("abcd")
+        assert training._predictions(c, None, split) is predictions

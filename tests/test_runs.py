@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acrn_jax import runs
+from acrn_jax import settings
 from acrn_jax.configs import demo
 from acrn_jax.data import source
-from acrn_jax.evaluation import explain, fusion, methods, protocols, ranking
+from acrn_jax.evaluation import fusion, methods, protocols, ranking
+from acrn_jax.runs.illustrations import Shown
+from acrn_jax.runs.parts import DistanceParts
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -36,7 +38,7 @@ def made():
     for part, values in ((query, attributes.query), (gallery, attributes.gallery)):
         values[:, 0] = part.person_id / 9
     weights = np.array([9.0, 1.0, 0.5, 0.0, -0.5], np.float32)
-    made_of = runs._MadeOf(own, attributes, NAMES, explain.Formula(weights, 0.5, 7.0, 0.4))
+    made_of = DistanceParts(own, attributes, NAMES, weights, 0.5)
     d = [[np.sum((q.astype(float) - g) ** 2) / 7.0 for g in own.gallery] for q in own.query]
     d = d + np.array(
         [
@@ -48,17 +50,14 @@ def made():
 
 
 def config(**loss):
-    c = demo.get_config("acrn")
-    c.evaluate.rank_lists, c.attributes["from"] = 4, "an attribute net that is not there"
-    c.loss.update(loss)
-    return c
+    return settings.read(demo.get_config("acrn")).changed({"evaluate.rank_lists": 4, "loss": loss})
 
 
 def test_rank_lists_tell_the_largest_shares(made, tmp_path):
     query, gallery, made_of, d = made
     scored = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501, no_match="skip")
-    arguments = (tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, scored)
-    runs._rank_lists(config(), *arguments, made_of)
+    what = (query, gallery, protocols.MARKET1501, lambda i: d[i])
+    Shown(tmp_path, config(), *what, made_of).rank_lists(scored)
     place = {name: i for i, name in enumerate(gallery.file_name)}
     lists = json.loads((tmp_path / "rank_lists.json").read_text())["query"]
     for entry in lists["hardest"] + lists["random"]:
@@ -79,7 +78,7 @@ def test_rank_lists_tell_the_largest_shares(made, tmp_path):
             others = np.sort(parts)[:2].sum()
             assert sum(shares.values()) + others == pytest.approx(shown["distance"], rel=1e-4)
     for distance, known in (("euclidean", made_of), ("squared_euclidean", None)):
-        runs._rank_lists(config(distance=distance), *arguments, known)
+        Shown(tmp_path, config(distance=distance), *what, known).rank_lists(scored)
         assert "shares" not in (tmp_path / "rank_lists.json").read_text()
 
 
@@ -92,8 +91,7 @@ def test_rank_lists_show_where_the_first_right_picture_came(tmp_path):
     for shift, ranks in ((0, [*range(1, 14), 31]), (-25, [*range(1, 15)])):
         d[0, 30] = 30 + shift + 0.5 * bool(shift)
         scored = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501, no_match="skip")
-        about = (tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, scored, None)
-        runs._rank_lists(config(), *about)
+        Shown(tmp_path, config(), query, gallery, protocols.MARKET1501, lambda i: d[i], None).rank_lists(scored)
         lists = json.loads((tmp_path / "rank_lists.json").read_text())["query"]["hardest"]
         shown = {entry["person_id"]: entry["gallery"] for entry in lists}
         assert [item["rank"] for item in shown[1]] == ranks
@@ -104,11 +102,11 @@ def test_rank_lists_show_where_the_first_right_picture_came(tmp_path):
 
 def test_look_alikes_are_written_with_what_tells_them_apart(made, tmp_path):
     query, gallery, made_of, d = made
-    runs._look_alikes(config(), tmp_path, lambda i: d[i], query, gallery, protocols.MARKET1501, made_of)
+    Shown(tmp_path, config(), query, gallery, protocols.MARKET1501, lambda i: d[i], made_of).confusions(None)
     content = json.loads((tmp_path / "look_alikes.json").read_text())
     near = fusion.distance_rows("squared_euclidean", *made_of.own[:2])(slice(0, 20)) / 7.0
     assert content["representation"] == "probabilities" and len(content["pairs"]) == 4
-    place = {name: i for i, name in enumerate(gallery.file_name)}
+    place, by_closeness = {name: i for i, name in enumerate(gallery.file_name)}, []
     for pair in content["pairs"]:
         q = list(query.file_name).index(pair["query"]["file_name"])
         wrong, right = (place[pair[who]["file_name"]] for who in ("wrong", "right"))
@@ -123,3 +121,9 @@ def test_look_alikes_are_written_with_what_tells_them_apart(made, tmp_path):
         assert pair["attributes"][0]["name"] == "a" and len(pair["attributes"]) == 3
         assert pair["attributes"][0]["query"] == pytest.approx(pair["query"]["person_id"] / 9)
         assert pair["attributes"][0]["wrong"] == pytest.approx(pair["wrong"]["person_id"] / 9)
+        asked, known = made_of.attributes.query[q], made_of.attributes.gallery
+        away, close = ((made_of.formula.weights * (known[g] - asked)) ** 2 for g in (wrong, right))
+        told = [entry["name"] for entry in pair["attributes"]]
+        assert told == sorted(NAMES, key=dict(zip(NAMES, away - close, strict=True)).get, reverse=True)[:3]
+        by_closeness.append(told == sorted(NAMES, key=dict(zip(NAMES, close, strict=True)).get)[:3])
+    assert not all(by_closeness)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acrn_jax import build, phases, runs, search
+from acrn_jax import build, files, runs
 from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import calibration
+from acrn_jax.runs import search, search_table
 
 NAMES = ["personalMale", "hairLong", "accessoryHat"]
-WEIGHTS, SCALES = np.array([0.5, -2.0, 1.0], np.float32), {"feature": 0.3, "attribute": 0.6}
+WEIGHTS = np.array([0.5, -2.0, 1.0], np.float32)
+SCALES = {"attribute": 0.6, "feature": 0.3}  # in the order that a checkpoint gives them in
 MIXED = np.random.default_rng(0).normal(size=(3, 3))
 CURVE = calibration.Platt(np.array([2.0, 1.0, 0.5]), np.array([0.0, 1.0, -1.0]), np.ones(3, bool))
 
@@ -37,7 +39,8 @@ def place(tmp_path, monkeypatch):
     for folder, part in (("run", "acrn"), ("net", "attributes")):
         config = demo.get_config(part)
         config.attributes["from"] = str(tmp_path / "net") if part == "acrn" else ""
-        runs.write_json(tmp_path / folder / "config.json", json.loads(config.to_json_best_effort()))
+        files.write_json(tmp_path / folder / "config.json", json.loads(config.to_json_best_effort()))
+    files.write_json(tmp_path / "net" / "attributes.json", {"attribute_names": NAMES})
     rng = np.random.default_rng(1)
     for i in range(12):
         file = tmp_path / "gallery" / f"sub{i % 2}" / f"{i}.png"
@@ -45,16 +48,15 @@ def place(tmp_path, monkeypatch):
         Image.new("RGB", (8, 16), tuple(map(int, rng.integers(0, 256, 3)))).save(file)
     ran = []
 
-    def outputs(workdir, split, *, batch):
-        ran.append(workdir.name)
+    def compute(run, split, batch):
+        ran.append(run.workdir.name)
         feature, logits = said(split)
-        return {"attribute_logits": logits} if workdir.name == "net" else {"feature": feature}
+        return {"attribute_logits": logits} if run.workdir.name == "net" else {"feature": feature}
 
-    monkeypatch.setattr(runs, "outputs", outputs)
-    monkeypatch.setattr(phases, "fingerprint", lambda phase: str(phase))
-    monkeypatch.setattr(runs, "attribute_names", lambda net: NAMES)
-    monkeypatch.setattr(runs, "scales_of", lambda run: SCALES)
-    monkeypatch.setattr(runs, "learned_weights", lambda *arguments: WEIGHTS)
+    monkeypatch.setattr(runs.Run, "_compute", compute)
+    monkeypatch.setattr(runs.Run, "fingerprint", property(lambda run: str(run.phase)))
+    monkeypatch.setattr(runs.ReidCnnRun, "scales", SCALES)
+    monkeypatch.setattr(runs.AcrnRun, "weights", lambda *arguments: WEIGHTS)
     monkeypatch.setattr(search, "_calibration", lambda *arguments: (CURVE, ABOUT))
     return tmp_path, ran
 
@@ -131,7 +133,7 @@ def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma, m
     with Image.open(folder / "run" / "search" / "grid.jpg") as grid:
         grid.load()
     assert [lines[1] for lines in captions] == ["4.png"] * bool(query) + [entry["file"] for entry in found["results"]]
-    text = search.table(found)
+    text = search_table.table(found)
     measured = "squared Euclidean, of features and weighted attributes" if query else "(wish - probability)^2, summed"
     assert f"distance: {measured}" in " ".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines() if str(folder) not in line)
@@ -174,14 +176,14 @@ def test_what_cannot_be_read_is_listed_and_skipped(place):
     assert list(found["unreadable"]) == ["aaa.jpg"] and "0x" not in found["unreadable"]["aaa.jpg"]
     assert found["pictures"] == 12 and len(found["results"]) == 3
     assert [e["file"] for e in found["results"]] == [f for _, f in expected_without(folder, {"hairLong": 1})[:3]]
-    assert "Skipped 1 file not readable" in search.table(found)
+    assert "Skipped 1 file not readable" in search_table.table(found)
     for name in (".thumbs/a.png", "@eaDir/a.png", "scan.tif", "._a.png"):
         (folder / "gallery" / name).parent.mkdir(exist_ok=True)
         (folder / "gallery" / name).write_bytes((folder / "gallery" / "sub0" / "4.png").read_bytes())
     found = search.search(folder / "run", folder / "gallery", want=["hairLong"], top=3)
     assert found["pictures"] == 12 and sorted(found["passed_over"].pop("hidden folder")) == [".thumbs", "@eaDir"]
     assert found["passed_over"] == {"ending in .tif": ["scan.tif"], "hidden file": ["._a.png"]}
-    text = search.table(found)
+    text = search_table.table(found)
     assert "  ending in .tif: 1, such as scan.tif\n" in text and "thumbs" not in text
     (folder / "bad").mkdir()
     (folder / "bad" / "a.png").touch()
@@ -227,9 +229,8 @@ def test_wrong_wishes_are_told(place, options, words):
 
 def test_distances_that_do_not_add_up_are_ranked_but_not_explained(place):
     folder, _ = place
-    config = runs.read_config(folder / "run")
-    config.loss.distance = "euclidean"
-    runs.write_json(folder / "run" / "config.json", json.loads(config.to_json_best_effort()))
+    config = runs.read_config(folder / "run").changed({"loss.distance": "euclidean"})
+    files.write_json(folder / "run" / "config.json", config.tree)
     query = folder / "gallery" / "sub0" / "4.png"
     assert search.search(folder / "run", folder / "gallery", query=query)["distance"] == "euclidean"
     with pytest.raises(ValueError, match="no sum over attributes"):
@@ -239,9 +240,10 @@ def test_distances_that_do_not_add_up_are_ranked_but_not_explained(place):
 def test_calibration_says_on_what_it_was_fitted(place, monkeypatch):
     folder, _ = place
     monkeypatch.undo()
-    monkeypatch.setattr(runs, "attribute_net", lambda net: (NAMES, {}, "f"))
+    monkeypatch.setattr(runs.Run, "fingerprint", "f")
+    net = runs.attribute_net(folder / "net")
     places = [folder / "out", folder / "kept"]
-    curve, about = search._calibration(folder / "net", places, str(folder / "gone"))
+    curve, about = search._calibration(net, places, str(folder / "gone"))
     assert about["kind"] == "raw" and "no data folder" in about["why"] and not curve.fitted.any()
     assert "not calibrated" in calibration.told(about) and "is not known" in calibration.told(about)
 
@@ -264,22 +266,22 @@ def test_calibration_says_on_what_it_was_fitted(place, monkeypatch):
 
     monkeypatch.setattr(build, "open_split", lambda config, name: Part())
     monkeypatch.setattr(build, "attribute_split", lambda config: Trained)
-    about = search._calibration(folder / "net", places, None)[1]
+    about = search._calibration(net, places, None)[1]
     assert about == {"kind": "raw", "why": "the net was trained on 1 images of peta/random_0/val", "recognition": None}
     Trained.key = np.array(["c"])
-    monkeypatch.setattr(runs, "outputs", lambda net, split, batch: {"attribute_logits": logits})
+    monkeypatch.setattr(runs.Run, "outputs", lambda net, split: {"attribute_logits": logits})
     scored = {"dataset": "peta/random_0", "split": "test", "attributes": [{"name": n, "mA": 0.5} for n in NAMES]}
-    runs.write_json(folder / "net" / "recognition.json", scored)
-    curve, about = search._calibration(folder / "net", places, None)
+    files.write_json(folder / "net" / "recognition.json", scored)
+    curve, about = search._calibration(net, places, None)
     rates = {"on": "peta/random_0, test", "mA": dict.fromkeys(NAMES, 0.5)}
     fitted = {"kind": "fitted", "fitted_on": "peta/random_0/val", "images": 400, "raw": ["accessoryHat"]}
     assert about == fitted | {"recognition": rates}
     np.testing.assert_allclose(curve.slope[:2], 0.5, atol=0.2)
     assert list((folder / "out").iterdir()) == [folder / "out" / "calibration.json"] and not (folder / "kept").exists()
-    monkeypatch.setattr(runs, "outputs", None)  # from now on it is kept
+    monkeypatch.setattr(runs.Run, "outputs", None)  # from now on it is kept
     unseen = {"attributes": [{"name": "hairLong", "mA": 0.625}]}
-    runs.write_json(folder / "net" / "recognition.json", scored | {"unseen": unseen})
-    again, about = search._calibration(folder / "net", [folder / "kept", folder / "out"], None)
+    files.write_json(folder / "net" / "recognition.json", scored | {"unseen": unseen})
+    again, about = search._calibration(net, [folder / "kept", folder / "out"], None)
     np.testing.assert_array_equal(again.slope, curve.slope)
     on = "peta/random_0, test, people whom training did not show"
     assert about == fitted | {"recognition": {"on": on, "mA": {"hairLong": 0.625}}}

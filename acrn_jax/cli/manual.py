@@ -4,6 +4,7 @@ The comments come from configs/common.py itself, which stays the one place that 
 """
 
 import ast
+import inspect
 import io
 import pathlib
 import re
@@ -26,12 +27,11 @@ def asked(arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
-def text(program: Any, root: pathlib.Path, wanted: str = "") -> str:
+def text(program: Any, wanted: str = "") -> str:
     """The help of a verb.
 
     Args:
       program: its module.
-      root: the repository.
       wanted: shows only lines that contain it, in whatever case.
     """
     verb = pathlib.Path(program.__file__).stem
@@ -41,7 +41,7 @@ def text(program: Any, root: pathlib.Path, wanted: str = "") -> str:
     sections = [(f"Flags of {verb}:", sorted(_flag(flag) for flag in mine))]
     if config is not None:
         title = "Keys of the config, as configs/common.py sets them; with --config=FILE, as that file does:"
-        sections.append((title, list(_keys(config.value, root))))
+        sections.append((title, list(_keys(config.value))))
     if wanted:
         sections = [(title, [line for line in lines if wanted.lower() in line.lower()]) for title, lines in sections]
         if not any(lines for _, lines in sections):
@@ -60,13 +60,12 @@ def _flag(flag: flags.Flag) -> str:
     return f"  {'--' + flag.name + value:44}  {' '.join((flag.help or '').split())}{default}"
 
 
-def _keys(config: Any, root: pathlib.Path) -> Iterator[str]:
+def _keys(config: Any) -> Iterator[str]:
     """A line for each key of the config, of configs/common.py's if it is None."""
-    if config is None:
-        from acrn_jax.configs import common
+    from acrn_jax.configs import common
 
-        config = common.get_config()
-    about = comments((root / "configs" / "common.py").read_text())
+    config = common.get_config() if config is None else config
+    about = comments(inspect.getsource(common))
     for key, value in _flat(config.to_dict()):
         shown = "" if value is None else value
         yield f"  {f'--config.{key}={shown}':44}  {about.get(key, '')}".rstrip()

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from acrn_jax import COMMAND, configs
 from acrn_jax.cli import manual
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Exit codes: stopped by ctrl-C, and by SIGTERM, which leaves work for the same command; docs/clusters.md.
 WRONG_INPUT, STOPPED, TERMINATED = 2, 130, os.EX_TEMPFAIL  # the last is 75
 
@@ -37,12 +37,12 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     wanted, sys.argv[1:] = manual.asked(sys.argv[1:])
     if wanted is not None:
         parse(sys.argv)
-        print(manual.text(sys.modules["__main__"], ROOT, wanted))
+        print(with_command(manual.text(sys.modules["__main__"], wanted)))
         sys.exit()
     if debugging():
         app.run(main, argv=[sys.argv[0], *find_config(sys.argv[1:])])
 
-    def told(argv: list[str]) -> int | None:
+    def in_sentences(argv: list[str]) -> int | None:
         try:
             return main(argv)
         except (ValueError, OSError, app.UsageError) as error:
@@ -52,7 +52,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except Terminated:
             return complain("stopped by SIGTERM; run the same command again to continue.", TERMINATED)
 
-    app.run(told, flags_parser=parse)
+    app.run(in_sentences, flags_parser=parse)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -87,10 +87,12 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def find_config(arguments: list[str]) -> list[str]:
-    """The arguments, with a --config that exists only in this repository resolved to it.
+    """The arguments, with the file in place of a --config that names a shipped one, X or configs/X.py.
+
+    A file of the caller that is called so goes before it.
 
     Raises:
-      FileNotFoundError: there is no such file in either place.
+      FileNotFoundError: there is neither.
     """
     arguments = list(arguments)
     for place, argument in enumerate(arguments):
@@ -103,11 +105,18 @@ def find_config(arguments: list[str]) -> list[str]:
         path, colon, mode = value.partition(":")
         file = pathlib.Path(os.path.expanduser(path))
         if not file.is_file():
-            if not (ROOT / path).is_file():
-                raise FileNotFoundError(f"there is no config file {path!r}{near_config(path)}")
-            file = ROOT / path
+            name = re.sub(r"^(\./)?configs/|\.py$", "", path)
+            if name not in (known := shipped_configs()):
+                raise FileNotFoundError(f"there is no config {path!r}{near_config(path)}")
+            file = known[name]
         arguments[place] = f"{flag}={file}{colon}{mode}" if equals else f"{file}{colon}{mode}"
     return arguments
+
+
+def shipped_configs() -> dict[str, pathlib.Path]:
+    """Name -> file of each config that comes with the package."""
+    folder = pathlib.Path(configs.__file__).parent
+    return {file.stem: file for file in sorted(folder.glob("*.py")) if "\ndef get_config(" in file.read_text()}
 
 
 def quote_keywords(arguments: list[str]) -> list[str]:
@@ -123,10 +132,12 @@ def quote_keywords(arguments: list[str]) -> list[str]:
 
 
 def near_config(path: str) -> str:
-    """Tells the configs that there are, the most similar name first if one is."""
-    names = sorted(file.stem for file in (ROOT / "configs").glob("[a-z]*.py") if file.stem != "common")
-    near = difflib.get_close_matches(pathlib.Path(path).stem, names, n=1)
-    return f"; did you mean configs/{near[0]}.py?" if near else f"; configs/ holds {', '.join(names)}."
+    """What to name in place of `path`: the most similar of the shipped configs, else all of them."""
+    names = shipped_configs().keys() - {"common"}  # which has every key and is no experiment
+    near = difflib.get_close_matches(pathlib.Path(path).stem, sorted(names), n=1)
+    if not near:
+        return f"; name a file, or one of {', '.join(sorted(names))}."
+    return f"; did you mean {f'configs/{near[0]}.py' if '/' in path or path.endswith('.py') else near[0]}?"
 
 
 def sentence(error: BaseException) -> str:
@@ -152,9 +163,14 @@ def plain(text: str) -> str:
     return text
 
 
+def with_command(text: str) -> str:
+    """The text, which says ./launch.sh, with the command that its reader has."""
+    return text.replace("./launch.sh", COMMAND)
+
+
 def complain(text: str, code: int = WRONG_INPUT) -> int:
     """Prints the sentence to stderr, returns the exit code."""
-    print(f"acrn_jax: {text}", file=sys.stderr)
+    print(f"acrn_jax: {with_command(text)}", file=sys.stderr)
     return code
 
 

@@ -4,32 +4,25 @@ A right gallery image's rank is 1 + the number of images that stand before it: t
 with a lower index, which is what a stable sort of the distances gives. Queries come in blocks, and a large gallery in
 parts, so memory grows with neither.
 
-Over the ranks r_1 < ... < r_n of a query's right images (golden values in tests/evaluation/test_ranking.py):
-
-  AP_precision = 1/n sum_i i / r_i
-  AP_trapezoid = 1/n sum_i ((i - 1) / (r_i - 1) + i / r_i) / 2, with the first quotient 1 where r_i = 1
-  mINP         = mean over queries of n / r_n
-  rank k       = share of queries with r_1 <= k
+`metrics` says what is made of the ranks.
 
 Of a random ranking of N images AP_precision is expected to be (H_N + (n - 1) (N - H_N) / (N - 1)) / N, H_N = sum 1 / i.
 
 Where a protocol draws images, the drawn ones are ranked among themselves, and scores are means over its repeats.
 
-Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; the trapezoid is the form of its
-official code (and of Oxford Buildings); chance: Bestgen, "Exact Expected Average Precision of the Random Baseline for
-System Evaluation", 2015; mINP: Ye et al., "Deep Learning for Person Re-identification: A Survey and
-Outlook", 2021, section 4.2.
+Source: chance: Bestgen, "Exact Expected Average Precision of the Random Baseline for System Evaluation", 2015.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from acrn_jax.evaluation import protocols
-from acrn_jax.schema import JUNK, RANKS, Labels
+from acrn_jax.evaluation import metrics, protocols
+from acrn_jax.evaluation.metrics import METRICS, Metric, Ranks
+from acrn_jax.schema import JUNK, Labels
 
 # Index of queries (slice or [q] int) -> their distances to the whole gallery, a fresh float array [q, G].
 DistanceFn = Callable[[slice | np.ndarray], np.ndarray]
@@ -51,7 +44,7 @@ class Tiles(NamedTuple):
 class Result(NamedTuple):
     """Scores of one method; fractions in [0, 1]."""
 
-    metrics: dict[str, float]  # keys of schema.METRICS; means over the counted queries, or over repeats
+    metrics: dict[str, float]  # keys of METRICS; means over the counted queries, or over repeats
     per_query: dict[str, np.ndarray]  # the same keys -> [Q] float64, means over draws; 0 for a query without a match
     first_rank: np.ndarray  # [Q] int64, rank of the first right image among all, NO_RANK without one
     counted: np.ndarray  # [Q] bool, which queries the means are over
@@ -77,7 +70,7 @@ def evaluate(
     *,
     protocol: protocols.Protocol,
     no_match: NoMatch = "error",
-    ranks: tuple[int, ...] = RANKS,
+    table: Mapping[str, Metric] = METRICS,
 ) -> Result:
     """Scores a ranking of the gallery for each query.
 
@@ -89,7 +82,7 @@ def evaluate(
       protocol: what is left out, e.g. `protocols.MARKET1501`.
       no_match: queries without a right image are an "error", left out of the means ("skip"), or hits of nothing that
         count in every mean ("count_as_miss").
-      ranks: the k of rank k.
+      table: the metrics, e.g. `metrics.with_ranks((1, 50))`.
 
     Raises:
       ValueError: the protocol does not fit the labels, shapes disagree, a distance is NaN or infinite, a query shows
@@ -97,7 +90,7 @@ def evaluate(
     """
     query, gallery = _check(query, gallery, protocol, no_match)
     total = len(query.person_id)
-    scores = {name: np.zeros(total) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
+    scores = {name: np.zeros(total) for name in table}
     first_rank, kept = np.full(total, NO_RANK), gallery.person_id != JUNK
     draws = protocol.draw(query, gallery, protocol) if protocol.draw else None
     asked, drawn, everything = draws.asked if draws else np.ones(total, bool), [], np.arange(len(kept))
@@ -118,16 +111,11 @@ def evaluate(
     for rows, ranks_of in _in_parts(distances, query, gallery, protocol, no_match) if wide else whole():
         if not rows.size:
             continue
-        rank, starts = np.concatenate(ranks_of), np.array([part.start for part in _by_query(rows)])
-        count = np.diff(starts, append=len(rows))
-        nth = np.arange(len(rows)) - np.repeat(starts, count) + 1  # 1, 2, ... within a query
-        before = np.where(rank == 1, 1.0, (nth - 1) / np.maximum(rank - 1, 1))
-        matched, last = rows[starts], starts + count - 1
-        scores["mAP_precision"][matched] = np.add.reduceat(nth / rank, starts) / count
-        scores["mAP_trapezoid"][matched] = np.add.reduceat((before + nth / rank) / 2, starts) / count
-        scores["mINP"][matched] = count / rank[last]
-        first_rank[matched] = rank[starts]
-    scores |= {f"rank{k}": (first_rank <= k).astype(np.float64) for k in ranks}
+        found = Ranks.of(np.concatenate(ranks_of), np.array([part.start for part in _by_query(rows)]))
+        matched = rows[found.start]
+        first_rank[matched] = found.first
+        for name, metric in table.items():
+            scores[name][matched] = metric.of(found)
     without = asked & (first_rank == NO_RANK)
     counted = asked & ~without if no_match == "skip" else asked
     _check_counted(counted, query, gallery, protocol, without)
@@ -135,7 +123,7 @@ def evaluate(
     deviation, expected = None, _chance(query, gallery, protocol)[counted].mean()
     if draws:
         query_of, number, rank, size = (np.concatenate(values) for values in zip(*drawn, strict=True))
-        each, overall, deviation = _over_repeats(rank, number, query_of, counted, draws.rounds, protocol, ranks)
+        each, overall, deviation = _over_repeats(rank, number, query_of, counted, draws.rounds, protocol, table)
         scores, means = scores | each, means | overall
         if not protocol.all_shot_precision:
             expected = np.mean(
@@ -407,18 +395,16 @@ def _over_repeats(
     counted: np.ndarray,
     rounds: int,
     protocol: protocols.Protocol,
-    ranks: tuple[int, ...],
+    table: Mapping[str, Metric],
 ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, float]]:
     """Scores of n drawn rankings with one right image each, at `rank`, in round `number`, of query `query_of`.
 
     Returns:
       means over each query's draws [Q], means over repeats, deviations over repeats.
     """
-    reciprocal = np.where(rank == NO_RANK, 0.0, 1 / rank)
-    scores = {f"rank{k}": (rank <= k).astype(np.float64) for k in ranks}
-    if not protocol.all_shot_precision:
-        trapezoid = np.where(rank == 1, 1.0, reciprocal / 2)
-        scores = {"mAP_precision": reciprocal, "mAP_trapezoid": trapezoid, "mINP": reciprocal} | scores
+    drawn = {name: metric for name, metric in table.items() if metric.cmc or not protocol.all_shot_precision}
+    matched = rank != NO_RANK
+    scores = metrics.spread(Ranks.of(rank[matched], np.arange(np.sum(matched))), matched, drawn)
     times = np.maximum(np.bincount(query_of, minlength=len(counted)), 1)
     each = {name: np.bincount(query_of, values, len(counted)) / times for name, values in scores.items()}
     kept = counted[query_of]

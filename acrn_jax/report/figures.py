@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure, ticker
 
-from acrn_jax import schema
+from acrn_jax.evaluation.metrics import RANKS
 from acrn_jax.report import tables
 
 # Okabe and Ito's palette, told apart by colour-blind readers; line styles and markers differ too.
@@ -128,9 +128,9 @@ def cmc(results: Mapping[str, Any]) -> Chart:
     drawing, axes = _axes(height=3.6)
     names = tables.method_names(results)
     for i, name in enumerate(names):
-        values = [tables.mean(results["methods"][name].get(f"rank{k}")) for k in schema.RANKS]
+        values = [tables.mean(results["methods"][name].get(f"rank{k}")) for k in RANKS]
         axes.plot(
-            schema.RANKS,
+            RANKS,
             [np.nan if value is None else 100 * value for value in values],
             STYLES[i % len(STYLES)],
             marker=MARKERS[i % len(MARKERS)],
@@ -139,7 +139,7 @@ def cmc(results: Mapping[str, Any]) -> Chart:
             markersize=4.5,
             lw=1.4,
         )
-    axes.set_xticks(schema.RANKS)
+    axes.set_xticks(RANKS)
     axes.set_xlabel("rank k")
     axes.set_ylabel("queries matched within k (%)")
     _legend(drawing)

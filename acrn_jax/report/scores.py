@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.report import tables
-from acrn_jax.schema import METRICS
 
 
 def table(results: Mapping[str, Any]) -> str:
     """Scores with their intervals, and operating points where there are some, as text."""
     rows = []
-    for name in METRICS:
+    for name, metric in METRICS.items():
         ends = results["intervals"][name]
         low, high = (None if ends[end] is None else f"{100 * ends[end]:.1f}" for end in ("low", "high"))
         value = f"{100 * results['methods']['features'][name]:.1f}"
-        rows.append((tables.TITLES[name], value, f"{low} to {high}" if low and high else "-"))
+        rows.append((metric.title, value, f"{low} to {high}" if low and high else "-"))
     steps = [f"{name} {results[name]}" for name in ("distance", "kissme", "expand", "rerank") if results.get(name)]
     notes = [*steps, *(["multi-query"] if results["multi_query"] else [])]
     junk, distractors = results["gallery_junk"], results["gallery_distractors"]

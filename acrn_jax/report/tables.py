@@ -13,14 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from acrn_jax import schema
+from acrn_jax.evaluation.metrics import METRICS, RANKS
 from acrn_jax.report import paper
 
-TITLES = {
-    "mAP_precision": "mAP prec.",
-    "mAP_trapezoid": "mAP trap.",
-    "mINP": "mINP",
-    **{f"rank{k}": f"r{k}" for k in schema.RANKS},
-}
 PRECISIONS = (
     "mAP prec.: the mean of the precisions at the right images; mAP trap.: the area under precision over recall by the "
     "trapezoid rule of Market-1501's code. rK: right within the first K."
@@ -72,13 +67,13 @@ def methods(results: Mapping[str, Any]) -> Table:
     for name in method_names(results):
         spread = (results.get("deviation") or {}).get(name, {})
         values = results["methods"][name]
-        rows.append((name, *(_drawn_percent(values.get(metric), spread.get(metric)) for metric in schema.METRICS)))
+        rows.append((name, *(_drawn_percent(values.get(metric), spread.get(metric)) for metric in METRICS)))
         if published and name in published.methods:
             rows.append(_paper_row(f"{name}, paper", published, published.methods[name]))
     notes = []
     if published:
         notes.append(
-            f'Rows named "paper": {published.title}; its mAP is our {TITLES[published.mean_average_precision]}'
+            f'Rows named "paper": {published.title}; its mAP is our {METRICS[published.mean_average_precision].title}'
         )
         if results["protocol"] not in published.protocols or results.get("partial"):
             notes.append("This run's protocol or part of the data set is another than the paper's: do not compare.")
@@ -88,7 +83,11 @@ def methods(results: Mapping[str, Any]) -> Table:
     notes += results.get("hints") or ()
     if results.get("left_out"):
         notes.append(f"Not in every run, so left out: {', '.join(results['left_out'])}.")
-    return Table(describe(results), ("method", *TITLES.values()), rows, " ".join(notes))
+    return Table(describe(results), _columns(), rows, " ".join(notes))
+
+
+def _columns() -> tuple[str, ...]:
+    return ("method", *(metric.title for metric in METRICS.values()))
 
 
 def others(results: Mapping[str, Any]) -> Table | None:
@@ -97,7 +96,11 @@ def others(results: Mapping[str, Any]) -> Table | None:
     if not published:
         return None
     rows = [_paper_row(name, published, values) for name, values in published.others.items()]
-    return Table(f"Other systems in the paper ({published.title})", ("method", *TITLES.values()), rows)
+    return Table(
+        f"Other systems in the paper ({published.title})",
+        _columns(),
+        rows,
+    )
 
 
 def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -108,7 +111,7 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     check_same(list(runs.values()), list(runs))
     rows = [
-        (f"{method} [{run}]", *(_percent(results["methods"][method].get(metric)) for metric in schema.METRICS))
+        (f"{method} [{run}]", *(_percent(results["methods"][method].get(metric)) for metric in METRICS))
         for method in dict.fromkeys(m for results in runs.values() for m in method_names(results))
         for run, results in runs.items()
         if method in results["methods"]
@@ -118,7 +121,7 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     told = "; ".join(f"{run}: {net['name']} ({net['fingerprint'][:12]})" for run, net in nets.items())
     note = f"The runs have different attribute nets: {told}." if several else ""
     caption = f"Runs beside each other: {describe(next(iter(runs.values())))}"
-    return Table(caption, ("method", *TITLES.values()), rows, note)
+    return Table(caption, _columns(), rows, note)
 
 
 def weights(results: Mapping[str, Any]) -> Table:
@@ -259,7 +262,7 @@ def study(content: Mapping[str, Any], *, method: str | None = None) -> Table:
     columns, rows, breaks = ["arm", "seeds"], [], []
     for metric in metrics:
         breaks.append(len(columns))
-        columns += [{**TITLES, **INSTANCE_METRICS}[metric], "± sd", "change", "95 %"]
+        columns += [METRICS[metric].title if metric in METRICS else INSTANCE_METRICS[metric], "± sd", "change", "95 %"]
     for arm in dict.fromkeys(row["arm"] for row in content["rows"]):
         found = [cells.get((arm, metric), {}) for metric in metrics]
         line = [arm, str(next((row["seeds"] for row in found if row), 0))]
@@ -315,7 +318,7 @@ def aggregate(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **runs[0],
         "methods": {
-            name: {metric: estimate(run["methods"][name].get(metric) for run in runs) for metric in schema.METRICS}
+            name: {metric: estimate(run["methods"][name].get(metric) for run in runs) for metric in METRICS}
             for name in common
         },
         "weights": [
@@ -595,8 +598,8 @@ def _published(results: Mapping[str, Any]) -> paper.Published | None:
 
 
 def _paper_row(title: str, published: paper.Published, values: Sequence[float | None]) -> tuple[str, ...]:
-    shown = dict(zip((published.mean_average_precision, *(f"rank{k}" for k in schema.RANKS)), values, strict=True))
-    return (title, *(_plain(shown.get(metric)) for metric in schema.METRICS))
+    shown = dict(zip((published.mean_average_precision, *(f"rank{k}" for k in RANKS)), values, strict=True))
+    return (title, *(_plain(shown.get(metric)) for metric in METRICS))
 
 
 def _seeds(results: Mapping[str, Any]) -> str:

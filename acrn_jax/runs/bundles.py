@@ -147,7 +147,7 @@ def _no_embedding(run: Run) -> str:
             f"the run's distance is {config.loss.distance}, and only squared Euclidean distances of features and "
             "attributes add up to one of their concatenation"
         )
-    return f"gamma is {config.loss.gamma}, whose root z needs" if config.loss.gamma < 0 else ""
+    return ""
 
 
 def _training_split(run: Run) -> source.Split | None:

@@ -95,7 +95,7 @@ class Run:
         return build.net(self.config, attributes=self.num_attributes, people=people)
 
     def outputs(
-        self, split: source.Split, *, batch: int | None = None, keep: Sequence[Path] = ()
+        self, split: source.Split, *, batch: int | None = None, keep: Sequence[Path] = (), quiet: bool = False
     ) -> dict[str, np.ndarray]:
         """Everything that the net says about a split, name -> float32 [N, ...].
 
@@ -103,20 +103,23 @@ class Run:
           split: of N images.
           batch: images at a time; default: config.evaluate.batch.
           keep: files to take them from; they are kept in the first. Default: nothing is kept.
+          quiet: print no line about it.
         """
-        compute = functools.partial(self._compute, split, batch or self.config.evaluate.batch)
+        compute = functools.partial(self._compute, split, batch or self.config.evaluate.batch, quiet)
         if not keep:
             return compute()
         return kept(compute, split, f"{self.fingerprint} {split.fingerprint}", keep)
 
-    def _compute(self, split, batch):
+    def _compute(self, split, batch, quiet):
         data = self.config.data
         part = split.take(parallel.process_rows(len(split))) if jax.process_count() > 1 else split
         batches = pipeline.eval_batches(
             part, batch=min(batch, len(part)), threads=data.threads, height=data.height, width=data.width
         )
         kind = self.config.last_phase
-        print(f"{kind} net of {self.workdir}: {len(split):,} image{'s' * (len(split) > 1)} of {split.name}", flush=True)
+        if not quiet:
+            images = f"{len(split):,} image{'s' * (len(split) > 1)} of {split.name}"
+            print(f"{kind} net of {self.workdir}: {images}", flush=True)
         found = embed.embed(self.module, self.variables, batches, mean=data.mean, deviation=data.deviation)
         return parallel.gather(found, len(split))
 

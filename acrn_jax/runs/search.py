@@ -236,9 +236,9 @@ class Search:
         return explain.Formula(weights, gamma, *scales)
 
     def _scales(self):
-        """s_f and s_a; 1 for an attribute run, which has none."""
-        scales = self.run.scales if isinstance(self.run, ReidCnnRun) else {"feature": 1.0, "attribute": 1.0}
-        return scales["feature"], scales["attribute"]
+        if not isinstance(self.run, ReidCnnRun):
+            return 1.0, 1.0
+        return self.run.scales["feature"], self.run.scales["attribute"]
 
 
 def _net(run: Run) -> AttributeRun:

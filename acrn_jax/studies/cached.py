@@ -18,12 +18,12 @@ import numpy as np
 
 from acrn_jax import build, runs
 from acrn_jax.evaluation import attributes as attribute_metrics
-from acrn_jax.evaluation import fusion, kissme, methods, protocols, ranking
+from acrn_jax.evaluation import fusion, kissme, methods, metrics, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.runs import parts, phases
 from acrn_jax.runs.run import AcrnRun
-from acrn_jax.schema import JUNK, RANKS, Labels, Outputs
+from acrn_jax.schema import JUNK, Labels, Outputs
 from acrn_jax.settings import Settings
 from acrn_jax.studies import arms, table
 
@@ -473,9 +473,8 @@ def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
     step = max(1, min(total, _BLOCK_BYTES // (4 * width * len(terms))))
     pairs = protocols.same_person(run.query, run.gallery)
     most = max(np.bincount(pairs(slice(0, total))[0], minlength=total).max(), 1)
-    junk, origin = run.gallery.person_id == JUNK, _origins(run)
-    scores = {name: np.zeros((len(factors), total)) for name in ("mAP_precision", "mAP_trapezoid", "mINP")}
-    scores |= {f"rank{k}": np.zeros((len(factors), total)) for k in RANKS}
+    junk = run.gallery.person_id == JUNK
+    scores = {name: np.zeros((len(factors), total)) for name in metrics.METRICS}
     for start in range(0, total, step):
         block = slice(start, min(start + step, total))
         rows, columns = pairs(block)
@@ -488,10 +487,8 @@ def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
         matrices = np.zeros((len(terms), step, width), np.float32)
         for term, matrix in zip(terms, matrices, strict=True):
             matrix[: block.stop - start] = term(block)
-        if origin is not None:
-            matrices = matrices[:, :, origin]
         ranks = np.asarray(_ranks(matrices, factors, right, excluded))[:, : block.stop - start]
-        for name, values in _scores(ranks, valid[: block.stop - start]).items():
+        for name, values in metrics.of_many(ranks, valid[: block.stop - start]).items():
             scores[name][:, block] = values
     return scores
 
@@ -516,30 +513,3 @@ def _ranks(terms, factors, right, excluded):
 def _by_query(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for q in np.unique(rows):
         yield int(q), columns[rows == q]
-
-
-def _scores(ranks: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics [S, q] of ranks [S, q, R] where valid [q, R]; 0 for a query without a right image; see ranking."""
-    ranks = np.sort(np.where(valid, ranks, np.iinfo(np.int32).max), axis=2)
-    count = valid.sum(axis=1)  # [q]
-    place = np.arange(1, valid.shape[1] + 1)
-    there = place <= count[:, None]  # [q, R]
-    precision = place / ranks
-    earlier = np.where(ranks == 1, 1.0, (place - 1) / np.maximum(ranks - 1, 1))
-    number = np.maximum(count, 1)
-    last = np.take_along_axis(ranks, np.maximum(count - 1, 0)[None, :, None], axis=2)[:, :, 0]
-    return {
-        "mAP_precision": np.sum(precision * there, axis=2) / number,
-        "mAP_trapezoid": np.sum((precision + earlier) / 2 * there, axis=2) / number,
-        "mINP": np.where(count > 0, count / last, 0.0),
-        **{f"rank{k}": (ranks[:, :, 0] <= k).astype(np.float64) for k in RANKS},
-    }
-
-
-def _origins(run) -> np.ndarray | None:
-    """For each gallery image the first identical one [G], or None if all differ."""
-    every = [run.own.gallery, run.attributes.gallery, *([run.base.gallery] if run.base else [])]
-    rows = np.concatenate(every, axis=1)
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    origin = first[inverse.ravel()]
-    return None if np.array_equal(origin, np.arange(len(rows))) else origin

@@ -9,7 +9,8 @@ import sys
 import pytest
 from absl import flags
 
-from acrn_jax.cli import shell
+from acrn_jax import settings
+from acrn_jax.cli import shared_flags, shell
 from acrn_jax.configs import common
 from acrn_jax.data_prep import paths
 
@@ -41,7 +42,7 @@ def test_flags_that_name_paths_say_so():
     }
     assert texts == set(WORDS)
     assert {verb for verb, *_ in PATH_FLAGS} == {file.stem for file in VERBS} - {
-        "__init__", "cards", "distributed", "manual", "settings", "shell"
+        "__init__", "cards", "distributed", "main", "manual", "shared_flags", "shell"
     }  # fmt: skip
 
 
@@ -121,16 +122,16 @@ def test_config_keys_that_name_paths(home):
         for key in part
         if key in ("dir", "from") or key.endswith(("_file", "_dir", "_from"))
     }
-    assert named == set(shell.PATHS)
+    assert named == set(settings.PATHS)
     config.data.dir, config.init_from = "~/data/", "nets/a"
     config.attributes["from"], config.loss.attribute_weights_file = "~/m", "~"
-    config = shell.tidied(config)
-    assert (config.data.dir, config.init_from) == (str(home / "data"), "nets/a")
-    assert (config.attributes["from"], config.loss.attribute_weights_file) == (str(home / "m"), str(home))
+    found = shared_flags.config_of(config)
+    assert (found.data.dir, found.init_from) == (str(home / "data"), "nets/a")
+    assert (found.attributes.from_, found.loss.attribute_weights_file) == (str(home / "m"), str(home))
     config.data.dir = "~nobody_of_that_name/data"
     with pytest.raises(ValueError, match=r"config\.data\.dir: no home folder ~nobody_of_that_name"):
-        shell.tidied(config)
-    assert shell.tidied(common.get_config()).data.dir is None
+        shared_flags.config_of(config)
+    assert shared_flags.config_of(common.get_config()).data.dir is None
 
 
 def test_a_config_file_below_the_home_folder(home):

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from ml_collections import ConfigDict
 
-from acrn_jax.cli import cards, manual, settings, shell
+from acrn_jax import settings
+from acrn_jax.cli import cards, manual, shared_flags, shell
+from acrn_jax.configs import common
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -76,7 +77,10 @@ def call(folder, *arguments):
         (["--debug=maybe"], ["--debug=maybe: True or False is wanted."]),
         (["--config=config.py:z"], ["Unknown mode 'z'; write ':a' or ':b'."]),
         (["--config=config.py:b"], ["'gama'", "the config file", "'gamma'"]),
-        (["--config=no.py"], ["'no.py'", "configs/"]),
+        (["--config=no.py"], ["'no.py'", "name a file, or one of acrn_cuhk03,", "demo, mva_peta"]),
+        (["--config=demoo:acrn"], ["no config 'demoo'; did you mean demo?"]),
+        (["--config=small"], ["no config 'small'; name a file, or one of"]),  # a part of others, without get_config
+        (["--config=demo:z"], ["Unknown part 'z'"]),
         (["--config", "configs/demoo.py"], ["'configs/demoo.py'", "did you mean configs/demo.py?"]),
     ],
 )
@@ -133,9 +137,14 @@ def test_config_of_the_callers_folder_goes_before_that_of_the_repository(folder)
 
 def test_config_is_found_in_the_repository_from_anywhere(tmp_path, folder):
     (tmp_path / "verb.py").write_text(VERB)
-    code, out, err = call(tmp_path, "--config=configs/common.py", "--config.seed=12345")
-    assert (code, err) == (0, "")
-    assert "12345" in out
+    for name in ("configs/common.py", "./configs/common.py", "common", "common.py"):
+        code, out, err = call(tmp_path, f"--config={name}", "--config.seed=12345")
+        assert (code, err) == (0, "")
+        assert "12345" in out
+    assert "'config': 'source_0'" in call(tmp_path, "--config", "demo:attributes")[1]
+    assert "'config': 'target_0'" in call(tmp_path, "--config=demo")[1]
+    (tmp_path / "demo").mkdir()  # of ./launch.sh demo, and no config
+    assert "'config': 'target_0'" in call(tmp_path, "--config=demo")[1]
 
 
 def test_help_lists_flags_and_keys_and_can_be_searched(folder):
@@ -202,12 +211,12 @@ runpy.run_module("acrn_jax.cli.reproduce", run_name="__main__", alter_sys=True)
 
 
 def test_one_attribute_net_is_named(tmp_path):
-    config = ConfigDict({"attributes": {"from": f"{tmp_path}/../{tmp_path.name}"}})
-    assert settings.attribute_net(None, config) == pathlib.Path(config.attributes["from"])
-    assert settings.attribute_net(str(tmp_path), config) == tmp_path  # the same folder
+    config = settings.read(common.get_config()).changed({"attributes.from": f"{tmp_path}/../{tmp_path.name}"})
+    assert shared_flags.attribute_net(None, config) == pathlib.Path(config.attributes.from_)
+    assert shared_flags.attribute_net(str(tmp_path), config) == tmp_path  # the same folder
     with pytest.raises(ValueError, match=r"--attributes=M and --config.attributes.from=.* name two nets"):
-        settings.attribute_net("M", config)
-    assert settings.attribute_net(None, ConfigDict({"attributes": {"from": None}})) is None
+        shared_flags.attribute_net("M", config)
+    assert shared_flags.attribute_net(None, config.changed({"attributes.from": None})) is None
 
 
 @pytest.mark.parametrize("verb", ["train", "prepare", "report", "bench"])

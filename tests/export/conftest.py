@@ -5,9 +5,10 @@ import numpy as np
 import optax
 import pytest
 
-from acrn_jax import build, runs
+from acrn_jax import build, files, settings
 from acrn_jax.configs import common
 from acrn_jax.models import initialize
+from acrn_jax.runs import workdir
 from acrn_jax.train import checkpoint
 from acrn_jax.train import state as states
 
@@ -21,7 +22,7 @@ def config_of(phase, data_dir, **changes):
     c.model.width, c.model.feature_dim, c.model.feature_norm = 0.05, 8, "batch_norm"
     c.data.height, c.data.width = (33, 18) if phase == "mva" else (40, 16)
     c.update_from_flattened_dict(changes)
-    return c
+    return settings.read(c)
 
 
 def drawn_variables(module, height, width, seed=0):
@@ -39,13 +40,13 @@ def drawn_variables(module, height, width, seed=0):
 
 def write_run(folder, config, *, scales=(1.7, 0.2)):
     """A workdir at step 0 as training leaves it."""
-    phase = config.phases[-1]
-    runs.claim(folder, config)
+    phase = config.last_phase
+    workdir.store_config(folder, config)
     module = build.net(config, attributes=len(NAMES))
     variables = drawn_variables(module, config.data.height, config.data.width)
     weights = None
     if phase == "mva":
-        runs.write_json(folder / "attributes.json", {"attribute_names": NAMES, "dataset": "none", "fingerprint": "0"})
+        files.write_json(folder / "attributes.json", {"attribute_names": NAMES, "dataset": "none", "fingerprint": "0"})
     elif config.loss.kind == "acrn":
         weights = np.array([1.5, 0.3, -0.7, 1.0, 0.0], np.float32)
     state = states.create(variables, optax.identity(), attribute_weights=weights)

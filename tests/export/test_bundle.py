@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from acrn_jax import bundles
+from acrn_jax import runs
 from acrn_jax.export import bundle, stablehlo
+from acrn_jax.runs import bundles
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "bundle.md"
 HAS_ONNX = importlib.util.find_spec("onnx") is not None and importlib.util.find_spec("onnxruntime") is not None
@@ -86,8 +87,7 @@ def test_weight_files_hold_the_checkpoints_values(made, run):
     with np.load(folder / "weights.npz") as first:
         second = load_file(folder / "weights.safetensors")
         assert set(first) == set(second)
-        net = bundles.build.trained(bundles.runs.read_config(run[1]), run[1] / "mva", attributes=5)
-        kernel = net.variables["params"]["trunk"]["conv1"]["conv"]["kernel"]
+        kernel = runs.load(run[1]).variables["params"]["trunk"]["conv1"]["conv"]["kernel"]
         for values in (first, second):
             np.testing.assert_array_equal(values["attribute_net/params/trunk/conv1/conv/kernel"], kernel)
             assert values["reid_net/batch_stats/feature_norm/var"].shape == (8,)
@@ -227,7 +227,7 @@ def test_a_bundle_is_checked_without_what_is_not_installed(copy, monkeypatch):
 
 def test_export_says_what_it_leaves_out(tmp_path):
     """As the verb, without the packages; nothing is exported here."""
-    code = "import importlib.util as util, runpy; find = util.find_spec; from acrn_jax import bundles; "
+    code = "import importlib.util as util, runpy; find = util.find_spec; from acrn_jax.runs import bundles; "
     code += "util.find_spec = lambda name, *more: None if name.startswith('onnx') else find(name, *more); "
     code += "bundles.export = lambda *paths, formats, **more: {'parity': {}, 'files': formats}; "
     code += "runpy.run_module('acrn_jax.cli.export', run_name='__main__', alter_sys=True)"

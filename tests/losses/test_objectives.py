@@ -9,8 +9,10 @@ from acrn_jax.schema import Outputs
 
 SETTINGS = {
     "kind": "acrn", "miner": "batch_hard", "mine_on": "combined", "gamma": 0.5, "distance": "squared_euclidean",
-    "distance_scale": "raw", "margin": 1.0, "temperature": 1.0, "reduction": "mean", "attribute_gradient": "stop",
-    "attribute_margin": 0.5, "attribute_miner": "batch_all", "attribute_weights": "learned", "weight_form": "raw",
+    "distance_scale": "raw", "margin": 1.0, "soft": False, "temperature": 1.0, "reduction": "mean",
+    "attribute_gradient": "stop", "identity_weight": 0.0, "smoothing": 0.0, "attribute_margin": 0.5,
+    "attribute_miner": "batch_all", "attribute_weights": "learned", "attribute_weights_file": None,
+    "weight_form": "raw",
 }  # fmt: skip
 START = {"feature": np.float32(0), "attribute": np.float32(0)}  # nothing is measured yet
 
@@ -21,8 +23,12 @@ def data(seed=0, b=6, d=3, a=4):
     return f, p, np.array([0, 0, 1, 1, 2, 2], np.int32), rng.random(a).astype(np.float32) + 0.5
 
 
+def reid_loss(*, miner, neck=False, given=None, **settings):
+    return objectives.ReidLoss(objectives.LossSettings(**settings), miner, neck=neck, given=given)
+
+
 def run(settings, f, p, person, w, scales=START):
-    objective = objectives.make_reid(**settings)
+    objective = reid_loss(**settings)
     outputs = Outputs(feature=f, trained_feature=f)
     return objective({"attribute_weights": {"raw": w}}, outputs, {"person": person, "probabilities": p}, scales)
 
@@ -67,7 +73,7 @@ def test_unit_mean_measures_first_then_moves_slowly():
 
 def test_without_a_neck_the_scale_is_that_of_the_feature_that_is_trained():
     f, p, person, w = data()
-    objective = objectives.make_reid(**SETTINGS | {"distance_scale": "unit_mean"})
+    objective = reid_loss(**SETTINGS | {"distance_scale": "unit_mean"})
     given = ({"attribute_weights": {"raw": w}}, Outputs(3 * f, f), {"person": person, "probabilities": p}, START)
     _, (_, scales) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w)
     np.testing.assert_allclose(objective(*given)[1][1]["feature"], scales["feature"], rtol=1e-6)
@@ -78,9 +84,9 @@ def test_with_a_neck_the_scale_is_that_of_the_feature_that_is_ranked():
     settings = SETTINGS | {"distance_scale": "unit_mean", "neck": True}
     batch = {"person": person, "probabilities": p}
     params, ranked = {"attribute_weights": {"raw": w}}, 3 * f[:, ::-1] - 1
-    _, (_, first) = objectives.make_reid(**settings)(params, Outputs(ranked, ranked), batch, START)
+    _, (_, first) = reid_loss(**settings)(params, Outputs(ranked, ranked), batch, START)
     for scales in (START, first):  # the loss divides by the batch's own mean distance, at the first step and later
-        loss, (scalars, moved) = objectives.make_reid(**settings)(params, Outputs(ranked, f), batch, scales)
+        loss, (scalars, moved) = reid_loss(**settings)(params, Outputs(ranked, f), batch, scales)
         np.testing.assert_allclose(moved["feature"], 9 * scalars["spread"], rtol=1e-5)
         plain, (other, _) = run(SETTINGS | {"distance_scale": "unit_mean"}, f, p, person, w)
         np.testing.assert_allclose([loss, scalars["spread"]], [plain, other["spread"]], rtol=1e-5)
@@ -121,7 +127,7 @@ def test_with_a_neck_raw_distances_keep_their_size_at_test():
     f, p, person, w = data()
     batch, params = {"person": person, "probabilities": p}, {"attribute_weights": {"raw": w}}
     ranked = 3 * f[:, ::-1] - 1  # 9 times as far apart
-    loss, (_, scales) = objectives.make_reid(**SETTINGS, neck=True)(params, Outputs(ranked, f), batch, START)
+    loss, (_, scales) = reid_loss(**SETTINGS, neck=True)(params, Outputs(ranked, f), batch, START)
     np.testing.assert_allclose([scales["feature"], scales["attribute"]], [9, 1], rtol=1e-5)
     np.testing.assert_allclose(loss, by_loops(f, p, person, w), rtol=1e-5)  # of the trained feature, as it is
 
@@ -140,7 +146,7 @@ def test_only_the_attribute_loss_trains_the_weights():
 
 def test_classic_needs_no_attributes():
     f, _, person, _ = data()
-    objective = objectives.make_reid(**SETTINGS | {"kind": "classic"})
+    objective = reid_loss(**SETTINGS | {"kind": "classic"})
     loss, (scalars, scales) = objective({}, Outputs(trained_feature=f), {"person": person}, START)
     zero = np.zeros((6, 1), np.float32)
     np.testing.assert_allclose(loss, by_loops(f, zero, person, np.zeros(1), attribute_margin=0), rtol=1e-5)
@@ -152,7 +158,7 @@ def test_weights_that_are_not_learned(kind):
     f, p, person, w = data()
     given = None if kind == "uniform" else w
     settings = SETTINGS | {"attribute_weights": kind, "given": given}
-    objective = objectives.make_reid(**settings)
+    objective = reid_loss(**settings)
     loss, (scalars, _) = objective({}, Outputs(trained_feature=f), {"person": person, "probabilities": p}, START)
     fixed = np.ones(4) if kind == "uniform" else w
     attribute_part = by_loops(f, p, person, fixed) - by_loops(f, p, person, fixed, attribute_margin=-1e9)
@@ -166,9 +172,9 @@ def test_identity_loss_beside_the_triplets_is_added_with_its_weight(kind):
     logits = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
     batch = {"person": person, "probabilities": p}
     params, outputs = {"attribute_weights": {"raw": w}}, Outputs(f, f, identity_logits=logits)
-    without, _ = objectives.make_reid(**SETTINGS | {"kind": kind})(params, outputs, batch, START)
+    without, _ = reid_loss(**SETTINGS | {"kind": kind})(params, outputs, batch, START)
     settings = SETTINGS | {"kind": kind, "identity_weight": 0.7, "smoothing": 0.3}
-    loss, (scalars, _) = objectives.make_reid(**settings)(params, outputs, batch, START)
+    loss, (scalars, _) = reid_loss(**settings)(params, outputs, batch, START)
     each = []
     for row, who in zip(logits.astype(np.float64), person, strict=True):
         wanted = [0.7 * (place == who) + 0.3 / 3 for place in range(3)]
@@ -179,7 +185,7 @@ def test_identity_loss_beside_the_triplets_is_added_with_its_weight(kind):
 
 def test_identity_by_hand():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]], np.float32))
-    objective = objectives.make_identity(smoothing=0.0)
+    objective = objectives.IdentityLoss(smoothing=0.0)
     loss, (scalars, _) = objective({}, Outputs(identity_logits=logits), {"person": np.array([0, 2])}, START)
     np.testing.assert_allclose(loss, -(np.log(0.7) + np.log(0.25)) / 2, rtol=1e-5)
     assert scalars["accuracy"] == 0.5
@@ -188,7 +194,7 @@ def test_identity_by_hand():
 def test_attributes_by_hand():
     logits = np.zeros((2, 2), np.float32)  # every probability is one half
     labels = np.array([[1, 0], [1, -1]], np.int8)
-    objective = objectives.make_attributes(
+    objective = objectives.AttributeLoss(
         positive_weight=np.array([3.0, 1.0]), negative_weight=np.array([1.0, 5.0]), reduction="sum"
     )
     loss, _ = objective({}, Outputs(attribute_logits=logits), {"attributes": labels}, START)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from acrn_jax import schema
+from acrn_jax.evaluation.metrics import METRICS
 
 NAMES = (
     "personalMale",
@@ -26,7 +27,7 @@ def make_results(*, seed=0, dataset="synthetic_pedestrians/target_0", fingerprin
     for i, name in enumerate(reversed(schema.METHODS)):  # another order than the table's
         rank1 = 0.7 - 0.06 * i + 0.02 * random.random()
         values = (rank1 - 0.1, rank1 - 0.13, rank1 / 2, rank1, rank1 + 0.1, rank1 + 0.15, rank1 + 0.2)
-        methods[name] = dict(zip(schema.METRICS, values, strict=True))
+        methods[name] = dict(zip(METRICS, values, strict=True))
     weights = [
         {
             "name": name,

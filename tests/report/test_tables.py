@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from acrn_jax import schema
+from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.report import paper, tables
 from tests.report import conftest
 
@@ -23,7 +24,7 @@ def test_methods_are_in_schemas_order_and_missing_ones_left_out():
 
 def test_text_table_shows_per_cent_under_the_right_title(monkeypatch):
     results = conftest.make_results()
-    values = dict(zip(schema.METRICS, (0.11, 0.222, 0.3333, 0.44444, 0.5, 0.6, 1.0), strict=True))
+    values = dict(zip(METRICS, (0.11, 0.222, 0.3333, 0.44444, 0.5, 0.6, 1.0), strict=True))
     results["methods"] = {"ACRN": dict(reversed(values.items()))}  # by name, not by place
     monkeypatch.setenv("COLUMNS", "110")
     lines = tables.methods_table(results).splitlines()
@@ -65,7 +66,7 @@ def every_table():
     seeds = [conftest.make_results(seed=seed) for seed in range(3)]
     wide = conftest.make_results(dataset="cuhk03/detected_0", trained_on="market1501/default")
     wide |= {"protocol": "cuhk03_single_shot", "protocol_options": {"repeats": 4, "seed": 0, "probe_view": "1"}}
-    wide["deviation"] = {name: dict.fromkeys(schema.METRICS, 0.0123) for name in schema.METHODS}
+    wide["deviation"] = {name: dict.fromkeys(METRICS, 0.0123) for name in schema.METHODS}
     for results in (seeds[0], tables.aggregate(seeds), wide, conftest.make_results(dataset="market1501/default")):
         yield from (tables.methods(results), tables.weights(results))
     yield tables.study(studied())

@@ -42,6 +42,25 @@ def test_a_moved_study_keeps_the_seconds_of_its_identity_phases(study, tmp_path)
         hidden.rename(workdir)
 
 
+def test_the_attribute_net_is_asked_once_for_all_arms(study, attribute_net, tmp_path, monkeypatch):
+    config, asked, outputs = study[1][0].config, [], runs.outputs
+
+    def counted(workdir, split, **options):
+        asked.append((str(workdir), split.name.rpartition("/")[2]))
+        return outputs(workdir, split, **options)
+
+    monkeypatch.setattr(runs, "outputs", counted)
+    jobs = arms.jobs(config, {"reference": {}, "gamma_2": {"loss.gamma": 2.0}}, tmp_path / "arms")
+    kept = [job.folder / "predictions" / f"{split}.npz" for job in jobs for split in ("train", "query", "gallery")]
+    for job in jobs:
+        arms.prepared(job, attribute_net, tmp_path / "shared")
+    moments = [file.stat().st_mtime_ns for file in kept]
+    for job in jobs:  # again: each arm has its own by now
+        arms.prepared(job, attribute_net, tmp_path / "shared")
+    assert moments == [file.stat().st_mtime_ns for file in kept]
+    assert asked == [(str(attribute_net), split) for split in ("train", "query", "gallery")]
+
+
 def test_given_weights_are_the_attribute_nets_own_rates(study, attribute_net):
     known = json.loads((attribute_net / "recognition.json").read_text())["attributes"]
     weights = {entry["name"]: entry["weight"] for entry in results(study[1][3])["weights"]}
@@ -125,6 +144,7 @@ def test_a_study_of_reidcnns_needs_no_attribute_net(config_of, data_dir, tmp_pat
     (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
     arms.work(job, attributes=None, shared=tmp_path / "shared")
     assert arms.done(*arms.identified([job], None)) and list(results(job)["methods"]) == ["ReIdCNN"]
+    assert json.loads((job.folder / "config.json").read_text())["attributes"]["from"] == config.attributes["from"]
 
 
 def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute_net):

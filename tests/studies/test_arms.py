@@ -142,6 +142,23 @@ def test_a_failing_arm_leaves_the_others_alone(tmp_path):
     assert (tmp_path / "bad" / "seed_0.log").exists()
 
 
+def test_arms_that_are_still_at_work_count_as_left(tmp_path):
+    """The slow arm ends only after the quick one's end was told."""
+    heard, said = tmp_path / "heard", []
+    wait = f"while not pathlib.Path({str(heard)!r}).exists(): time.sleep(0.02)\n"
+    study = Study(tmp_path, slow=wait + "finish()", quick="finish()")
+
+    def say(line):
+        said.append(line)
+        if "quick/seed_0: done" in line:
+            heard.touch()
+
+    arms.run(study.jobs, study.command, parallel=2, say=say)
+    ends = [line for line in said if "done" in line]
+    assert ends[0].startswith("quick/seed_0: done") and "; 1 left" in ends[0]
+    assert ends[1].startswith("slow/seed_0: done") and "; 0 left" in ends[1]
+
+
 def test_a_job_at_work_elsewhere_is_left_out(tmp_path):
     study = Study(tmp_path, one="finish()")
     with arms.locked(tmp_path / "one" / "seed_0.lock"):

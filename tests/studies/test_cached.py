@@ -29,7 +29,7 @@ def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_e
     gallery = Labels(rng.integers(-1, 8, G), rng.integers(1, 3, G))
     f, b, a = ([rng.normal(size=(n, d)).astype(np.float32) for n in (Q, G)] for d in (D, D, A))
     for arrays in (f, b, a):
-        arrays[1][40:50] = arrays[1][3]  # ties
+        arrays[1][[*range(40, 50), G - 1]] = arrays[1][3]  # ties, also at the end of a row
     about = {"protocol": protocol, "no_match": no_match, "dataset": "d/0", "fingerprint": f"f{seed}", "runs": {}}
     train = rng.random((40, A)).astype(np.float32)
     labels = Labels(np.repeat(np.arange(1, 11), 4), np.tile([1, 2], 20))
@@ -56,7 +56,8 @@ def changed(run, folder=None, **changes):
 @pytest.mark.parametrize("name", sorted(set(cached.SWEEPS) - {"attribute_margin", "recognition"}))
 @pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
 def test_all_at_once_equals_one_by_one(name, distance, monkeypatch):
-    monkeypatch.setattr(cached, "_BLOCK_BYTES", 4 * G * 50)  # several blocks, the last not full
+    # Several blocks, the last not full; or memory for less than one query, which then goes alone.
+    monkeypatch.setattr(cached, "_BLOCK_BYTES", 1 if name == "gamma" else 4 * G * 50)
     run = drawn(distance=distance)
     sweep = cached.SWEEPS[name](run, None)
     found = cached.score(run, sweep)
@@ -70,6 +71,14 @@ def test_all_at_once_equals_one_by_one(name, distance, monkeypatch):
         for metric, values in one.per_query.items():
             np.testing.assert_allclose(found[arm].each[method, metric], values[one.counted], atol=1e-9)
             assert found[arm].metrics[method, metric] == pytest.approx(one.metrics[metric])
+
+
+def test_influences_reach_from_none_to_ten_times_the_features():
+    values = sorted(float(arm) for arm in cached.gamma(drawn(), None).settings)
+    assert values[:2] == [0, 0.01] and values[-1] == 10 and len(values) == 42
+    steps = [value for value in values if value not in (0, 0.5)]  # 0.5 is the run's own
+    for i, value in enumerate(steps):
+        assert value == pytest.approx(0.01 * 1000 ** (i / 39), rel=0.005)  # names have three digits
 
 
 def squared(x, y):
@@ -95,6 +104,8 @@ def test_settings_are_the_distances_that_their_names_say():
     check("gamma", "0.5", "ACRN", squared(qf, gf) / 2 + 0.5 * squared(w * qa, w * ga) / 1.5)
     check("gamma", "0.5", "ReIdCNN+Attributes", squared(qb, gb) / 3 + 0.5 * squared(qa, ga) / 1.5)
     check("attribute_weights", "uniform", "Attributes-weighted", squared(qa, ga))
+    loud = np.mean(w**2) * squared(qa, ga)  # as if each weight were the root of the mean square
+    check("attribute_weights", "uniform_as_loud", "ACRN", squared(qf, gf) / 2 + 0.5 * loud / 1.5)
     v = np.where(np.arange(A) == 2, 0, w)
     whole = squared(qb, gb) / 3 + 0.5 * squared(v * qa, v * ga) / 1.5
     check("leave_one_out", "without_c", "ReIdCNN+Attributes-weighted", whole)
@@ -104,8 +115,11 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     rng = np.random.default_rng(7)
     run = drawn()
     shown = run.attributes._replace(query=np.abs(run.attributes.query) % 1, gallery=np.abs(run.attributes.gallery) % 1)
-    truth = tuple(rng.integers(0, 2, (n, A)).astype(np.int8) for n in (Q, G, 40))
-    run = run._replace(attributes=shown, truth=truth)
+    of_person = rng.integers(0, 2, (12, A)).astype(np.int8)  # truth tells people apart, answers do not
+    people = (run.query.person_id, run.gallery.person_id, run.attributes.train_labels.person_id)
+    truth = tuple(of_person[person] for person in people)
+    quiet = run.base._replace(query=0.1 * run.base.query, gallery=0.1 * run.base.gallery)  # attributes decide
+    run = run._replace(attributes=shown, truth=truth, base=quiet)
     run.truth[0][0] = -1  # unknown: the answer stays
     run.truth[2][:, 4] = -1
     w = rng.normal(size=A).astype(np.float32)
@@ -127,7 +141,7 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     for arm, of in (("0", 1.5), ("1", scale)):
         factors = sweep.settings[arm]["ReIdCNN+Attributes"]
         np.testing.assert_allclose(factors[factors > 0], [1 / 3, 0.5 / of], rtol=1e-4)
-    base = squared(run.base.query, run.base.gallery) / 3
+    base, reached = squared(run.base.query, run.base.gallery) / 3, []
     for arm, method, matrix in (
         ("ReIdCNN", "ReIdCNN+Attributes", base),
         ("0", "ReIdCNN+Attributes", base + 0.5 * squared(qa, ga) / 1.5),
@@ -136,6 +150,8 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     ):
         one = ranking.evaluate(matrix, run.query, run.gallery, protocol=protocols.MARKET1501, no_match="skip")
         assert found[arm].metrics[method, "mAP_precision"] == pytest.approx(one.metrics["mAP_precision"], abs=0.01)
+        reached.append(one.metrics["mAP_precision"])
+    assert np.abs(np.diff(reached[1:])).min() > 0.03  # so that no row can stand for another
 
     with pytest.raises(ValueError, match="between 0 and 1, got"):
         cached.recognition(run, [1.5])

@@ -89,9 +89,17 @@ def test_other_protocols_and_data_are_refused(key):
         table.build_table("s", study(odd=odd), reference="reference")
 
 
-def made(net, data="d1"):
+def test_the_bootstrap_draws_as_often_as_asked():
+    arms = {name: {"seed_0": scores(gain, 0)} for name, gain in (("base", 0.0), ("arm", 0.1))}
+    row = table.build_table("s", arms, reference="base", resamples=1)["rows"][1]
+    assert row["low"] == row["high"] != row["difference"]  # one draw has one mean, the quantiles of which coincide
+    row = table.build_table("s", arms, reference="base", resamples=50)["rows"][1]
+    assert row["low"] < row["difference"] < row["high"]
+
+
+def made(net, data="d1", name="d/0/train"):
     kinds = {"attributes": {"name": f"runs/{net}", "fingerprint": f"{net}-values"}}
-    return ABOUT | {"inputs": kinds | {"data": {"name": "d/0/train", "fingerprint": data}}}
+    return ABOUT | {"inputs": kinds | {"data": {"name": name, "fingerprint": data}}}
 
 
 def test_arms_of_other_attribute_nets_or_training_data_are_refused():
@@ -107,6 +115,7 @@ def test_arms_of_other_attribute_nets_or_training_data_are_refused():
         build(made("M1"), made("M2"))
     with pytest.raises(ValueError, match="different training data of one name do not belong in one table"):
         build(made("M1"), made("M1", data="d2"))
+    build(made("M1"), made("M1", data="d2", name="other/train"))  # trained elsewhere: that may be what is compared
 
 
 def test_worlds_with_a_net_each_are_replicates_and_the_nets_are_named():
@@ -168,6 +177,28 @@ def test_rows_of_finished_runs_are_compared_within_each(tmp_path):
     table.of_methods([*folders, *configured[:2]])
     with pytest.raises(ValueError, match=r"not replicates of one setting: loss.gamma is 0.5 in .*c0, 2.0 in .*c2"):
         table.of_methods(configured)
+    many = [ABOUT | {"config": {f"key{i}": value for i in range(7)}} for value in (0, 1)]
+    different = [finished_run(tmp_path / f"m{i}", gains[0], seed=i, about=about) for i, about in enumerate(many)]
+    with pytest.raises(ValueError, match="not replicates of one setting") as told:
+        table.of_methods(different)
+    assert [f"key{i} is 0 in" in str(told.value) for i in range(7)] == 5 * [True] + 2 * [False]
     odd = finished_run(tmp_path / "odd", gains[0], seed=9, about=ABOUT | {"protocol": "single_shot"})
     with pytest.raises(ValueError, match="different protocol"):
         table.of_methods([*folders, odd])
+
+
+@pytest.mark.parametrize("where", ["results", "phase"])
+def test_finished_runs_tell_what_they_are_made_of_in_their_results_or_as_older_ones_beside_them(tmp_path, where):
+    def run(name, net):
+        inputs = made(net)["inputs"]
+        about = ABOUT | ({"made_of": {"run": inputs}} if where == "results" else {})
+        folder = finished_run(tmp_path / name, {"ReIdCNN": 0.0, "ACRN": 0.1}, seed=len(name), about=about)
+        (folder / "reid").mkdir()
+        if where == "phase":
+            (folder / "reid" / "inputs.json").write_text(json.dumps({"steps": 1} | inputs))
+        return folder
+
+    first, alike, other = run("a", "M1"), run("bb", "M1"), run("ccc", "M2")
+    assert table.of_methods([first, alike])["attribute_nets"] == {"M1-values": "runs/M1"}
+    with pytest.raises(ValueError, match="different attribute nets do not belong in one table"):
+        table.of_methods([first, other])

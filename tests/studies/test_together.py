@@ -2,12 +2,15 @@
 
 import functools
 import json
+import shutil
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from acrn_jax import build, runs
+from acrn_jax.runs import phases
 from acrn_jax.studies import arms, together
 from acrn_jax.train import step
 from acrn_jax.train.state import create
@@ -30,15 +33,24 @@ def collected(jobs, attributes, shared):
 
 
 @pytest.fixture(scope="module")
-def parts(config_of, data_dir, attribute_net, small_nets, tmp_path_factory):
-    """Three arms of seed 0 and one of seed 1, from one identity phase a seed; SGD, as Adam blows up rounding of 0."""
+def begun(config_of, data_dir, attribute_net, small_nets, tmp_path_factory):
+    """(jobs, what the first four of them train, the folder that they share).
+
+    Three arms of seed 0 and one of seed 1, from one identity phase a seed; SGD, as Adam blows up rounding of 0.
+    """
     group = {"kind": "sgd", "rate": 0.02, "schedule": "constant"}
     changes = {"data.validation_identities": 0, "evaluate.tune_identities": 0, "identity.epochs": 1}
-    config = config_of("acrn", data_dir, **changes, **{"reid.scratch": group, "reid.attribute_weights": group})
+    changes |= {"log_every": 2, "save_every": 5, "reid.scratch": group, "reid.attribute_weights": group}
+    config = config_of("acrn", data_dir, **changes)
     folder = tmp_path_factory.mktemp("together")
     jobs = arms.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
     with small_nets():
-        return collected(jobs[:4], attribute_net, folder / "shared")
+        return jobs, collected(jobs[:4], attribute_net, folder / "shared"), folder / "shared"
+
+
+@pytest.fixture(scope="module")
+def parts(begun):
+    return begun[1]
 
 
 def one_by_one(part, count):
@@ -85,6 +97,45 @@ def test_ten_steps_together_equal_ten_steps_alone(parts, alone, how):
     weights = np.asarray(state.params["attribute_weights"]["raw"])
     losses = np.array([s["loss"] for s in said])
     assert np.ptp(losses[-1]) > 1e-2 and np.abs(weights[2] - weights[0]).max() > 1e-4  # arms differ
+
+
+def test_a_group_goes_on_where_it_was_and_its_logs_are_whole(begun, attribute_net, capsys):
+    jobs, shared = begun[0][:2], begun[2]
+
+    def train():
+        """Seconds that it took, and each arm's log."""
+        began = time.monotonic()
+        together.train(jobs, attributes=attribute_net, shared=shared)
+        took = time.monotonic() - began
+        logs = [(job.folder / "reid" / "scalars.jsonl").read_text().splitlines() for job in jobs]
+        return took, [[json.loads(line) for line in lines] for lines in logs]
+
+    took, first = train()
+    steps = phases.read(jobs[0].folder / "reid")["steps"]
+    told = [[line["step"] for line in lines] for lines in first]
+    assert told == 2 * [sorted({*range(2, steps, 2), steps})] and steps > 10
+    # An arm's images a second are those of both arms, which share the time that training took.
+    rows = jobs[0].config.reid.people * jobs[0].config.reid.images
+    spent = sum(2 * np.diff([0, *told[0]]) * rows / [line["images_per_second"] for line in first[0]])
+    assert 0.001 * took < spent < took
+    states = [phases.load(job.folder / "reid") for job in jobs]
+    assert [int(state["step"]) for state in states] == [steps, steps]
+    capsys.readouterr()
+    _, again = train()
+    assert again == first and "go on" not in capsys.readouterr().out  # nothing is left to do
+
+    for job in jobs:
+        shutil.rmtree(job.folder / "reid" / "checkpoints" / str(steps))
+    _, again = train()
+    before = (steps - 1) // 5 * 5
+    assert f"they go on from step {before} of {steps}" in capsys.readouterr().out
+    assert [[line["step"] for line in lines] for lines in again] == told
+    for job, state in zip(jobs, states, strict=True):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+            phases.load(job.folder / "reid")["params"],
+            state["params"],
+        )
 
 
 def test_groups_hold_what_differs_in_constants_and_seeds_alone(config_of, data_dir, tmp_path):

@@ -33,7 +33,8 @@ def trained(name, parts, *, net=lambda axis_name: Plain(), wrapper="jit", device
     """State and scalars after two steps."""
     groups = {"scratch": {"kind": "sgd", "rate": 0.01}}
     weights = np.ones(steps.A) if name.startswith("acrn") else None
-    tx = optimizer.make(groups | ({"attribute_weights": {"kind": "sgd", "rate": 0.1}} if weights is not None else {}))
+    groups |= {"attribute_weights": {"kind": "sgd", "rate": 0.1}} if weights is not None else {}
+    tx = optimizer.make(groups, steps.GROUPS)
     run = functools.partial(
         step.train_step, apply=net("data" if wrapper == "pmap" else None).apply, objective=steps.objective_of(name),
         tx=tx, mean=np.full(3, 0.5), deviation=np.full(3, 0.25), seed=0, parts=parts,

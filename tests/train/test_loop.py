@@ -17,7 +17,6 @@ import optax
 import pytest
 
 from acrn_jax import schema
-from acrn_jax.losses import objectives
 from acrn_jax.train import checkpoint, logs, loop, measure, state
 from tests.losses import test_objectives
 
@@ -182,14 +181,14 @@ def test_collapse_stops_the_run(tmp_path):
 
 PERSON = np.repeat(np.arange(4), 3)
 LOSS = test_objectives.SETTINGS | {"margin": 0.3, "attribute_margin": 0.3}
-SOFT = {"margin": "soft", "attribute_margin": "soft", "temperature": 0.3}
+SOFT = {"soft": True, "temperature": 0.3}
 
 
 def watched(folder, capsys, sizes, weight=1.0, **settings):
     """What is said of a run whose features have `sizes[i]` in window i, or the last, and weights of w `weight`."""
     rng = np.random.default_rng(0)
     f, a = rng.normal(size=(12, 5)).astype(np.float32), rng.random((12, 4)).astype(np.float32)
-    objective = jax.jit(objectives.make_reid(**LOSS | settings))
+    objective = jax.jit(test_objectives.reid_loss(**LOSS | settings))
 
     def step_of(current, batch):
         size = sizes[min(int(current.step) // 2, len(sizes) - 1)]

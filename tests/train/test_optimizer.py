@@ -12,21 +12,22 @@ def params_of(net, size=(48, 24)):
     return initialize.variables(net, height=size[0], width=size[1], seed=0)["params"]
 
 
-def groups_of(params):
-    named = jax.tree_util.tree_map_with_path(lambda path, _: optimizer.group_of(path), params)
+def groups_of(params, prefixes):
+    named = jax.tree_util.tree_map_with_path(lambda path, _: optimizer.group_of(path, prefixes), params)
     return jax.tree.leaves(named)
 
 
 def test_every_parameter_of_both_nets_has_a_group():
     attribute_net = {"net": params_of(mva.MVA(3, width=0.0625), (64, 32))}
-    assert set(groups_of(attribute_net)) == {"trunk", "scratch"}
+    assert set(groups_of(attribute_net, mva.GROUPS)) == {"trunk", "scratch"}
     reid = {"net": params_of(acrn.ACRN(4, width=0.0625, feature_dim=8, feature_norm="bnneck"))}
-    assert set(groups_of(reid | {"attribute_weights": {"raw": np.ones(3)}})) == {"scratch", "attribute_weights"}
+    reid["attribute_weights"] = {"raw": np.ones(3)}
+    assert set(groups_of(reid, acrn.GROUPS)) == {"scratch", "attribute_weights"}
 
 
 def test_unclaimed_parameter_is_an_error():
     with pytest.raises(ValueError, match="net/surprise/kernel is in no optimiser group"):
-        groups_of({"net": {"surprise": {"kernel": np.ones(2)}}})
+        groups_of({"net": {"surprise": {"kernel": np.ones(2)}}}, acrn.GROUPS)
 
 
 SMALL = {
@@ -39,7 +40,7 @@ SMALL = {
 
 
 def steps(groups, gradient, n, params=SMALL):
-    tx = optimizer.make(groups)
+    tx = optimizer.make(groups, mva.GROUPS)
     state = tx.init(params)
     for _ in range(n):
         updates, state = tx.update(jax.tree.map(lambda p: np.full_like(p, gradient), params), state, params)
@@ -77,7 +78,7 @@ def test_adam_against_a_loop(kind):
 
 def test_unknown_optimiser():
     with pytest.raises(ValueError, match="known: sgd, adam, adamw"):
-        optimizer.make({"trunk": {"kind": "lion", "rate": 0.1}})
+        optimizer.make({"trunk": {"kind": "lion", "rate": 0.1}}, mva.GROUPS)
 
 
 def test_schedules_by_hand():
@@ -104,12 +105,12 @@ def test_the_step_after_which_the_rate_falls_takes_the_lower_one():
 
 def test_average_of_parameters_by_a_loop():
     groups = {name: {"kind": "sgd", "rate": 0.1} for name in ("trunk", "scratch", "attribute_weights")}
-    tx = optimizer.averaged(optimizer.make(groups), 0.5)
+    tx = optimizer.averaged(optimizer.make(groups, mva.GROUPS), 0.5)
     params, average = SMALL, SMALL
-    state, plain = tx.init(params), optimizer.make(groups).init(params)
+    state, plain = tx.init(params), optimizer.make(groups, mva.GROUPS).init(params)
     for count in range(8):
         updates, state = tx.update(jax.tree.map(np.ones_like, params), state, params)
-        alone, plain = optimizer.make(groups).update(jax.tree.map(np.ones_like, params), plain, params)
+        alone, plain = optimizer.make(groups, mva.GROUPS).update(jax.tree.map(np.ones_like, params), plain, params)
         jax.tree.map(np.testing.assert_array_equal, updates, alone)
         params = jax.tree.map(np.add, params, updates)
         decay = min(0.5, (1 + count) / (10 + count))

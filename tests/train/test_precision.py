@@ -14,6 +14,7 @@ from acrn_jax.models import acrn, inception, initialize, mva
 from acrn_jax.ops import distance
 from acrn_jax.schema import Outputs
 from acrn_jax.train import optimizer, state, step
+from tests.losses import test_objectives
 from tests.train import test_step as steps
 
 A = steps.A
@@ -23,12 +24,12 @@ GROUP = {"kind": "adamw", "rate": 0.1}
 def traced(kind, net, size):
     """Shapes of the state before, and of (state, scalars) after one step."""
     names = ("trunk", "scratch") if kind == "attributes" else ("scratch", "attribute_weights")
-    tx = optimizer.averaged(optimizer.make(dict.fromkeys(names, GROUP)), 0.9)
+    tx = optimizer.averaged(optimizer.make(dict.fromkeys(names, GROUP), steps.GROUPS), 0.9)
     if kind == "attributes":
         objective, weights = steps.objective_of(kind), None
     else:
         options = steps.REID | {"kind": "acrn", "identity_weight": 1.0}
-        objective, weights = objectives.make_reid(**options), np.ones(A)
+        objective, weights = test_objectives.reid_loss(**options), np.ones(A)
     run = functools.partial(
         step.train_step, apply=net.apply, objective=objective, tx=tx, mean=np.zeros(3), deviation=np.ones(3), seed=0
     )
@@ -97,7 +98,7 @@ class Small(nn.Module):
 def test_loss_of_bfloat16_is_near_that_of_float32():
     images = np.random.default_rng(0).normal(size=(8, 16, 8, 3)).astype(np.float32)
     variables = initialize.variables(Small(jnp.float32), height=16, width=8, seed=0)
-    objective = objectives.make_identity(smoothing=0.0)
+    objective = objectives.IdentityLoss(smoothing=0.0)
 
     @functools.partial(jax.jit, static_argnums=0)
     def loss(dtype, images):

@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 
 from acrn_jax.losses import objectives
-from acrn_jax.models import initialize, mva
+from acrn_jax.models import acrn, initialize, mva
 from acrn_jax.schema import Outputs
 from acrn_jax.train import optimizer, state, step
+from tests.losses import test_objectives
 
 B, A, PEOPLE = 16, 5, 4
-REID = {
-    "miner": "batch_hard", "mine_on": "combined", "gamma": 0.5, "distance": "squared_euclidean",
-    "distance_scale": "unit_mean", "margin": 0.3, "temperature": 1.0, "reduction": "mean", "attribute_gradient": "stop",
-    "attribute_margin": 0.1, "attribute_miner": "batch_all", "attribute_weights": "learned", "weight_form": "raw",
-}  # fmt: skip
+REID = test_objectives.SETTINGS | {"distance_scale": "unit_mean", "margin": 0.3, "attribute_margin": 0.1}
+GROUPS = acrn.GROUPS | mva.GROUPS  # the nets here have parts of both
 FAR = [("jit", 8), ("pmap", 8)]
 EVERYWHERE = [*(("jit", n) for n in (2, 4, 8)), *(("pmap", n) for n in (1, 2, 4, 8))]  # beside jit on 1
 KINDS = {  # the step is the same for all: what differs is the objective, which sees the gathered batch
@@ -70,13 +68,13 @@ def batch(kind):
 
 def objective_of(name):
     if name == "identity":
-        return objectives.make_identity(smoothing=0.1)
+        return objectives.IdentityLoss(smoothing=0.1)
     if name == "attributes":
         weight = np.linspace(0.5, 2, A, dtype=np.float32)
-        return objectives.make_attributes(positive_weight=weight, negative_weight=weight[::-1], reduction="sum")
+        return objectives.AttributeLoss(positive_weight=weight, negative_weight=weight[::-1], reduction="sum")
     kind, miner = name.split()
     attribute_miner = "offline" if miner == "offline" else "batch_all"
-    return objectives.make_reid(**REID | {"kind": kind, "miner": miner, "attribute_miner": attribute_miner})
+    return test_objectives.reid_loss(**REID | {"kind": kind, "miner": miner, "attribute_miner": attribute_miner})
 
 
 def trained(name, wrapper, devices, steps=3, net=Net):
@@ -88,7 +86,7 @@ def trained(name, wrapper, devices, steps=3, net=Net):
     if name.startswith("acrn"):
         groups["attribute_weights"] = {"kind": "sgd", "rate": 0.1}
         weights = np.ones(A)
-    tx = optimizer.make(groups)
+    tx = optimizer.make(groups, GROUPS)
     runner = step.WRAPPERS[wrapper](
         functools.partial(
             step.train_step,
@@ -155,7 +153,7 @@ def test_what_a_row_draws_follows_from_seed_step_and_place():
         logits = jnp.zeros((len(images), A)) * variables["params"]["trunk"]
         return Outputs(attribute_logits=logits), {"batch_stats": jax.random.key_data(variables["random"]["rows"])}
 
-    tx = optimizer.make({"trunk": {"kind": "sgd", "rate": 0.01}})
+    tx = optimizer.make({"trunk": {"kind": "sgd", "rate": 0.01}}, GROUPS)
     run = functools.partial(
         step.train_step, apply=apply, objective=objective_of("attributes"), tx=tx, mean=np.zeros(3),
         deviation=np.ones(3), seed=7,
@@ -183,7 +181,7 @@ def test_a_step_compiles_once():
         return found.replace(step=found.step + 1), {"loss": found.step}
 
     runner = step.jitted(counted, jax.devices())
-    tx = optimizer.make({"scratch": {"kind": "adam", "rate": 0.1}})
+    tx = optimizer.make({"scratch": {"kind": "adam", "rate": 0.1}}, GROUPS)
     found = runner.place(state.create(initialize.variables(Net(), height=12, width=8, seed=0), tx))
     for _ in range(3):
         found, _ = runner.run(found, runner.put({"person": np.arange(8)}))

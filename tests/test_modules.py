@@ -10,34 +10,39 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PLAIN = "acrn_jax.schema acrn_jax.files"  # of the standard library and numpy
-ROOMS = " ".join(f"acrn_jax.{n}" for n in "schema files ops losses models data train evaluation report phases".split())
+ROOMS = " ".join(
+    f"acrn_jax.{n}"
+    for n in "schema rules files results provenance ops losses models data train evaluation report".split()
+)
 
 MAY = {  # an entry allows what begins with it: "flax.struct" does not allow flax.linen
     "acrn_jax/schema.py": "numpy",
     "acrn_jax/files.py": "numpy",
+    "acrn_jax/results": "numpy acrn_jax.files",
     "acrn_jax/ops": "numpy jax",
-    "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops",
-    "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops",
+    "acrn_jax/losses": "numpy jax optax acrn_jax.schema acrn_jax.ops acrn_jax.rules",
+    "acrn_jax/models": "numpy jax flax.linen safetensors acrn_jax.schema acrn_jax.ops acrn_jax.rules",
     # Workers never touch jax; how a picture becomes pixels is said once, in data_prep.
-    "acrn_jax/data": "numpy grain tensorflow_datasets numba acrn_jax.schema acrn_jax.data_prep.pictures",
-    "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.ops",
+    "acrn_jax/data": "numpy grain tensorflow_datasets numba acrn_jax.schema acrn_jax.data_prep.pictures acrn_jax.rules",
+    "acrn_jax/train": f"numpy jax optax flax.struct orbax grain tensorboardX absl {PLAIN} acrn_jax.rules acrn_jax.ops",
     "acrn_jax/evaluation": f"numpy jax scipy h5py PIL simplejpeg {PLAIN} acrn_jax.ops acrn_jax.provenance "
     "acrn_jax.data_prep.matlab",
-    "acrn_jax/report": f"numpy matplotlib PIL jinja2 {PLAIN}",  # reads result files, never a model
+    # Reads result files, never a model.
+    "acrn_jax/report": f"numpy matplotlib PIL jinja2 acrn_jax.results acrn_jax.evaluation.metrics {PLAIN}",
     "acrn_jax/export": f"numpy jax onnx onnxruntime safetensors {PLAIN} acrn_jax.ops acrn_jax.losses "
     "acrn_jax.models acrn_jax.evaluation",
-    "acrn_jax/phases.py": "numpy jax acrn_jax.files acrn_jax.train",
-    "acrn_jax/rules.py": ROOMS,
-    "acrn_jax/build.py": f"numpy jax flax optax ml_collections acrn_jax.rules {ROOMS}",
-    "acrn_jax/runs.py": f"numpy jax scipy PIL ml_collections acrn_jax.build acrn_jax.provenance acrn_jax.rules {ROOMS}",
-    "acrn_jax/provenance.py": "",
-    "acrn_jax/bundles.py": f"numpy acrn_jax.build acrn_jax.runs acrn_jax.provenance acrn_jax.export {ROOMS}",
-    "acrn_jax/extraction.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/search.py": f"numpy acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/studies": f"numpy jax flax.traverse_util acrn_jax.build acrn_jax.rules acrn_jax.runs {ROOMS}",
-    "acrn_jax/cli": f"absl ml_collections numpy jax acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.build "
-    f"{PLAIN} acrn_jax.studies acrn_jax.search acrn_jax.extraction acrn_jax.bundles acrn_jax.export "
-    "acrn_jax.report acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
+    "acrn_jax/rules.py": "",
+    # The one reader of a ConfigDict, which it knows by its methods; all above it sees frozen records.
+    "acrn_jax/settings.py": f"flax.traverse_util {ROOMS}",
+    "acrn_jax/build.py": f"numpy jax acrn_jax.settings {ROOMS}",
+    "acrn_jax/runs": f"numpy jax flax.traverse_util PIL acrn_jax.settings acrn_jax.build acrn_jax.export {ROOMS}",
+    "acrn_jax/provenance.py": "acrn_jax.CHECKOUT acrn_jax.__version__",
+    "acrn_jax/__main__.py": "acrn_jax.cli.main",
+    "acrn_jax/studies": f"numpy jax acrn_jax.settings acrn_jax.build acrn_jax.runs {ROOMS}",
+    "acrn_jax/cli": "absl ml_collections numpy jax acrn_jax.CHECKOUT acrn_jax.COMMAND acrn_jax.__version__ "
+    "acrn_jax.provenance acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.settings "
+    f"{PLAIN} acrn_jax.studies acrn_jax.export "
+    "acrn_jax.report acrn_jax.results acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
     "configs": "ml_collections",
     "data_prep": "numpy PIL simplejpeg scipy h5py etils tensorflow_datasets absl",  # never others of acrn_jax, nor jax
 }
@@ -129,3 +134,15 @@ def test_data_room_touches_no_accelerator_and_no_tensorflow():
     env = os.environ | {"JAX_PLATFORMS": "none_such"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "clean", done.stderr
+
+
+def test_a_config_dict_is_seen_by_the_command_line_and_settings_alone():
+    """Above settings.read there are frozen records: no module of the package calls what a ConfigDict alone has."""
+    of_config_dict = ("to_json_best_effort", "copy_and_resolve_references", "unlocked", "update_from_flattened_dict")
+    found = {
+        str(file.relative_to(ROOT))
+        for file in files("acrn_jax")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in of_config_dict
+    }
+    assert found == {"acrn_jax/settings.py"}
