@@ -1,6 +1,7 @@
 """A whole study: what is shared, what is missing, what the table says."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -42,15 +43,8 @@ def test_a_moved_study_keeps_the_seconds_of_its_identity_phases(study, tmp_path)
         hidden.rename(workdir)
 
 
-def test_the_attribute_net_is_asked_once_for_all_arms(study, attribute_net, tmp_path, monkeypatch):
-    config, asked, outputs = study[1][0].config, [], runs.outputs
-
-    def counted(workdir, split, **options):
-        asked.append((str(workdir), split.name.rpartition("/")[2]))
-        return outputs(workdir, split, **options)
-
-    monkeypatch.setattr(runs, "outputs", counted)
-    jobs = arms.jobs(config, {"reference": {}, "gamma_2": {"loss.gamma": 2.0}}, tmp_path / "arms")
+def test_the_attribute_net_is_asked_once_for_all_arms(study, attribute_net, tmp_path, capsys):
+    jobs = arms.jobs(study[1][0].config, {"reference": {}, "gamma_2": {"loss.gamma": 2.0}}, tmp_path / "arms")
     kept = [job.folder / "predictions" / f"{split}.npz" for job in jobs for split in ("train", "query", "gallery")]
     for job in jobs:
         arms.prepared(job, attribute_net, tmp_path / "shared")
@@ -58,6 +52,7 @@ def test_the_attribute_net_is_asked_once_for_all_arms(study, attribute_net, tmp_
     for job in jobs:  # again: each arm has its own by now
         arms.prepared(job, attribute_net, tmp_path / "shared")
     assert moments == [file.stat().st_mtime_ns for file in kept]
+    asked = re.findall(r"^mva net of (\S+): .* of .*/(\w+)$", capsys.readouterr().out, re.MULTILINE)
     assert asked == [(str(attribute_net), split) for split in ("train", "query", "gallery")]
 
 
@@ -144,7 +139,7 @@ def test_a_study_of_reidcnns_needs_no_attribute_net(config_of, data_dir, tmp_pat
     (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
     arms.work(job, attributes=None, shared=tmp_path / "shared")
     assert arms.done(*arms.identified([job], None)) and list(results(job)["methods"]) == ["ReIdCNN"]
-    assert json.loads((job.folder / "config.json").read_text())["attributes"]["from"] == config.attributes["from"]
+    assert json.loads((job.folder / "config.json").read_text())["attributes"]["from"] == config.attributes.from_
 
 
 def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute_net):
