@@ -27,6 +27,7 @@ from acrn_jax.rules import Count, CountOrZero, NotNegative, Positive, Rule, Shar
 from acrn_jax.train.optimizer import Group
 
 PHASES = (("mva",), ("identity",), ("reid",), ("identity", "reid"))
+SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # which nothing does without
 # Keys that older runs do not have, and what those runs did.
 OLD_DEFAULTS = {
     "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours",
@@ -263,8 +264,7 @@ def from_json(file: Path, tree: Mapping[str, Any]) -> Settings:
     Raises:
       ValueError: `tree` is no config, or holds a value that does not fit; `file` is named.
     """
-    sections = ("attributes", "data", "evaluate", "loss", "model")  # which nothing does without
-    if wrong := [name for name in sections if not isinstance(tree.get(name), dict)]:
+    if wrong := [name for name in SECTIONS if not isinstance(tree.get(name), dict)]:
         raise ValueError(f"{file}: {wrong[0]} is to be a JSON object of keys; bring the file back as it was.")
     values = {key: None if value == "" else value for key, value in flat(tree).items()}  # an old way to say None
     try:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from acrn_jax import build, extraction, files, phases, runs, search
+from acrn_jax import build, files, runs
 from acrn_jax.data_prep import prepare
 from acrn_jax.evaluation import methods
+from acrn_jax.runs import AcrnRun, extraction, phases, search, start, workdir
+from acrn_jax.runs.run import Run
 from tests import oracles
 from tests.fixtures import small_net
 
@@ -32,13 +34,15 @@ def chain(tmp_path_factory):
         patch.setattr(build, "net", build.net)  # put back after
         small_net.stand_in()
         prepare.prepare("image_folder", "mini", data_dir=folder / "data", raw_dir=folder / "raw", csv=csv)
-        config = small_net.config("reid", folder / "data", "mini")
-        config.devices = config.save_every = 1
-        config.data.validation_identities = HELD
-        config.identity.epochs, config.identity.batch = 2, 20
-        config.reid.update({"epochs": 1, "people": PEOPLE - HELD, "images": IMAGES})
-        config.reid.scratch.rate = 0.0
-        config.loss.attribute_weights, config.loss.attribute_weights_file = "given", str(folder / "weights.json")
+        changes = {
+            "devices": 1,
+            "save_every": 1,
+            "data.validation_identities": HELD,
+            "identity": {"epochs": 2, "batch": 20},
+            "reid": {"epochs": 1, "people": PEOPLE - HELD, "images": IMAGES, "scratch": {"rate": 0.0}},
+            "loss": {"attribute_weights": "given", "attribute_weights_file": str(folder / "weights.json")},
+        }
+        config = small_net.config("reid", folder / "data", "mini").changed(changes)
         runs.train(small_net.config("mva", folder / "data", "mini"), folder / "net")
         results = runs.reproduce(config, attributes=folder / "net", workdir=folder / "acrn")
         yield config, folder / "net", folder / "acrn", results
@@ -49,7 +53,7 @@ def squared(x, y):
 
 
 def probabilities(net, split):
-    return 1 / (1 + np.exp(-runs.outputs(net, split, batch=16)["attribute_logits"].astype(np.float64)))
+    return 1 / (1 + np.exp(-runs.load(net).outputs(split, batch=16)["attribute_logits"].astype(np.float64)))
 
 
 def mean_over_pairs(x):
@@ -63,7 +67,7 @@ def test_both_kinds_of_re_id_start_from_the_identity_phase(chain):
         for part in ("stem", "feature", "stem_norm", "feature_norm"):
             for name, value in phases.load(folder)["params"]["net"][part].items():
                 np.testing.assert_array_equal(value, identity["params"]["net"][part][name], err_msg=f"{folder} {part}")
-    drawn, _ = build.first_variables(chain[0], build.net(chain[0], people=2), None)
+    drawn, _ = start.first_variables(chain[0], build.net(chain[0], people=2), None)
     assert not np.allclose(drawn["params"]["stem"]["kernel"], identity["params"]["net"]["stem"]["kernel"])
 
 
@@ -83,10 +87,9 @@ def test_held_out_people_are_not_trained_on(chain):
 
 def test_attributes_are_joined_by_key(chain):
     _, net, run, _ = chain
-    config = runs.read_config(run)
-    split = build.open_split(config, "gallery")
+    split = build.open_split(runs.read_config(run), "gallery")
     backwards = split.take(np.arange(len(split))[::-3])
-    found = runs.predict_attributes(config, run, "gallery").of(backwards, "probabilities")
+    found = runs.load(run).predictions("gallery").of(backwards, "probabilities")
     np.testing.assert_allclose(found, probabilities(net, backwards), atol=1e-6)
     assert np.abs(found - probabilities(net, split)[: len(found)]).max() > 0.1
 
@@ -97,7 +100,7 @@ def test_the_tuned_factor_is_chosen_on_held_out_people_with_both_scales(chain):
     s_f, s_a = phases.load(run / "baseline" / "reid")["scales"]["feature"], results["scales"]["attribute"]
 
     def best(split, s_a):
-        feature = runs.outputs(run / "baseline", split, batch=16)["feature"]
+        feature = runs.load(run / "baseline").outputs(split, batch=16)["feature"]
         d_f, d_a = squared(feature, feature), squared(*2 * [probabilities(net, split)])
         scores = [
             oracles.ranking(d_f / s_f + factor * d_a / s_a, split.labels, split.labels, "market1501", "skip")
@@ -112,11 +115,12 @@ def test_the_tuned_factor_is_chosen_on_held_out_people_with_both_scales(chain):
 def test_names_are_those_of_a_finished_attribute_net_unless_another_will_do(chain, tmp_path):
     net = tmp_path / "net"
     shutil.copytree(chain[1], net)
-    assert runs.attribute_names(net) == list(WEIGHTS)
+    assert runs.attribute_net(net).names == tuple(WEIGHTS)
     (net / "attributes.json").unlink()  # what the end of training writes
-    with pytest.raises(ValueError, match="is not finished"):
-        runs.attribute_names(net)
-    assert runs.attribute_names(net, unfinished=True) == list(WEIGHTS)
+    for names in (lambda: runs.attribute_net(net), lambda: runs.load(net).names):
+        with pytest.raises(ValueError, match="is not finished"):
+            names()
+    assert runs.load(net, unfinished=True).names == tuple(WEIGHTS)
 
 
 def test_scores_of_each_query_stand_with_its_key_and_its_person(chain):
@@ -139,6 +143,27 @@ def test_correlations_are_of_the_size_of_weights(chain):
         wanted = stats.spearmanr([abs(entry["weight"]) for entry in entries], values).statistic
         assert results[f"spearman_weight_{key}"] == pytest.approx(wanted)
         assert abs(stats.spearmanr([entry["weight"] for entry in entries], values).statistic - wanted) > 0.1
+
+
+def test_search_measures_with_the_runs_own_scales_and_weights(chain, tmp_path):
+    config, net, run, results = chain
+    split = build.open_split(config, "query").take(np.arange(4))
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        (tmp_path / "pictures" / f"{i}.png").write_bytes(split.image_bytes(i))
+    found = search.search(
+        run, tmp_path / "pictures", query=tmp_path / "pictures" / "0.png", out=tmp_path / "found", explained=True
+    )
+    feature, weights = runs.load(run).outputs(split)["feature"], np.array(list(WEIGHTS.values()))
+    attribute = weights * probabilities(net, split)
+    of_feature, of_attributes = (
+        part * squared(x, x)[0] / results["scales"][name]
+        for name, x, part in (("feature", feature, 1), ("attribute", attribute, config.loss.gamma))
+    )
+    for entry in found["results"]:
+        place = int(entry["file"][0])
+        assert entry["shares"]["feature"] == pytest.approx(of_feature[place], rel=1e-4)
+        assert entry["distance"] == pytest.approx((of_feature + of_attributes)[place], rel=1e-4)
 
 
 def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, monkeypatch):
@@ -168,15 +193,15 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, 
     for i in range(4):
         (pictures / f"{i}.png").write_bytes(split.image_bytes(i))
     # Weights whose form asks for the training images' attributes.
-    learned = runs.read_config(run)
-    learned.loss.attribute_weights, learned.loss.weight_form = "learned", "unit_mean"
-    monkeypatch.setattr(runs, "learned_weights", lambda config, run, names, train: np.ones(train.shape[1], np.float32))
-    read = runs.read_config
+    learned = runs.read_config(run).changed({"loss.attribute_weights": "learned", "loss.weight_form": "unit_mean"})
+    asked = []
+    monkeypatch.setattr(AcrnRun, "weights", lambda self, train: asked.append(train) or np.ones(train.shape[1]))
+    read = workdir.read_config
     monkeypatch.setattr(
-        runs, "read_config", lambda folder, **where: learned if folder == run else read(folder, **where)
+        workdir, "read_config", lambda folder, **where: learned if folder == run else read(folder, **where)
     )
     found = search.search(run, pictures, query=pictures / "0.png", want=["red"], out=tmp_path / "found")
-    assert len(found["results"]) == 3 and (tmp_path / "found" / "grid.jpg").is_file()
+    assert len(asked) == 1 and len(found["results"]) == 3 and (tmp_path / "found" / "grid.jpg").is_file()
     extraction.extract(run, [split], tmp_path / "f.npz", format="npz")
     assert state() == before
     with pytest.raises(ValueError, match="is the folder of a run"):
@@ -187,7 +212,7 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, 
         lambda place: search.search(run, pictures, want=["red"], out=place),
         lambda place: runs.train(read(net), place),
     ):
-        monkeypatch.setattr(runs, "outputs", None)  # told before any work
+        monkeypatch.setattr(Run, "outputs", None)  # told before any work
         with pytest.raises(files.WriteError, match=r"file/sub cannot be written: Not a directory; .*--out"):
             call(tmp_path / "file" / "sub")
     assert state() == before

@@ -8,14 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from acrn_jax import build, extraction, runs, schema
+from acrn_jax import build, runs, schema, settings
 from acrn_jax.cli import shell
 from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from acrn_jax.evaluation import attributes, protocols, ranking, score
 from acrn_jax.evaluation.metrics import METRICS
+from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import html, tables
+from acrn_jax.runs import extraction
 from acrn_jax.train import checkpoint
 
 SIZES = {
@@ -34,7 +36,7 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def config_of(part, data_dir):
+def config_of(part, data_dir, **changes):
     c = demo.get_config(part)
     c.data.dir, c.devices, c.log_every = str(data_dir), 1, 5
     c.data.config = "source_mini" if part == "attributes" else "target_mini"
@@ -44,7 +46,7 @@ def config_of(part, data_dir):
     c.identity.epochs, c.identity.batch = 12, 32
     c.reid.update({"epochs": 6, "people": 8, "images": 2})
     c.evaluate.rank_lists, c.evaluate.batch = 2, 16  # one size of batches for all splits compiles once
-    return c
+    return settings.read(c).changed(changes)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_learned_features_tell_apart_the_people_they_were_learned_from(chain, da
 
     chance = [scored(np.random.default_rng(i).random((len(train), len(train)))) for i in range(20)]
     for folder in (run, run / "baseline"):
-        f = runs.outputs(folder, train, batch=16)["feature"].astype(np.float64)
+        f = runs.load(folder).outputs(train, batch=16)["feature"].astype(np.float64)
         found = scored(((f[:, None] - f[None]) ** 2).sum(-1))
         assert found > np.mean(chance) + 5 * np.std(chance), folder
 
@@ -102,7 +104,7 @@ def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     """The score of d_f / s_f + gamma d_w / s_a, computed here from the stored predictions and a forward pass."""
     _, run, results, _ = chain
     splits = query_and_gallery(data_dir)
-    f = [runs.outputs(run, s, batch=16)["feature"].astype(np.float64) for s in splits]
+    f = [runs.load(run).outputs(s, batch=16)["feature"].astype(np.float64) for s in splits]
     stored = [np.load(run / "predictions" / f"{s}.npz") for s in ("query", "gallery")]
     for split, kept in zip(splits, stored, strict=True):
         assert list(kept["key"]) == list(split.key)
@@ -156,10 +158,8 @@ def test_again_does_nothing_and_says_so(chain, data_dir, capsys):
 def test_same_seed_same_bits(chain, data_dir, tmp_path):
     """The reid phase again from the same identity phase: equal parameters, bit for bit."""
     net, run, _, _ = chain
-    config = config_of("acrn", data_dir)
-    config.phases, config.init_from = ("reid",), str(run / "identity")
-    config.attributes["from"] = str(net)
-    runs.train(config, tmp_path / "again")
+    changes = {"phases": ("reid",), "init_from": str(run / "identity"), "attributes.from": str(net)}
+    runs.train(config_of("acrn", data_dir, **changes), tmp_path / "again")
     first, second = (checkpoint.load_any(f / "reid" / "checkpoints") for f in (run, tmp_path / "again"))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
@@ -200,17 +200,12 @@ def test_wrong_input_is_one_sentence(chain, data_dir, tmp_path):
         runs.evaluate(run, baseline=run)
     with pytest.raises(FileNotFoundError, match="prepare"):
         runs.evaluate(run, data_dir=str(tmp_path))
-    config = config_of("acrn", data_dir)
-    config.attributes["from"] = str(run)
     with pytest.raises(FileNotFoundError, match="no finished attribute net"):
-        runs.train(config, tmp_path / "a")
-    config.attributes["from"] = str(net)
-    config.reid.people = 19
-    config.phases, config.init_from = ("reid",), str(run / "identity")
+        runs.train(config_of("acrn", data_dir, **{"attributes.from": str(run)}), tmp_path / "a")
+    changes = {"attributes.from": str(net), "phases": ("reid",), "init_from": str(run / "identity")}
     with pytest.raises(ValueError, match="there are 18 people"):
-        runs.train(config, tmp_path / "b")
-    config = config_of("attributes", data_dir)
-    config.data.exclude_subsets = ("GRID",)
+        runs.train(config_of("acrn", data_dir, **changes, **{"reid.people": 19}), tmp_path / "b")
+    config = config_of("attributes", data_dir, **{"data.exclude_subsets": ("GRID",)})
     with pytest.raises(ValueError, match="exclude_subsets names GRID"):
         runs.train(config, tmp_path / "c")
     (run / "config.json").rename(run / "kept")
@@ -232,7 +227,7 @@ def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
     assert (found["dataset"], found["trained_on"]) == (other, results["dataset"])
     assert tuple(found["methods"]) == schema.METHODS and found["missing"] == {}
     query, gallery = (source.open_split(data_dir, *other.split("/"), s) for s in ("query", "gallery"))
-    f = [runs.outputs(run / "baseline", s, batch=16)["feature"].astype(np.float64) for s in (query, gallery)]
+    f = [runs.load(run / "baseline").outputs(s, batch=16)["feature"].astype(np.float64) for s in (query, gallery)]
     d = ((f[0][:, None] - f[1][None]) ** 2).sum(-1)
     expected = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501)
     assert found["methods"]["ReIdCNN"] == pytest.approx(expected.metrics, abs=1e-3)
@@ -266,8 +261,8 @@ def test_an_image_in_query_and_gallery_is_not_its_own_match(chain, monkeypatch):
 @pytest.mark.slow
 def test_protocols_that_draw(chain, monkeypatch):
     _, run, _, _ = chain
-    settings = {"protocol": "cuhk03_single_shot", "draws": 3, "no_match": "skip"}
-    here = {"dataset": "synthetic_pedestrians/target_mini", "settings": settings}
+    changes = {"protocol": "cuhk03_single_shot", "draws": 3, "no_match": "skip"}
+    here = {"dataset": "synthetic_pedestrians/target_mini", "settings": changes}
     with pytest.raises(ValueError, match=r"4 camera ids .*choose market1501"):
         runs.evaluate(run, **here)
     opened = build.open_split
@@ -304,15 +299,14 @@ def test_multi_query_averages_features_and_attributes(chain, monkeypatch):
 
     monkeypatch.setattr(build, "open_split", with_boxes)
     other = "synthetic_pedestrians/target_mini"
-    settings = {"protocol": "market1501_multi_query"}
-    found = runs.evaluate(run, baseline=run / "baseline", dataset=other, settings=settings)
-    query, gallery, boxes = (
-        with_boxes(runs._target(runs.read_config(run), other), s) for s in ("query", "gallery", "multi_query")
-    )
+    changes = {"protocol": "market1501_multi_query"}
+    found = runs.evaluate(run, baseline=run / "baseline", dataset=other, settings=changes)
+    target = runs.read_config(run).changed({"data.config": "target_mini"})
+    query, gallery, boxes = (with_boxes(target, s) for s in ("query", "gallery", "multi_query"))
     values = {
-        "ReIdCNN": [runs.outputs(run / "baseline", s, batch=16)["feature"] for s in (boxes, gallery)],
+        "ReIdCNN": [runs.load(run / "baseline").outputs(s, batch=16)["feature"] for s in (boxes, gallery)],
         "Attributes": [
-            1 / (1 + np.exp(-runs.outputs(chain[0], s, batch=16)["attribute_logits"])) for s in (boxes, gallery)
+            1 / (1 + np.exp(-runs.load(chain[0]).outputs(s, batch=16)["attribute_logits"])) for s in (boxes, gallery)
         ],
     }
     for name, (asked, known) in values.items():
@@ -332,24 +326,21 @@ def test_multi_query_averages_features_and_attributes(chain, monkeypatch):
 def test_calibrated_recognition(chain, data_dir, tmp_path, capsys):
     net = chain[0]
     first = json.loads((net / "recognition.json").read_text())
-    config = config_of("attributes", data_dir)
-    config.mva.calibrate = "mA"
+    config = config_of("attributes", data_dir, **{"mva.calibrate": "mA"})
     found = runs.recognise(net, config=config, out=tmp_path)
     assert first == json.loads((net / "recognition.json").read_text())
     val = build.open_split(config, "val")
-    said = build.REPRESENTATIONS["probabilities"](runs.outputs(net, val, batch=16)["attribute_logits"])
+    said = REPRESENTATIONS["probabilities"](runs.load(net).outputs(val, batch=16)["attribute_logits"])
     np.testing.assert_allclose(found["threshold"], attributes.calibrate(said, val.attributes), atol=1e-6)
     assert found["calibrated"]["split"] == "synthetic_pedestrians/source_mini/val"
     assert "A threshold per attribute. Each has the best mA on synthetic_pedestrians/source_mini/val." in " ".join(
         capsys.readouterr().out.split()
     )
-    config.data.train_split = "train+val"
     with pytest.raises(ValueError, match=r"chooses thresholds on .*/val, but the net is trained on"):
-        runs.train(config, tmp_path / "refused")
+        runs.train(config.changed({"data.train_split": "train+val"}), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
-    config.mva.calibrate = "recall"
     with pytest.raises(ValueError, match=r"mva.calibrate is 'recall'; known: none, mA, f1"):
-        runs.recognise(net, config=config, out=tmp_path)
+        config.changed({"mva.calibrate": "recall"})
 
 
 def test_attribute_net_on_another_data_set(chain):

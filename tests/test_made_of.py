@@ -12,9 +12,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from acrn_jax import build, bundles, extraction, phases, runs, search
+from acrn_jax import build, runs
 from acrn_jax.data_prep import prepare
 from acrn_jax.report import tables
+from acrn_jax.runs import bundles, extraction, phases, search
+from acrn_jax.runs.workdir import write_json
 from acrn_jax.studies import cached, table
 from acrn_jax.train import checkpoint
 from acrn_jax.train.state import State
@@ -40,11 +42,9 @@ def prepared(place, name, train, test, *, ids=lambda person: person):
 
 
 def config_of(part, data_dir, net=None, **changes):
-    c = small_net.config("mva" if part == "mva" else "reid", data_dir, "net" if part == "mva" else "people", steps=10)
-    c.attributes.allow_overlap, c.devices = False, 1
-    c.attributes["from"] = str(net) if net else None
-    c.update_from_flattened_dict(changes)
-    return c
+    kind, name = ("mva", "net") if part == "mva" else ("reid", "people")
+    own = {"attributes.allow_overlap": False, "devices": 1, "attributes.from": str(net) if net else None}
+    return small_net.config(kind, data_dir, name, steps=10).changed(own | changes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -181,7 +181,7 @@ def test_data_prepared_anew_are_refused_with_both_named(place, change, capsys):
 
 
 def with_results(folder):
-    runs.write_json(Path(folder, "results.json"), {"protocol": "market1501"})
+    write_json(Path(folder, "results.json"), {"protocol": "market1501", "runs": {}})
     return Path(folder)
 
 
@@ -190,7 +190,7 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
     told = "run/reid is not finished: it is at step 8 of 10; run the command again"
     for use in (
         *USES.values(),
-        lambda run: runs.outputs(run, None, batch=1),
+        lambda run: runs.load(run).outputs(build.open_split(runs.read_config(run), "query")),
         lambda run: cached.load(with_results(run)),
     ):
         with pytest.raises(ValueError, match=told):
@@ -207,7 +207,7 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
     assert "reid: goes on from step 8 of 10 (run/reid)." in capsys.readouterr().out
     ended = runs.evaluate(Path("run"), unfinished=True)
     assert "unfinished" not in ended and "NOT FINISHED" not in tables.methods_table(ended)
-    runs.write_json(Path("run/results.json"), results)
+    write_json(Path("run/results.json"), results)
     for read in (cached.load, lambda run: table.of_methods([run])):
         with pytest.raises(ValueError, match="run was evaluated at step 8 of 10 of its training; let that come"):
             read(Path("run"))

@@ -76,7 +76,7 @@ def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str 
         raise FileNotFoundError(
             f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}."
         )
-    config = settings.from_json(file, files.read_json(file, "phases"))
+    config = settings.from_json(file, files.read_json(file, "phases", *settings.SECTIONS))
     inputs = [phases.read(Path(workdir) / phase) or {} for phase in reversed(config.phases)]
 
     def now(kind, given, there):
