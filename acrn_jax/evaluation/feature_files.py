@@ -41,7 +41,7 @@ import h5py
 import numpy as np
 import scipy.io
 
-from acrn_jax import files
+from acrn_jax import extras, files
 from acrn_jax.data_prep import matlab
 from acrn_jax.schema import UNKNOWN, Labels
 
@@ -463,8 +463,8 @@ def faiss() -> Any:
         return importlib.import_module("faiss")
     except ImportError as error:
         raise ValueError(
-            f"FAISS is not installed ({error}); install it with the extra acrn_jax[faiss] (pip install faiss-cpu), or "
-            "write npz or h5."
+            f"FAISS is not installed ({error}), the extra 'faiss': {extras.remedy('faiss', ['faiss-cpu'])}; or write "
+            "npz or h5."
         ) from error
 
 
