@@ -1,4 +1,4 @@
-"""The contract between rooms: what a batch, a net's output and a set of labels look like. Knows numpy alone.
+"""The contract between modules: what a batch, a net's output and a set of labels look like. Knows numpy alone.
 
 A batch is a dict of arrays; B images of H x W pixels, A attributes:
 
