@@ -1,4 +1,4 @@
-"""The contract between rooms: what a batch, a net's output and a set of labels look like. Knows numpy alone.
+"""The contract between modules: what a batch, a net's output and a set of labels look like. Knows numpy alone.
 
 A batch is a dict of arrays; B images of H x W pixels, A attributes:
 
@@ -12,6 +12,8 @@ A batch is a dict of arrays; B images of H x W pixels, A attributes:
 | valid | bool [B] | false on rows that only fill the last batch of an evaluation |
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,3 +47,11 @@ class Outputs(NamedTuple):
     trained_feature: Any = None  # [B, D] what the triplet loss sees (differs from feature for bnneck)
     identity_logits: Any = None  # [B, people]
     attribute_logits: Any = None  # [B, A]
+
+
+def unknown(kind: str, name: Any, known: Iterable[str]) -> ValueError:
+    """The error about a name that no table has; the nearest known one comes first."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+    nearest = f"did you mean {near[0]}? Known are" if near else "choose one of"
+    return ValueError(f"There is no {kind} {name!r}; {nearest} {', '.join(known)}.")

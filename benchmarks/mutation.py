@@ -1,8 +1,8 @@
-"""Mutation testing: breaks the program in one place at a time and sees whether the tests of that room notice.
+"""Mutation testing: breaks the program in one place at a time and sees whether the tests of that module notice.
 
-./launch.sh bench mutation [--number=300] [--seed=0] [--rooms=losses,train] [--out=FOLDER] [--show] [--list]
+./launch.sh bench mutation [--number=300] [--seed=0] [--modules=losses,train] [--out=FOLDER] [--show] [--list]
 
-Draws places from the rooms in proportion to their size, never two on one line before every line had its turn: a
+Draws places from the modules in proportion to their size, never two on one line before every line had its turn: a
 comparison, operator or constant changed, a `not`, a term or a keyword left out, a minimum for a maximum, another axis.
 A mutant's tests are the file that mirrors its own (tests/losses/test_triplet.py for acrn_jax/losses/triplet.py) and
 what TESTS adds; with --again, which takes the survivors anew, all of that folder that run the broken line. The first
@@ -38,7 +38,8 @@ from absl import app, flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent.json")  # key -> why no result changes
-ROOMS = ("losses", "models", "train", "data", "evaluation", "runs", "studies", "")  # the last: files right in acrn_jax
+# The last: files right in acrn_jax.
+MODULES = ("losses", "models", "train", "data", "evaluation", "runs", "studies", "")
 TOP = ("build.py", "rules.py", "settings.py")
 TESTS = {  # of those that are not tested by the file of their name, or not by that alone
     "losses/attribute": "losses/test_attribute",
@@ -65,8 +66,8 @@ TESTS = {  # of those that are not tested by the file of their name, or not by t
 _NUMBER = flags.DEFINE_integer("number", 300, "How many mutants.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
 _LIMIT = flags.DEFINE_integer("limit", 300, "Seconds that a mutant's tests may take.")
-_ROOMS = flags.DEFINE_list(
-    "rooms", [name or "top" for name in ROOMS], "Of acrn_jax; top: build.py, settings.py and the like."
+_MODULES = flags.DEFINE_list(
+    "modules", [name or "top" for name in MODULES], "Of acrn_jax; top: build.py, settings.py and the like."
 )
 _OUT = flags.DEFINE_string("out", str(ROOT / ".cache" / "mutation"), "Folder of results.jsonl.")
 _SHOW = flags.DEFINE_bool("show", False, "Print the table of what is there, and run nothing.")
@@ -254,9 +255,9 @@ def _short(node: ast.AST) -> str:
     return text if len(text) < 90 else f"{text[:60]}...{hashlib.sha256(text.encode()).hexdigest()[:6]}...{text[-20:]}"
 
 
-def draw(number: int, seed: int, rooms: list[str]) -> list[Mutant]:
+def draw(number: int, seed: int, modules: list[str]) -> list[Mutant]:
     """A share of each file by the number of its mutants; within a file line by line, then anew."""
-    every = {file: mutants(file) for room in rooms for file in sources(room)}
+    every = {file: mutants(file) for module in modules for file in sources(module)}
     total, chosen = sum(map(len, every.values())), []
     for file, found in every.items():
         rng, turns = random.Random(f"{seed} {file.relative_to(ROOT)}"), collections.Counter()
@@ -270,11 +271,11 @@ def draw(number: int, seed: int, rooms: list[str]) -> list[Mutant]:
     return chosen
 
 
-def sources(room: str) -> list[pathlib.Path]:
-    """Files of acrn_jax/`room`."""
-    if room == "top":
+def sources(module: str) -> list[pathlib.Path]:
+    """Files of acrn_jax/`module`."""
+    if module == "top":
         return [ROOT / "acrn_jax" / name for name in TOP]
-    return [file for file in sorted((ROOT / "acrn_jax" / room).glob("*.py")) if file.stem != "__init__"]
+    return [file for file in sorted((ROOT / "acrn_jax" / module).glob("*.py")) if file.stem != "__init__"]
 
 
 def test_files(file: str, *, all_of_folder: bool) -> list[str]:
@@ -421,20 +422,22 @@ def judge(mutant: Mutant, folder: pathlib.Path) -> dict:
 
 
 def table(results: dict[str, dict]) -> str:
-    """Killed, survived and equivalent mutants of each room."""
+    """Killed, survived and equivalent mutants of each module."""
     equivalent = json.loads(EQUIVALENT.read_text())
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for key, entry in results.items():
-        room = pathlib.Path(entry["file"]).parent.name if entry["file"].count("/") > 1 else entry["file"].split("/")[1]
+        module = (
+            pathlib.Path(entry["file"]).parent.name if entry["file"].count("/") > 1 else entry["file"].split("/")[1]
+        )
         what = "equivalent" if key in equivalent and entry["result"] == "survived" else entry["result"]
-        for row in (room, "all"):
+        for row in (module, "all"):
             counts[row][what] += 1
     lines = [f"{'':14}{'mutants':>8}{'killed':>8}{'equivalent':>12}{'survived':>10}{'killed of the rest':>20}"]
-    for room in sorted(counts, key=lambda name: (name == "all", name)):
-        of = counts[room]
+    for module in sorted(counts, key=lambda name: (name == "all", name)):
+        of = counts[module]
         killed, total = of["killed"] + of["timeout"], sum(of.values())
         share = 100 * killed / max(total - of["equivalent"], 1)
-        lines.append(f"{room:14}{total:8}{killed:8}{of['equivalent']:12}{of['survived']:10}{share:18.1f} %")
+        lines.append(f"{module:14}{total:8}{killed:8}{of['equivalent']:12}{of['survived']:10}{share:18.1f} %")
     for key, entry in sorted(results.items()):
         if entry["result"] == "survived" and key not in equivalent:
             lines.append(f"survived: {entry['file']}:{entry['line']} {key.split(':', 2)[2]}  [{entry['by'][:60]}]")
@@ -444,7 +447,7 @@ def table(results: dict[str, dict]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     if _LIST.value:
-        for mutant in draw(_NUMBER.value, _SEED.value, _ROOMS.value):
+        for mutant in draw(_NUMBER.value, _SEED.value, _MODULES.value):
             print(f"{mutant.file}:{mutant.lines[0]} {mutant.key.split(':', 2)[2]}")
         return
     folder = pathlib.Path(_OUT.value)
@@ -474,10 +477,10 @@ def main(argv: list[str]) -> None:
         return
     if _AGAIN.value:
         survived = {key for key, entry in results.items() if entry["result"] == "survived"}
-        every = [mutant for room in _ROOMS.value for file in sources(room) for mutant in mutants(file)]
+        every = [mutant for module in _MODULES.value for file in sources(module) for mutant in mutants(file)]
         left = [mutant for mutant in every if mutant.key in survived]
     else:
-        left = [mutant for mutant in draw(_NUMBER.value, _SEED.value, _ROOMS.value) if mutant.key not in results]
+        left = [mutant for mutant in draw(_NUMBER.value, _SEED.value, _MODULES.value) if mutant.key not in results]
     print(f"{len(left)} mutants to run; results go to {log}", flush=True)
     began = time.monotonic()
     with log.open("a") as lines:

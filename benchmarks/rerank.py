@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from acrn_jax.evaluation import rerank
+from acrn_jax.evaluation import reranking
 from benchmarks import ranking as market
 
 
@@ -32,9 +32,9 @@ def main() -> None:
         for start in range(0, len(everything), 256):
             everything[start : start + 256] @ everything.T
 
-    memory = market.peak(lambda: rerank.rerank(query, gallery))
+    memory = market.peak(lambda: reranking.rerank(query, gallery))
     for _ in range(flags.repeats):
-        for name, work in (("product", product), ("rerank", lambda: rerank.rerank(query, gallery))):
+        for name, work in (("product", product), ("rerank", lambda: reranking.rerank(query, gallery))):
             before = time.process_time()
             times[name].append((market.seconds(work), time.process_time() - before))
     print(f"{flags.queries} queries + {flags.gallery} gallery x {flags.dimension}, k1 20, k2 6")

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
+from acrn_jax import COMMAND
 from acrn_jax.data_prep import archives, disk, paths, pictures, reid
 
 
@@ -453,7 +454,7 @@ def main(argv: list[str]) -> int:
     try:
         for name in ("dataset", "data_dir"):
             if flags.FLAGS[name].value is None and not (name == "data_dir" and flags.FLAGS.check):
-                raise ValueError(f"--{name} is missing; ./launch.sh prepare --help lists the flags.")
+                raise ValueError(f"--{name} is missing; {COMMAND} prepare --help lists the flags.")
         names = ("raw_dir", "seed", "colours", *ALLOWANCES, *FILES)
         wanted = {"data_dir": flags.FLAGS.data_dir} | {name: flags.FLAGS[name].value for name in names}
         if flags.FLAGS.check:
@@ -501,6 +502,7 @@ def _parse(argv: list[str]) -> list[str]:
         print("\n".join(found) or f"No flag of prepare has {wanted!r} in its name or description; --help lists all.")
         sys.exit()
     try:
+        sys.modules["__main__"].__doc__ = __doc__.replace("./launch.sh", COMMAND)  # which --help shows
         return flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(_complain(str(error)))

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from acrn_jax import COMMAND
+
 PROTOCOLS = ("market1501", "single_shot", "multi_shot", "cuhk03_single_shot", "cuhk03_new", "attributes")
 UNKNOWN_CAMERA = -1
 DISTRACTOR, JUNK = 0, -1  # person ids of gallery images that are nobody's match, and of images that never count
@@ -283,7 +285,7 @@ class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         contents = examine(self.read(**self._options), allow_overlap=self._allow_overlap)
         if contents.faults and not self._lenient:
             more = f" ({len(contents.faults)} faults in all)" if len(contents.faults) > 1 else ""
-            raise ValueError(f"{contents.faults[0].rstrip('.')}{more}; ./launch.sh prepare --check lists them.")
+            raise ValueError(f"{contents.faults[0].rstrip('.')}{more}; {COMMAND} prepare --check lists them.")
         short = contents.short()
         if short and not (self._allow_partial or self._lenient):
             raise ValueError(

@@ -73,15 +73,15 @@ def settings():
     return sorted({shlex.split(flag)[0].rstrip(".") for flags in found for flag in flags if "..." not in flag})
 
 
-def ask(commands):
-    """What becomes of each of the commands, in a process of their own."""
+def ask(commands, *, package=ROOT, folder=ROOT):
+    """What becomes of each of the commands, in a process of their own, with the acrn_jax that lies in `package`."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "tests.commands"],
         input=json.dumps(commands),
         capture_output=True,
         text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -119,7 +119,7 @@ def main():
                     _answer(command)
                 except SystemExit as done:
                     sys.stdout.flush()
-                    os._exit(done.code)  # at once: an interpreter with all of jax takes its time to leave in order
+                    os._exit(done.code or 0)  # at once: an interpreter with all of jax takes its time to leave in order
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             said.seek(0)
             *lines, last = said.read().decode().strip().splitlines() or [""]

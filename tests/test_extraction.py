@@ -148,7 +148,7 @@ def test_formats_and_endings(tmp_path, monkeypatch):
         extraction.extract("net", [QUERY], tmp_path / "a.mat", format="mat")
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(runs.Run, "outputs", None)
-    with pytest.raises(ValueError, match=r"acrn_jax\[faiss\]"):
+    with pytest.raises(ValueError, match=r"the extra 'faiss'"):
         extraction.extract("net", [QUERY], tmp_path / "a.faiss", format="faiss")
 
 

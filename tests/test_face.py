@@ -86,7 +86,7 @@ def test_wrong_images_and_places_are_refused(made, tmp_path):
             TypeError,
             r"Image 0 is an array float32 \[9, 9, 3\]; uint8 \[height, width, 3\]",
         ),
-        (lambda: model.embed(np.zeros((9, 9), np.uint8)), TypeError, r"Image 0 is an array uint8 \[9\]"),
+        (lambda: model.embed(np.zeros((9, 9), np.uint8)), TypeError, r"Image 0 is an array uint8 \[9, 9\]"),
         (lambda: model.embed(7), TypeError, "Images are int; give paths, PIL images or arrays"),
         (lambda: model.embed([7]), TypeError, "Image 0 is int"),
         (lambda: model.embed([]), ValueError, "There is no image; give at least one"),

@@ -1,4 +1,4 @@
-"""Who may know whom, read from the source: each room imports only what its row names, and the standard library."""
+"""Who may know whom, read from the source: each module imports only what its row names, and the standard library."""
 
 import ast
 import os
@@ -9,8 +9,9 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PLAIN = "acrn_jax.schema acrn_jax.files"  # of the standard library and numpy
-ROOMS = " ".join(
+PLAIN = "acrn_jax.schema acrn_jax.files acrn_jax.extras"  # of the standard library and numpy
+ANYONE = ("acrn_jax.COMMAND",)  # the word in messages for what users type
+MODULES = " ".join(
     f"acrn_jax.{n}"
     for n in "schema rules files results provenance ops losses models data train evaluation report".split()
 )
@@ -33,13 +34,14 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     "acrn_jax.models acrn_jax.evaluation",
     "acrn_jax/rules.py": "",
     # The one reader of a ConfigDict, which it knows by its methods; all above it sees frozen records.
-    "acrn_jax/settings.py": f"flax.traverse_util {ROOMS}",
-    "acrn_jax/build.py": f"numpy jax acrn_jax.settings {ROOMS}",
-    "acrn_jax/runs": f"numpy jax flax.traverse_util PIL acrn_jax.settings acrn_jax.build acrn_jax.export {ROOMS}",
+    "acrn_jax/settings.py": f"flax.traverse_util {MODULES}",
+    "acrn_jax/build.py": f"numpy jax acrn_jax.settings {MODULES}",
+    "acrn_jax/runs": f"numpy jax flax.traverse_util PIL acrn_jax.settings acrn_jax.build acrn_jax.export {MODULES}",
     "acrn_jax/provenance.py": "acrn_jax.CHECKOUT acrn_jax.__version__",
+    "acrn_jax/extras.py": "acrn_jax.CHECKOUT",
     "acrn_jax/__main__.py": "acrn_jax.cli.main",
-    "acrn_jax/studies": f"numpy jax acrn_jax.settings acrn_jax.build acrn_jax.runs {ROOMS}",
-    "acrn_jax/cli": "absl ml_collections numpy jax acrn_jax.CHECKOUT acrn_jax.COMMAND acrn_jax.__version__ "
+    "acrn_jax/studies": f"numpy jax acrn_jax.settings acrn_jax.build acrn_jax.runs {MODULES}",
+    "acrn_jax/cli": "absl ml_collections numpy jax acrn_jax.CHECKOUT acrn_jax.__version__ "
     "acrn_jax.provenance acrn_jax.configs acrn_jax.data_prep acrn_jax.runs acrn_jax.settings "
     f"{PLAIN} acrn_jax.studies acrn_jax.export "
     "acrn_jax.report acrn_jax.results acrn_jax.data acrn_jax.evaluation acrn_jax.train.logs acrn_jax.train.parallel",
@@ -58,8 +60,8 @@ def imports(source: str):
 
 
 def strays(source: str, own: str, may: str):
-    """Imports that are neither the room's own, nor named, nor of the standard library."""
-    allowed = (own, *may.split())
+    """Imports that are neither the module's own, nor named, nor of the standard library."""
+    allowed = (own, *ANYONE, *may.split())
     return sorted(
         name
         for name in imports(source)
@@ -74,7 +76,7 @@ def files(place: str):
 
 
 @pytest.mark.parametrize("place", MAY)
-def test_a_room_imports_what_its_row_names(place):
+def test_a_module_imports_what_its_row_names(place):
     own = place.removesuffix(".py").replace("/", ".")
     own = own if own.startswith("acrn_jax") else f"acrn_jax.{own}"
     for file in files(place):
@@ -103,10 +105,10 @@ print([file for file, times in files.items() if file and file.startswith(ours) a
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_every_file_lies_in_a_room():
-    rooms = {file for place in MAY for file in files(place)} | {ROOT / "acrn_jax" / "__init__.py"}
+def test_every_file_lies_in_a_row():
+    modules = {file for place in MAY for file in files(place)} | {ROOT / "acrn_jax" / "__init__.py"}
     everything = {file for folder in ("acrn_jax", "configs", "data_prep") for file in files(folder)}
-    assert sorted(str(file.relative_to(ROOT)) for file in everything - rooms) == []
+    assert sorted(str(file.relative_to(ROOT)) for file in everything - modules) == []
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_stray_import_is_seen(source, stray):
     assert strays(good + source, "acrn_jax.train", MAY["acrn_jax/train"]) == [stray]
 
 
-def test_data_room_touches_no_accelerator_and_no_tensorflow():
+def test_data_module_touches_no_accelerator_and_no_tensorflow():
     modules = [f"acrn_jax.data.{file.stem}" for file in files("acrn_jax/data") if file.stem != "__init__"]
     code = f"import sys, {', '.join(modules)}; print({{'flax', 'tensorflow'}} & set(sys.modules) or 'clean')"
     # Grain imports jax where it finds it; with a platform that does not exist, jax fails as soon as it is used.

@@ -7,19 +7,38 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from acrn_jax import CHECKOUT
+
+REMEDY = (
+    "Make the environment anew with ACRN_ACCELERATOR=cuda12 (or cuda13, tpu) in front of ./launch.sh"
+    if CHECKOUT
+    else "pip install 'acrn_jax[cuda12]' (or cuda13, tpu) brings what jax needs"
+)
+
 
 def warn_of_idle_card() -> None:
     """Says on stderr that a graphics card is there and jax computes on the CPU, unless somebody asked for that."""
-    import jax  # here, as it takes seconds
-
-    if jax.default_backend() == "cpu" and not _cpu_asked_for(os.environ) and (card := _card()):
+    if backend() == "cpu" and not _cpu_asked_for(os.environ) and (card := _card()):
         print(
             f"acrn_jax: WARNING: this machine shows a graphics card ({card}), but jax computes on the CPU, many times "
-            "slower. Was the environment made on a machine without one? Make it anew with ACRN_ACCELERATOR=cuda12 (or "
-            "cuda13) in front of ./launch.sh; if the CPU is meant, say so with JAX_PLATFORMS=cpu. docs/clusters.md.",
+            f"slower. Was it installed on a machine without one? {REMEDY}; if the CPU is meant, say so with "
+            "JAX_PLATFORMS=cpu. docs/clusters.md.",
             file=sys.stderr,
             flush=True,
         )
+
+
+def backend() -> str:
+    """What jax computes on; ValueError where that is not what JAX_PLATFORMS names."""
+    import jax  # here, as it takes seconds
+
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter where not even a plugin is there
+        if not (wanted := os.environ.get("JAX_PLATFORMS")):
+            raise
+        why = f" ({error})" if str(error) else ""
+        raise ValueError(f"jax cannot compute on JAX_PLATFORMS={wanted}{why}. {REMEDY}.") from error
 
 
 def _cpu_asked_for(environment: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from acrn_jax import COMMAND
 from acrn_jax.schema import UNKNOWN
 
 
@@ -81,7 +82,7 @@ def told(about: Mapping[str, Any]) -> str:
             "they are calibrated for pictures like those, and nothing is known about pictures from elsewhere."
         )
     if about["recognition"] is None:
-        return f"{said} How often the net is right is not known; ./launch.sh evaluate of the attribute net measures it."
+        return f"{said} How often the net is right is not known; {COMMAND} evaluate of the attribute net measures it."
     return (
         f"{said} Recognition rates, half the share of right yes and half that of right no (guessing has 50 %), are of "
         f"{about['recognition']['on']}."

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from acrn_jax.evaluation import fusion, rerank
+from acrn_jax.evaluation import fusion, reranking
 
 _BLOCK_BYTES = 1 << 24
 
@@ -67,7 +67,7 @@ def _expand(
         matrix = rows(block)
         if not np.isfinite(matrix.max() - matrix.min()):
             raise ValueError(f"A distance of queries {start} to {block.stop - 1} is NaN or infinite.")
-        own, found = result[block], np.asarray(gallery[rerank.nearest(matrix, k)], np.float64)
+        own, found = result[block], np.asarray(gallery[reranking.nearest(matrix, k)], np.float64)
         weight = weigh(own, found)
         result[block] = (own + np.einsum("qk,qkd->qd", weight, found)) / (1 + weight.sum(axis=1, keepdims=True))
     return result

@@ -35,42 +35,24 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 import scipy.io
 
-from acrn_jax import files
+from acrn_jax import extras, files
 from acrn_jax.data_prep import matlab
+from acrn_jax.evaluation import inputs
+from acrn_jax.evaluation.inputs import Features, Search
 from acrn_jax.schema import UNKNOWN, Labels
 
-_PART = 1 << 14  # rows that are looked at at once
 _MAX_MAT = 1 << 31  # bytes of one variable, the format's own limit
-_LARGEST = 1e150  # feature whose square float64 holds
 _RATIO = 1100  # bytes that deflate can make of one
 _SETS = ("query", "gallery", "mquery")
 _PLAIN = ("features", "feature", "attributes")  # names of the features of one set
 _ALLOWED = ("file_name", "key", "fingerprint")
 _FIELD = {"f": "features", "label": "person_id", "cam": "camera_id"}  # of .mat files
-
-
-class Features(NamedTuple):
-    """N images."""
-
-    values: np.ndarray  # [N, D]
-    labels: Labels  # [N]
-
-
-class Search(NamedTuple):
-    """What is to be ranked: features of query and gallery, or their distances; what a file does not hold is None."""
-
-    query_labels: Labels  # [Q]
-    gallery_labels: Labels  # [G]
-    query: Any = None  # [Q, D] float
-    gallery: Any = None  # [G, D]
-    distances: Any = None  # [Q, G]
-    boxes: Any = None  # Features [M, D] for multi-query
 
 
 def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLike] = ()) -> Search:
@@ -92,7 +74,7 @@ def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLi
         return _one_npz(paths[0])
     if kind == ".npy" and len(paths) == 1 and len(label_paths) == 2:
         query, gallery = (_csv(path) for path in label_paths)
-        return Search(query, gallery, distances=_distances(_npy(paths[0]), query, gallery, str(paths[0])))
+        return Search(query, gallery, distances=inputs.distances(_npy(paths[0]), query, gallery, str(paths[0])))
     if kind == ".npz" and len(paths) == 2:
         return _of_sets([read_set(path) for path in paths], paths)
     if kind in (".npy", ".h5", ".hdf5") and len(paths) in (1, 2):
@@ -104,7 +86,7 @@ def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLi
         sets = []
         for path, label_path in zip(paths, label_paths, strict=True):
             values, own = (_npy if kind == ".npy" else _h5)(path), _csv(label_path)
-            sets.append(Features(_features(values, len(own.person_id), str(path), str(label_path)), own))
+            sets.append(Features(inputs.features(values, len(own.person_id), str(path), str(label_path)), own))
         return _of_sets(sets, paths)
     raise ValueError(
         f"Files of features are one .npz, .mat, .h5 or .npy, or two of one kind (query, gallery); got "
@@ -120,7 +102,7 @@ def read_set(path: str | os.PathLike) -> Features:
 
 def _of_sets(sets: Sequence[Features], paths: Sequence[Path]) -> Search:
     query, gallery = sets[0], sets[-1]
-    _check_width(query.values, gallery.values, str(paths[0]), str(paths[-1]))
+    inputs.check_width(query.values, gallery.values, str(paths[0]), str(paths[-1]))
     return Search(query.labels, gallery.labels, query.values, gallery.values)
 
 
@@ -130,7 +112,9 @@ def _one_npz(path: Path) -> Search:
         names = [f"{who}_{what}" for who in ("query", "gallery") for what in ("person_id", "camera_id")]
         _check_names(path, found, ("distances", "query_person_id", "gallery_person_id"), names, {})
         query, gallery = (_labels(found, who, path, {}) for who in ("query", "gallery"))
-        return Search(query, gallery, distances=_distances(found["distances"], query, gallery, f"{path}: distances"))
+        return Search(
+            query, gallery, distances=inputs.distances(found["distances"], query, gallery, f"{path}: distances")
+        )
     if "person_id" in found and not any(name.startswith("query_") for name in found):
         return _of_sets([_set(found, path)], [path])
     return _search(found, path, {})
@@ -152,11 +136,11 @@ def _search(found: dict[str, Any], path: Path, shown: Mapping[str, str]) -> Sear
         name = shown.get(f"{who}_features", f"{who}_features")
         labels = _labels(found, who, path, shown)
         label_name = shown.get(f"{who}_person_id", f"{who}_person_id")
-        values = _features(found[f"{who}_features"], len(labels.person_id), f"{path}: {name}", label_name)
+        values = inputs.features(found[f"{who}_features"], len(labels.person_id), f"{path}: {name}", label_name)
         read_sets[who] = Features(values, labels)
     query, gallery = read_sets["query"], read_sets["gallery"]
     for who, other in read_sets.items():
-        _check_width(query.values, other.values, f"{path}: query", f"{path}: {who}")
+        inputs.check_width(query.values, other.values, f"{path}: query", f"{path}: {who}")
     return Search(query.labels, gallery.labels, query.values, gallery.values, boxes=read_sets.get("mquery"))
 
 
@@ -165,7 +149,7 @@ def _set(found: dict[str, Any], path: Path) -> Features:
     more = ("logits", "attribute_names", "recognition_rate") if name == "attributes" else ()
     _check_names(path, found, (name, "person_id"), ("camera_id", *more), {})
     labels = _labels({f"set_{key}": value for key, value in found.items()}, "set", path, {})
-    return Features(_features(found[name], len(labels.person_id), f"{path}: {name}", "person_id"), labels)
+    return Features(inputs.features(found[name], len(labels.person_id), f"{path}: {name}", "person_id"), labels)
 
 
 # Checks
@@ -205,21 +189,7 @@ def _no_numbers(value: Any) -> bool:
     if isinstance(value, matlab.Unreadable | dict):
         return True
     values = np.asarray(value)
-    return values.dtype.kind in "USO" and not all(map(_spells, map(_plain, values.ravel().tolist())))
-
-
-def _plain(value: Any) -> Any:
-    """A label without what is around it: a cell of one number, the type bytes."""
-    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-    if isinstance(value, bytes):
-        return str(value, "latin-1")
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == math.trunc(value)
-    return str(int(value)) if whole else value
-
-
-def _spells(value: Any) -> bool:
-    """Whether a value is the text of an integer."""
-    return isinstance(value, str) and value.strip().removeprefix("-").isdecimal() and len(value) < 16
+    return values.dtype.kind in "USO" and not all(map(inputs.spells, map(inputs.plain, values.ravel().tolist())))
 
 
 def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, str]) -> Labels:
@@ -227,7 +197,7 @@ def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, 
     for what in ("person_id", "camera_id"):
         name = f"{who}_{what}"
         if name in found:
-            parts.append(_integers(found[name], f"{path}: {shown.get(name, name).removeprefix('set_')}"))
+            parts.append(inputs.integers(found[name], f"{path}: {shown.get(name, name).removeprefix('set_')}"))
         else:
             parts.append(np.full(len(parts[0]), UNKNOWN))
     if len(parts[0]) != len(parts[1]):
@@ -235,70 +205,6 @@ def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, 
             f"{path}: {who} has {len(parts[0])} person ids and {len(parts[1])} camera ids; they must agree."
         )
     return Labels(*parts)
-
-
-def _integers(values: Any, name: str) -> np.ndarray:
-    """Labels [N] int64 of what a file holds: [N], [1, N] or [N, 1]."""
-    values = np.atleast_1d(values)  # the label of one image may come alone
-    if values.ndim != 1 and not (values.ndim == 2 and 1 in values.shape):
-        raise ValueError(f"{name} is {list(values.shape)}; give one label for each row of features.")
-    values = values.ravel()
-    if not values.size:
-        raise ValueError(f"{name} is empty; an evaluation wants at least one image in query and gallery.")
-    wanted = "labels are integers (floats without a fraction and texts of digits are read as such)"
-    if values.dtype.kind in "iuf":
-        good = (values == np.trunc(values)) & (np.abs(values.astype(np.float64)) <= 2**53)  # not NaN, not infinite
-        numbers = np.where(good, values, 0).astype(np.int64)
-    elif values.dtype.kind in "USO":
-        texts = [_plain(value) for value in values.tolist()]
-        good = np.array([_spells(text) for text in texts])
-        numbers = np.array([int(v) if right else 0 for v, right in zip(texts, good, strict=True)], np.int64)
-    else:
-        raise ValueError(f"{name} is of type {values.dtype}; {wanted}.")
-    if not good.all():
-        row = int(np.argmin(good))
-        raise ValueError(f"{name} row {row} is {str(values.tolist()[row])[:40]!r}; {wanted}.")
-    return numbers
-
-
-def _features(values: Any, count: int, name: str, label_name: str) -> np.ndarray:
-    """Features [N, D], checked part by part: a memory-mapped file stays one."""
-    values = _numbers(values, name, "[N, D]")
-    if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} rows, but {label_name} has {count} labels; they must agree.")
-    for start in range(0, len(values), _PART):
-        part = values[start : start + _PART]
-        good = (np.isfinite(part) if part.dtype.itemsize < 8 else np.abs(part) <= _LARGEST).all(axis=1)
-        if not good.all():
-            row = start + int(np.argmin(good))
-            raise ValueError(f"{name} row {row} holds NaN, an infinity or a number beyond {_LARGEST:g}.")
-    return values
-
-
-def _distances(values: Any, query: Labels, gallery: Labels, name: str) -> np.ndarray:
-    values = _numbers(values, name, "[Q, G]")
-    wanted = (len(query.person_id), len(gallery.person_id))
-    if values.shape != wanted:
-        raise ValueError(
-            f"{name} is {list(values.shape)}, but there are {wanted[0]} query and {wanted[1]} gallery labels."
-        )
-    return values
-
-
-def _numbers(values: Any, name: str, wanted: str) -> np.ndarray:
-    values = np.asanyarray(values)
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise ValueError(f"{name} is {values.dtype} {list(values.shape)}; real numbers {wanted} are wanted.")
-    if not values.size:
-        raise ValueError(f"{name} is empty, {list(values.shape)}; an evaluation wants at least one image.")
-    return values
-
-
-def _check_width(query: np.ndarray, other: np.ndarray, name: str, other_name: str) -> None:
-    if query.shape[1] != other.shape[1]:
-        raise ValueError(
-            f"{name} has {query.shape[1]} values an image, {other_name} has {other.shape[1]}; take both from one net."
-        )
 
 
 # Files
@@ -415,7 +321,7 @@ def _csv(path: Path) -> Labels:
         return {name: np.array([row[header.index(name)] for row in rows]) for name in ("person_id", "camera_id")}
 
     found = _open(path, "a CSV file with the header person_id,camera_id", load)
-    return Labels(*(_integers(values, f"{path}: {name}") for name, values in found.items()))
+    return Labels(*(inputs.integers(values, f"{path}: {name}") for name, values in found.items()))
 
 
 # What extraction writes
@@ -463,8 +369,8 @@ def faiss() -> Any:
         return importlib.import_module("faiss")
     except ImportError as error:
         raise ValueError(
-            f"FAISS is not installed ({error}); install it with the extra acrn_jax[faiss] (pip install faiss-cpu), or "
-            "write npz or h5."
+            f"FAISS is not installed ({error}), the extra 'faiss': {extras.remedy('faiss', ['faiss-cpu'])}; or write "
+            "npz or h5."
         ) from error
 
 

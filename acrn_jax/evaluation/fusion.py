@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from acrn_jax.evaluation.ranking import DistanceFn, Tiles
+from acrn_jax.schema import unknown
 
 _PART = 1 << 14  # gallery rows that are converted at once for a product
 _FEW = 1 << 10  # rows that are converted at once for anything else: they stay in a cache
@@ -78,7 +79,7 @@ DISTANCES = {"squared_euclidean": squared_euclidean_rows, "euclidean": euclidean
 def distance_rows(name: str, query: np.ndarray, gallery: np.ndarray) -> Tiles:
     """The distance of that name (key of DISTANCES) between query [Q, D] and gallery [G, D]."""
     if name not in DISTANCES:
-        raise ValueError(f"There is no distance {name!r}; choose one of {', '.join(DISTANCES)}.")
+        raise unknown("distance", name, DISTANCES)
     return DISTANCES[name](query, gallery)
 
 
@@ -101,7 +102,7 @@ def device_rows(
     from acrn_jax.ops import distance
 
     if name not in DISTANCES:
-        raise ValueError(f"There is no distance {name!r}; choose one of {', '.join(DISTANCES)}.")
+        raise unknown("distance", name, DISTANCES)
     asked, images = _sides(query, gallery, unit=name == "cosine")
     if asked.kind != np.float32:
         return distance_rows(name, query, gallery)
@@ -296,6 +297,11 @@ def _direct(query: _Side, gallery: _Side, index: Index, columns: Index, row: np.
         difference = query.take(asked[part], np.float64) - gallery.take(images[part], np.float64)
         result[part] = np.einsum("nd,nd->n", difference, difference)
     return result
+
+
+def unit(values: np.ndarray, name: str) -> np.ndarray:
+    """Rows [N, D] float64 of unit length; ValueError for a row of zeros."""
+    return np.asarray(values, np.float64) / _lengths(np.asarray(values), name)[:, None]
 
 
 def _some(count: int) -> np.ndarray:

@@ -31,6 +31,11 @@ class Roc(NamedTuple):
     genuine: int  # pairs
     impostor: int
 
+    def __str__(self) -> str:
+        rows = zip(self.fpr, self.tpr, self.threshold, strict=True)
+        lines = [f"FPR {fpr:<9.3g} TPR {100 * tpr:5.1f} %  distance below {at:.6g}" for fpr, tpr, at in rows]
+        return "\n".join([f"{self.genuine:,} genuine and {self.impostor:,} impostor pairs", *lines])
+
 
 class Identification(NamedTuple):
     """Watch list at thresholds; rates are fractions in [0, 1]."""

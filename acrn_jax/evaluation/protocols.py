@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from acrn_jax.schema import JUNK, UNKNOWN, Labels
+from acrn_jax.schema import JUNK, UNKNOWN, Labels, unknown
 
 PROBE_VIEWS = ("1", "2", "both")
 
@@ -90,6 +90,12 @@ def check_labels(labels: Labels, name: str) -> Labels:
         raise ValueError(
             f"{name} has {len(labels.person_id)} person_id and {len(labels.camera_id)} camera_id; they must agree."
         )
+    for key, values in labels._asdict().items():
+        if values.min() < JUNK:
+            raise ValueError(
+                f"{name} {key} row {int(np.argmin(values))} is {values.min()}; persons are 1 or more, distractors 0 "
+                "and junk -1, cameras 0 or more and unknown ones -1."
+            )
     return labels
 
 
@@ -312,7 +318,7 @@ def named(name: str, *, repeats: int = 10, seed: int = 0, probe_view: str = "bot
       ValueError: no such protocol (lists them), or an option out of range.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"There is no protocol {name!r}; choose one of {', '.join(PROTOCOLS)}.")
+        raise unknown("protocol", name, PROTOCOLS)
     if repeats < 1 or seed < 0 or probe_view not in PROBE_VIEWS:
         raise ValueError(
             f"A protocol draws with repeats >= 1, seed >= 0 and probe_view {', '.join(PROBE_VIEWS)}; got {repeats}, "

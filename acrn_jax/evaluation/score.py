@@ -23,19 +23,20 @@ import numpy as np
 
 from acrn_jax import provenance
 from acrn_jax.evaluation import (
-    bootstrap,
     expansion,
     feature_files,
     fusion,
     hints,
+    inputs,
     kissme,
     operating_points,
     protocols,
     ranking,
-    rerank,
+    resampling,
 )
-from acrn_jax.evaluation.feature_files import Search
-from acrn_jax.schema import JUNK, UNKNOWN
+from acrn_jax.evaluation.inputs import Search
+from acrn_jax.evaluation.reranking import rerank
+from acrn_jax.schema import JUNK
 
 FPR = (1e-3, 1e-2)
 PACKAGES = ("numpy", "scipy", "h5py")
@@ -65,7 +66,7 @@ def score_files(
       multi_query: average the boxes; so does the protocol market1501_multi_query.
       kissme_train: an .npz for `feature_files.read_set`; its people should not be those of query and gallery.
       expand: (k, alpha) of query expansion; alpha None is the plain average.
-      reranking: keyword arguments of `rerank.rerank`.
+      reranking: keyword arguments of `reranking.rerank`.
       operating_points: true positive rates at FPR, and a watch list where some queries' people are not in the gallery.
 
     Raises:
@@ -84,7 +85,7 @@ def score_files(
         distances, more = _distances(search, distance, multi_query, kissme_train, expand, reranking)
         about |= more
     result = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
-    intervals = bootstrap.intervals(result, groups=query.person_id)
+    intervals = resampling.intervals(result, groups=query.person_id)
     found = {
         "schema": 1,
         "files": {str(path): _sha256(path) for path in [*features, *labels, *([kissme_train] if kissme_train else [])]},
@@ -100,7 +101,7 @@ def score_files(
         "chance": result.chance,
         "hints": [
             *hints.hints(result, distances, of="features" if search.distances is None else "distances"),
-            *_found_themselves(search, protocol),
+            *inputs.same_pictures(search, protocol),
         ],
         "queries": result.queries,
         "queries_counted": int(result.counted.sum()),
@@ -148,48 +149,11 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
-    if _nothing_excluded(search, protocol) and np.array_equal(search.query, search.gallery):
+    if protocol.name == protocols.ALL_VS_ALL.name and (expand or reranking is not None):
         raise ValueError(
-            f"Query and gallery features are the same, so every query would find itself first under {protocol.name}; "
-            "choose all_vs_all, which leaves it out."
+            "all_vs_all ranks a set against itself, where --expand and --rerank would meet every image twice."
         )
-    if protocol.name == protocols.ALL_VS_ALL.name:
-        if expand or reranking is not None:
-            raise ValueError(
-                "all_vs_all ranks a set against itself, where --expand and --rerank would meet every image twice."
-            )
-        if search.query is not None and not np.array_equal(search.query, search.gallery):
-            raise ValueError("all_vs_all ranks a set against itself, but query and gallery features differ.")
-    cameras = np.unique(gallery.camera_id)
-    one = len(cameras) == 1 and cameras[0] != UNKNOWN
-    if protocol.excluded is protocols.MARKET1501.excluded and one and cameras[0] in query.camera_id:
-        first = int(np.argmax(query.camera_id == cameras[0]))
-        raise ValueError(
-            f"Query {first} is of camera {cameras[0]}, and so is every gallery image: under {protocol.name} there is "
-            "nothing to find; check the camera ids, or choose multi_shot (all_vs_all for a set against itself)."
-        )
-
-
-def _nothing_excluded(search, protocol) -> bool:
-    return protocol.excluded is protocols.MULTI_SHOT.excluded and search.query is not None
-
-
-def _found_themselves(search, protocol) -> list[str]:
-    """A hint where queries have a right gallery image with the very features of theirs, which nothing leaves out."""
-    if not _nothing_excluded(search, protocol):
-        return []
-    query, gallery = (
-        list(zip(labels.person_id.tolist(), (np.asarray(row, np.float64).tobytes() for row in rows), strict=True))
-        for labels, rows in ((search.query_labels, search.query), (search.gallery_labels, search.gallery))
-    )
-    there = set(map(hash, gallery))
-    twins = sum(hash(image) in there for image in query)
-    if not twins:
-        return []
-    return [
-        f"{twins} of {len(query)} queries have a gallery image of their person with the very same features, which "
-        f"{protocol.name} counts as right: where it is the same picture, leave it out of the gallery."
-    ]
+    inputs.check(search, protocol)
 
 
 def _distances(search: Search, distance, multi_query, kissme_train, expand, reranking):
@@ -209,7 +173,7 @@ def _distances(search: Search, distance, multi_query, kissme_train, expand, rera
         query, gallery = (fusion.projected(x, metric.factor, centre) for x in (query, gallery))
         about["kissme"] = {"similar_pairs": metric.similar_pairs, "dissimilar_pairs": metric.dissimilar_pairs}
     if distance == "cosine" and (expand or reranking is not None):
-        query, gallery = (_unit(x, name) for x, name in ((query, "query"), (gallery, "gallery")))
+        query, gallery = (fusion.unit(x, name) for x, name in ((query, "query"), (gallery, "gallery")))
     if expand:
         k, alpha = expand
         if alpha is None:
@@ -220,20 +184,9 @@ def _distances(search: Search, distance, multi_query, kissme_train, expand, rera
     if reranking is None:
         return fusion.distance_rows(distance, query, gallery), about
     about["rerank"] = reranking
-    if distance != "euclidean":  # of features of unit length the squared distance is twice the cosine one
-        return rerank.rerank(query, gallery, **reranking), about
-    both = np.concatenate([query, gallery])
-    return rerank.rerank_rows(fusion.euclidean_rows(both, both), len(query), len(both), **reranking), about
-
-
-def _unit(values: np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    if not length.all():
-        raise ValueError(
-            f"{name} row {int(np.argmin(length))} is all zeros and has no cosine; choose another distance."
-        )
-    return values / length
+    if distance == "cosine":  # of features of unit length, which expansion may have shortened, the squared distance
+        distance = "squared_euclidean"
+    return rerank(query, gallery, distance=distance, **reranking), about
 
 
 def _operating_points(distances, query, gallery, protocol):

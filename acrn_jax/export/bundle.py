@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from acrn_jax import files
+from acrn_jax import extras, files
 from acrn_jax.export import model as models
 from acrn_jax.export import stablehlo
 
@@ -93,10 +92,7 @@ def _missing(kind: str) -> list[str]:
 def wanting(kind: str) -> str | None:
     """What to install for a format, None where its packages are there."""
     if missing := _missing(kind):
-        return (
-            f"{kind} wants {' and '.join(missing)}, the extra 'export': uv pip install --python {sys.executable} "
-            f"-c constraints.txt {' '.join(missing)}"
-        )
+        return f"{kind} wants {' and '.join(missing)}, the extra 'export': {extras.remedy('export', missing)}"
     return None
 
 

@@ -122,7 +122,8 @@ class Model:
             raise ValueError(f"explain takes pairs; got {len(first)} images and {len(second)}. Give as many of both.")
         (f, x), (g, y) = self._parts(first), self._parts(second)
         nothing = np.zeros((len(first), 0), np.float32)
-        parts = explain.shares(*(nothing if v is None else v for v in (f, g, x, y)), self.formula)
+        f, g, x, y = (nothing if values is None else values for values in (f, g, x, y))
+        parts = explain.shares(f, g, x, y, self.formula)
         found = []
         for own, of_attributes in zip(parts.feature, parts.attributes, strict=True):
             order = np.argsort(-of_attributes, kind="stable")

@@ -1,8 +1,8 @@
 """The table of a study: each arm's mean over replicates, what it gains over the reference with an interval, its cost.
 
 A replicate is one split of the data with one seed. Differences are paired: the same split, the same seed, the same
-queries. Their 95 % interval is over splits, or over seeds and people (evaluation/bootstrap.over_replicates), and `over`
-says which; docs/ablations.md says how to read it.
+queries. Their 95 % interval is over splits, or over seeds and people (evaluation/resampling.over_replicates), and
+`over` says which; docs/ablations.md says how to read it.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from acrn_jax import files, runs, settings
-from acrn_jax.evaluation import bootstrap
+from acrn_jax.evaluation import resampling
 from acrn_jax.report import tables
 from acrn_jax.runs import phases, workdir
 from acrn_jax.studies import arms
@@ -300,7 +300,7 @@ def _intervals(scores, reference, resamples):
             for replicates in splits.values()
         ]
         groups = [base[replicates[0]].groups for replicates in splits.values()]
-        ends = bootstrap.over_replicates(differences, groups, resamples=resamples)
+        ends = resampling.over_replicates(differences, groups, resamples=resamples)
         over = "splits" if len(splits) > 1 else "seeds and people" if len(common) > 1 else "people"
         for (arm, *key), end in zip(keys, ends, strict=True):
             # The point is the difference of what the table shows (over drawn galleries, say, no mean over queries).

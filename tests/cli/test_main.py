@@ -58,8 +58,8 @@ def test_each_verb_has_a_program_that_is_there(monkeypatch, tmp_path):
 def test_tests_take_paths_of_the_caller_and_of_the_checkout(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").touch()
-    arguments = main.program("test", ["-k", "a b", "mine.py::test", "tests/test_rooms.py", "/abs"])
-    assert arguments == ["-m", "pytest", "-k", "a b", f"{tmp_path}/mine.py::test", "tests/test_rooms.py", "/abs"]
+    arguments = main.program("test", ["-k", "a b", "mine.py::test", "tests/test_modules.py", "/abs"])
+    assert arguments == ["-m", "pytest", "-k", "a b", f"{tmp_path}/mine.py::test", "tests/test_modules.py", "/abs"]
     assert os.getcwd() == str(ROOT)
 
 

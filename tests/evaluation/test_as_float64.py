@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from acrn_jax.evaluation import expansion, fusion, kissme, methods, operating_points, protocols, ranking, rerank, score
+from acrn_jax.evaluation import (
+    expansion,
+    fusion,
+    kissme,
+    methods,
+    operating_points,
+    protocols,
+    ranking,
+    reranking,
+    score,
+)
 from acrn_jax.schema import Labels
 from tests import oracles
 
@@ -124,8 +134,8 @@ def test_expansion_re_ranking_and_metric_too(features):
 
     both = np.concatenate([query, gallery])
     whole = squared(both, both)
-    wanted = rerank.rerank_rows(lambda index: whole[index], PEOPLE, len(both), k1=5, k2=2)
-    np.testing.assert_allclose(rerank.rerank(query, gallery, k1=5, k2=2), wanted, rtol=1e-4, atol=1e-5)
+    wanted = reranking.rerank_rows(lambda index: whole[index], PEOPLE, len(both), k1=5, k2=2)
+    np.testing.assert_allclose(reranking.rerank(query, gallery, k1=5, k2=2), wanted, rtol=1e-4, atol=1e-5)
 
     metric = kissme.fit(np.random.default_rng(3).normal(size=(60, WIDTH)), np.arange(60) // 3 + 1)
     differences = wide[0][:, None] - wide[1][None]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acrn_jax.evaluation import bootstrap, metrics, protocols, ranking
+from acrn_jax.evaluation import metrics, protocols, ranking, resampling
 from acrn_jax.evaluation.metrics import METRICS, Metric, Ranks
 from acrn_jax.report import tables
 from acrn_jax.schema import Labels
@@ -28,7 +28,7 @@ def test_an_entry_adds_a_metric_to_rankings_draws_and_intervals(name, monkeypatc
     if name == "cuhk03_single_shot":  # one right image: its rank is the last one's
         assert found.metrics["last"] == found.metrics["mAP_precision"]
     assert (found.deviation is not None and "last" in found.deviation) == (name == "cuhk03_single_shot")
-    ends = bootstrap.intervals(found, groups=LABELS.person_id, resamples=20)["last"]
+    ends = resampling.intervals(found, groups=LABELS.person_id, resamples=20)["last"]
     assert ends.low <= found.metrics["last"] <= ends.high
 
 

@@ -94,7 +94,7 @@ def test_one_camera_everywhere_is_told_what_scores_it(no_match):
 
 def test_named():
     assert all(protocols.named(name).name == name for name in protocols.PROTOCOLS)
-    with pytest.raises(ValueError, match="no protocol 'market'; choose one of market1501, "):
+    with pytest.raises(ValueError, match=r"no protocol 'market'; did you mean market1501\? Known are market1501, "):
         protocols.named("market")
 
 

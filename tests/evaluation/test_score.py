@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from acrn_jax.evaluation import expansion, feature_files, kissme, protocols, rerank, score
+from acrn_jax.evaluation import expansion, feature_files, kissme, protocols, reranking, score
 from acrn_jax.evaluation.feature_files import Features
 from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.report import scores
@@ -156,11 +156,11 @@ def test_expansion_and_re_ranking(files, distance):
     )
     weighted = expansion.alpha_weighted(query, gallery, k=4, alpha=2.0)
     check(score.score_files(first, expand=(4, 2.0), **options), measure(weighted, gallery))
-    reranking = {"k1": 5, "k2": 3, "weight": 0.2}
+    settings = {"k1": 5, "k2": 3, "weight": 0.2}
     everything = np.concatenate([query, gallery])
     whole = squared(everything, everything) ** (0.5 if distance == "euclidean" else 1)
-    wanted = rerank.rerank_rows(lambda index: whole[index].astype(np.float32), 25, 95, **reranking)
-    found = score.score_files(first, reranking=reranking, **options)["methods"]["features"]
+    wanted = reranking.rerank_rows(lambda index: whole[index].astype(np.float32), 25, 95, **settings)
+    found = score.score_files(first, reranking=settings, **options)["methods"]["features"]
     assert found == pytest.approx(expected(wanted), abs=2e-3)  # equal distances but for rounding
     assert found != score.score_files(first, **options)["methods"]["features"]
 

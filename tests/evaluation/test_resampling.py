@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from acrn_jax.evaluation import bootstrap, protocols, ranking
+from acrn_jax.evaluation import protocols, ranking, resampling
 from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.schema import Labels
 
@@ -18,7 +18,7 @@ def result(seed, noise=1.0):
 def test_interval_of_every_metric_agrees_with_loops(grouped):
     query, found = result(0)
     groups = query.person_id if grouped else None
-    ends = bootstrap.intervals(found, groups=groups, resamples=2000, seed=1)
+    ends = resampling.intervals(found, groups=groups, resamples=2000, seed=1)
     assert tuple(ends) == tuple(METRICS)
     rng, counted = np.random.default_rng(2), np.flatnonzero(found.counted)
     members = [counted[query.person_id[counted] == p] for p in np.unique(query.person_id[counted])]
@@ -36,18 +36,18 @@ def test_interval_of_every_metric_agrees_with_loops(grouped):
 
 def test_differences_are_paired():
     _, first = result(0)
-    ends = bootstrap.differences(first, first, resamples=20)
+    ends = resampling.differences(first, first, resamples=20)
     assert set(ends.values()) == {(0, 0, 0)}
     second = first._replace(
         per_query={name: values / 2 for name, values in first.per_query.items()},
         metrics={name: value / 2 for name, value in first.metrics.items()},
     )
-    ends = bootstrap.differences(first, second, resamples=3000)
+    ends = resampling.differences(first, second, resamples=3000)
     half = first.per_query["mAP_precision"][first.counted] / 2
     expected = stats.t.interval(0.95, half.size - 1, loc=half.mean(), scale=stats.sem(half))
     assert ends["mAP_precision"][1:] == pytest.approx(expected, abs=0.005)
     with pytest.raises(ValueError, match="same queries and metrics"):
-        bootstrap.differences(first, first._replace(counted=~first.counted))
+        resampling.differences(first, first._replace(counted=~first.counted))
 
 
 def test_interval_over_drawn_galleries_lies_about_the_metric():
@@ -59,26 +59,26 @@ def test_interval_over_drawn_galleries_lies_about_the_metric():
     found = ranking.evaluate(distances, labels, labels, protocol=protocols.named("cuhk03_single_shot"))
     plain = found.per_query["rank1"][found.counted].mean()
     assert abs(found.metrics["rank1"] - plain) > 0.05
-    for name, end in bootstrap.intervals(found, groups=labels.person_id, resamples=300).items():
+    for name, end in resampling.intervals(found, groups=labels.person_id, resamples=300).items():
         assert end.mean == pytest.approx(found.metrics[name]) and end.low <= end.mean <= end.high
 
 
 def test_blocks_do_not_change_the_resamples(monkeypatch):
     scores = np.random.default_rng(0).normal(size=(50, 2))
-    whole = bootstrap.resample(scores, None, 3, 200)
-    monkeypatch.setattr(bootstrap, "_CELLS", 130)
-    assert np.allclose(whole, bootstrap.resample(scores, None, 3, 200))
-    assert bootstrap.resample(scores, None, 4, 200) != whole
+    whole = resampling.resample(scores, None, 3, 200)
+    monkeypatch.setattr(resampling, "_CELLS", 130)
+    assert np.allclose(whole, resampling.resample(scores, None, 3, 200))
+    assert resampling.resample(scores, None, 4, 200) != whole
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"\[0, 2\] and None"):
-        bootstrap.resample(np.ones((0, 2)))
+        resampling.resample(np.ones((0, 2)))
     with pytest.raises(ValueError, match=r"\[3, 2\] and \[2\]"):
-        bootstrap.resample(np.ones((3, 2)), np.ones(2))
+        resampling.resample(np.ones((3, 2)), np.ones(2))
     with pytest.raises(ValueError, match=r"got 0 and 0\.95"):
-        bootstrap.resample(np.ones((3, 2)), resamples=0)
-    assert bootstrap.resample(np.ones((3, 2)), resamples=1) == [(1, 1, 1)] * 2  # one is allowed
+        resampling.resample(np.ones((3, 2)), resamples=0)
+    assert resampling.resample(np.ones((3, 2)), resamples=1) == [(1, 1, 1)] * 2  # one is allowed
 
 
 def people(scores, person):
@@ -90,9 +90,9 @@ def people(scores, person):
 def test_few_people_get_the_interval_of_students_t():
     person = np.repeat(np.arange(6), 3)
     values = np.random.default_rng(0).normal(size=6)[person]
-    end = bootstrap.resample(values[:, None], person)[0]
+    end = resampling.resample(values[:, None], person)[0]
     assert (end.high - end.low) / 2 == pytest.approx(people(values, person), rel=0.15)
-    alone = bootstrap.resample(values[:3, None], person[:3])[0]
+    alone = resampling.resample(values[:3, None], person[:3])[0]
     assert alone.mean == values[0] and np.isnan(alone[1:]).all()  # one person tells nothing of others
 
 
@@ -101,23 +101,23 @@ def test_intervals_over_splits_seeds_and_people_by_hand():
     person = np.repeat(np.arange(40), 2)
     of_people, of_seeds = rng.normal(size=40)[person], np.array([0.1, -0.4, 0.7])
     scores = of_seeds[:, None] + of_people  # [seeds, n]
-    both = bootstrap.over_replicates([scores[..., None]], [person])[0]
+    both = resampling.over_replicates([scores[..., None]], [person])[0]
     half = np.hypot(stats.t.ppf(0.975, 2) * stats.sem(of_seeds), people(of_people, person))
     assert both.mean == pytest.approx(scores.mean())
     assert (both.high - both.low) / 2 == pytest.approx(half, rel=0.03)
     # What a person does with one seed alone is in the seeds' spread already.
     noise = rng.normal(size=(3, 40))[:, person]
     noise -= noise.mean(axis=1, keepdims=True) - [[0.2], [0.0], [-0.2]]
-    only = bootstrap.over_replicates([noise[..., None]], [person])[0]
+    only = resampling.over_replicates([noise[..., None]], [person])[0]
     assert (only.high - only.low) / 2 == pytest.approx(stats.t.ppf(0.975, 2) * 0.2 / np.sqrt(3), rel=0.25)
     # One seed: people alone. Several splits: t over their means, unequal numbers of queries and seeds or not.
-    alone = bootstrap.over_replicates([scores[:1, :, None]], [person])
-    assert alone == bootstrap.resample(scores[0][:, None], person)
-    splits = bootstrap.over_replicates([scores[..., None], 2 + scores[:1, :30, None]])[0]
+    alone = resampling.over_replicates([scores[:1, :, None]], [person])
+    assert alone == resampling.resample(scores[0][:, None], person)
+    splits = resampling.over_replicates([scores[..., None], 2 + scores[:1, :30, None]])[0]
     means = [scores.mean(), 2 + scores[0, :30].mean()]
     assert splits == pytest.approx((np.mean(means), *stats.t.interval(0.95, 1, np.mean(means), stats.sem(means))))
     with pytest.raises(ValueError, match="seeds, n, M"):
-        bootstrap.over_replicates([scores])
+        resampling.over_replicates([scores])
 
 
 WORLDS = {  # deviations of: splits, seeds, people, a person with a seed
@@ -142,7 +142,7 @@ def coverage(world, splits, seeds, repeats, crowd=40):
             )[..., None]
             for _ in range(splits)
         ]
-        end = bootstrap.over_replicates(scores, [person] * splits, resamples=400)[0]
+        end = resampling.over_replicates(scores, [person] * splits, resamples=400)[0]
         hits += end.low <= 0 <= end.high
     return hits / repeats
 

@@ -24,19 +24,29 @@ from scipy import sparse
 
 from acrn_jax.evaluation import fusion
 from acrn_jax.evaluation.ranking import DistanceFn
+from acrn_jax.schema import unknown
 
 _BLOCK_BYTES = 1 << 24  # of one float32 block of distances
 _GROUP = 16  # columns that share one minimum in the search for the nearest
 
 
-def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6, weight: float = 0.3) -> np.ndarray:
-    """Re-ranked distances of features, squared Euclidean before.
+def rerank(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    *,
+    distance: str = "squared_euclidean",
+    k1: int = 20,
+    k2: int = 6,
+    weight: float = 0.3,
+) -> np.ndarray:
+    """Re-ranked distances of features.
 
     For the combined distance of ACRN give the embedding z, whose squared distance it is.
 
     Args:
       query: [Q, D].
       gallery: [G, D].
+      distance: before, a key of fusion.DISTANCES.
       k1: neighbours that are searched for reciprocal ones, 1 to Q + G - 1.
       k2: images that the local query expansion averages, 1 (none) to Q + G.
       weight: lambda, the original distance's share of the result, in [0, 1].
@@ -47,7 +57,15 @@ def rerank(query: np.ndarray, gallery: np.ndarray, *, k1: int = 20, k2: int = 6,
     Raises:
       ValueError: shapes disagree, a feature is not finite, or k1, k2 or weight are out of range.
     """
+    if distance not in fusion.DISTANCES:
+        raise unknown("distance", distance, fusion.DISTANCES)
+    if distance == "cosine":  # half the squared distance of rows of unit length, and the scale does not matter
+        query, gallery = fusion.unit(query, "query"), fusion.unit(gallery, "gallery")
     features = _joined(query, gallery)
+    if distance == "euclidean":
+        return rerank_rows(
+            fusion.euclidean_rows(features, features), len(query), len(features), k1=k1, k2=k2, weight=weight
+        )
     rows = fusion.squared_euclidean_rows(features, features)
     wide = np.result_type(features, rows(slice(0, 1)))  # float64 where the distances are
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from acrn_jax.evaluation import fusion, rerank
+from acrn_jax.evaluation import fusion, reranking
 
 
 def dense(distance, queries, k1, k2, weight):
@@ -57,14 +57,14 @@ def random_case(rng):
 def test_equals_the_formulas(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     for case in range(60):
-        monkeypatch.setattr(rerank, "_BLOCK_BYTES", int(rng.choice([1, 1 << 24])))
+        monkeypatch.setattr(reranking, "_BLOCK_BYTES", int(rng.choice([1, 1 << 24])))
         features, queries, settings = random_case(rng)
         expected = dense(squared(features.astype(np.float64)), queries, **settings)
-        found = rerank.rerank(features[:queries], features[queries:], **settings)
+        found = reranking.rerank(features[:queries], features[queries:], **settings)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"{case} {settings}")
         rows = fusion.squared_euclidean_rows(features, features)
-        given = rerank.rerank_rows(rows, queries, len(features), **settings)
+        given = reranking.rerank_rows(rows, queries, len(features), **settings)
         np.testing.assert_allclose(given, expected, atol=1e-5, err_msg=f"{case} {settings}")
 
 
@@ -74,7 +74,7 @@ def test_combined_distance_equals_its_embedding():
     parts = (fusion.squared_euclidean_rows(values, values) for values in (feature, attribute))
     rows = fusion.weighted_sum(*zip((1 / 4, 0.5 / 0.3), parts, strict=True))
     z = np.concatenate([feature / 2, np.sqrt(0.5 / 0.3) * attribute], axis=1)
-    np.testing.assert_allclose(rerank.rerank_rows(rows, 20, 60), rerank.rerank(z[:20], z[20:]), atol=1e-5)
+    np.testing.assert_allclose(reranking.rerank_rows(rows, 20, 60), reranking.rerank(z[:20], z[20:]), atol=1e-5)
 
 
 def test_the_defaults_at_more_images_in_any_block(monkeypatch):
@@ -82,10 +82,10 @@ def test_the_defaults_at_more_images_in_any_block(monkeypatch):
     person = rng.integers(0, 10, 200)
     features = (rng.normal(size=(10, 16))[person] + rng.normal(size=(200, 16))).astype(np.float32)
     features[133] = features[7]
-    found = rerank.rerank(features[:40], features[40:])
+    found = reranking.rerank(features[:40], features[40:])
     np.testing.assert_allclose(found, dense(squared(features.astype(np.float64)), 40, 20, 6, 0.3), atol=1e-5)
-    monkeypatch.setattr(rerank, "_BLOCK_BYTES", 1)
-    np.testing.assert_allclose(rerank.rerank(features[:40], features[40:]), found, atol=1e-6)
+    monkeypatch.setattr(reranking, "_BLOCK_BYTES", 1)
+    np.testing.assert_allclose(reranking.rerank(features[:40], features[40:]), found, atol=1e-6)
     right = person[:40, None] == person[None, 40:]
     before, after = (
         np.take_along_axis(right, np.argsort(d, axis=1)[:, :10], axis=1).mean()
@@ -98,11 +98,11 @@ def test_weight_1_is_the_distance_and_equal_images_have_none():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 4)).astype(np.float32)
     distance = squared(features)
-    found = rerank.rerank(features[:10], features[10:], weight=1.0)
+    found = reranking.rerank(features[:10], features[10:], weight=1.0)
     np.testing.assert_allclose(found, (distance / distance.max(axis=1, keepdims=True))[:10, 10:], atol=1e-5)
     same = np.ones((8, 3), np.float32)
     np.testing.assert_allclose(
-        rerank.rerank(same[:2], same[2:], k1=3), dense(np.zeros((8, 8)), 2, 3, 6, 0.3), atol=1e-6
+        reranking.rerank(same[:2], same[2:], k1=3), dense(np.zeros((8, 8)), 2, 3, 6, 0.3), atol=1e-6
     )
 
 
@@ -112,27 +112,27 @@ def test_nearest_is_a_stable_sort(width):
     for kinds in (2, 30, 10**6):
         matrix = rng.integers(0, kinds, (9, width)).astype(np.float32)
         for k in {1, min(3, width), width}:
-            assert np.array_equal(rerank.nearest(matrix, k), np.argsort(matrix, axis=1, kind="stable")[:, :k])
+            assert np.array_equal(reranking.nearest(matrix, k), np.argsort(matrix, axis=1, kind="stable")[:, :k])
 
 
 def test_refusals():
     x = np.random.default_rng(0).normal(size=(9, 4))
     with pytest.raises(ValueError, match=r"k1 is 20; with 9 images .* 1 to 8"):
-        rerank.rerank(x[:4], x[4:])
+        reranking.rerank(x[:4], x[4:])
     with pytest.raises(ValueError, match=r"k2 is 10; .* 1 to 9"):
-        rerank.rerank(x[:4], x[4:], k1=3, k2=10)
+        reranking.rerank(x[:4], x[4:], k1=3, k2=10)
     with pytest.raises(ValueError, match=r"weight .* 1\.5; it can be 0 to 1"):
-        rerank.rerank(x[:4], x[4:], k1=3, weight=1.5)
+        reranking.rerank(x[:4], x[4:], k1=3, weight=1.5)
     with pytest.raises(ValueError, match=r"\[4, 4\] and \[5, 3\]"):
-        rerank.rerank(x[:4], x[4:, :3], k1=3)
+        reranking.rerank(x[:4], x[4:, :3], k1=3)
     with pytest.raises(ValueError, match="at least one query and one gallery image"):
-        rerank.rerank(x[:0], x, k1=3)
+        reranking.rerank(x[:0], x, k1=3)
     with pytest.raises(ValueError, match=r"images 0 to 8 are \[9, 8\], not \[9, 9\]"):
-        rerank.rerank_rows(lambda index: squared(x)[index, 1:], 4, 9, k1=3)
+        reranking.rerank_rows(lambda index: squared(x)[index, 1:], 4, 9, k1=3)
     distance = squared(x)
     distance[3, 5] = np.nan
     with pytest.raises(ValueError, match="images 0 to 8 is NaN or infinite"):
-        rerank.rerank_rows(lambda index: distance[index], 4, 9, k1=3)
+        reranking.rerank_rows(lambda index: distance[index], 4, 9, k1=3)
     x[6, 1] = np.inf
     with pytest.raises(ValueError, match="gallery row 2 are not all finite"):
-        rerank.rerank(x[:4], x[4:], k1=3)
+        reranking.rerank(x[:4], x[4:], k1=3)

@@ -141,7 +141,7 @@ def over_replicates(
       one for each column; `mean` is over queries, then seeds, then splits.
 
     Source: Graybill and Wang, "Confidence Intervals on Nonnegative Linear Combinations of Variances", JASA 1980, for
-    the sum of squares; tests/evaluation/test_bootstrap.py simulates the coverage.
+    the sum of squares; tests/evaluation/test_resampling.py simulates the coverage.
     """
     if not len(scores) or any(np.ndim(s) != 3 or not np.size(s) for s in scores):
         raise ValueError(
