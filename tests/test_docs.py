@@ -2,6 +2,7 @@
 
 import html.parser
 import importlib
+import inspect
 import os
 import pathlib
 import re
@@ -92,7 +93,7 @@ def test_the_reference_has_every_public_name(site, module):
     found = set().union(*(Page.of(path).ids for path in (site / "api").glob("*.html")))
     module = importlib.import_module(module)
     for name in getattr(module, "__all__", ()):
-        if callable(getattr(module, name)):
+        if inspect.isclass(getattr(module, name)) or inspect.isfunction(getattr(module, name)):
             assert {f"{module.__name__}.{name}", f"acrn_jax.{name}"} & found, name
 
 
