@@ -106,7 +106,7 @@ def test_broken_pages_fail(tmp_path):
     """Each of five faults is told; a build with a warning fails."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    for source in ("mkdocs.yml", "README.md", "CHANGELOG.md", *ROOT.glob("data_prep/*/README.md")):
+    for source in ("mkdocs.yml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", *ROOT.glob("data_prep/*/README.md")):
         target = tmp_path / (ROOT / source).relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, target)
