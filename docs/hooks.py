@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LOG = logging.getLogger("mkdocs.hooks")  # a warning of it fails a strict build
 
 # Page of the site -> the file that it is made from, which stays where readers of the repository look for it.
-PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"} | {
+PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"} | {
     f"data_prep/{path.parent.name}.md": str(path.relative_to(ROOT)) for path in ROOT.glob("data_prep/*/README.md")
 }
 

@@ -4,7 +4,7 @@
 | --- | --- |
 | python, title="PATH" | the file is new and is written |
 | diff, title="PATH" | lines with + go where the lines around them, which are there already, say; lines with - go |
-| python | runs as a program, in a folder beside the copy |
+| python | runs in a folder beside the copy; one program with the Python before it, where nothing else is between |
 | bash | each `./launch.sh VERB ...` runs, in that folder |
 """
 
@@ -47,7 +47,7 @@ def carry_out(page: pathlib.Path, folder: pathlib.Path, *, commands: bool = True
     for name in ("acrn_jax", "configs", "data_prep"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", checkout)  # makes it a checkout, see acrn_jax/__init__.py
-    for block in blocks(page):
+    for block in _programs(blocks(page)):
         if block.title:
             edited.append(block.title)
             target = checkout / block.title
@@ -66,6 +66,17 @@ def carry_out(page: pathlib.Path, folder: pathlib.Path, *, commands: bool = True
                     assert words[0] == "./launch.sh", line
                     _run(["-m", "acrn_jax", *words[1:]], checkout, work)
     return edited
+
+
+def _programs(found: list[Block]) -> list[Block]:
+    """The blocks, those of a program joined."""
+    joined: list[Block] = []
+    for block in found:
+        if joined and block[:2] == joined[-1][:2] == ("python", ""):
+            joined[-1] = block._replace(text=joined[-1].text + block.text)
+        else:
+            joined.append(block)
+    return joined
 
 
 def patched(text: str, diff: str) -> str:

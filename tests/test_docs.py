@@ -1,6 +1,8 @@
 """The pages: they build strictly into a site that loads nothing from elsewhere, and the Python that they show runs."""
 
 import html.parser
+import importlib
+import inspect
 import os
 import pathlib
 import re
@@ -55,7 +57,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.loaded, self.links, self.tags = [], [], set()
+        self.loaded, self.links, self.tags, self.ids = [], [], set(), set()
 
     @classmethod
     def of(cls, path):
@@ -66,6 +68,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.tags.add(tag)
+        self.ids.add(attributes.get("id"))
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
         if tag in ("script", "img", "iframe", "source") and attributes.get("src"):
@@ -85,11 +88,25 @@ def test_equations_are_mathml(site):
     assert "arithmatex" not in method.read_text()  # nothing is left for a script to do
 
 
+@pytest.mark.parametrize("module", ["acrn_jax", "acrn_jax.evaluation", "acrn_jax.losses", "acrn_jax.results"])
+def test_the_reference_has_every_public_name(site, module):
+    found = set().union(*(Page.of(path).ids for path in (site / "api").glob("*.html")))
+    module = importlib.import_module(module)
+    for name in getattr(module, "__all__", ()):
+        if inspect.isclass(getattr(module, name)) or inspect.isfunction(getattr(module, name)):
+            assert {f"{module.__name__}.{name}", f"acrn_jax.{name}"} & found, name
+
+
+def test_examples_of_the_reference_are_code(site):
+    page = (site / "api" / "evaluation.html").read_text()
+    assert '<span class="gp">' in page and "<blockquote>" not in page  # the prompt of a Python session
+
+
 def test_broken_pages_fail(tmp_path):
     """Each of five faults is told; a build with a warning fails."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    for source in ("mkdocs.yml", "README.md", "CHANGELOG.md", *ROOT.glob("data_prep/*/README.md")):
+    for source in ("mkdocs.yml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", *ROOT.glob("data_prep/*/README.md")):
         target = tmp_path / (ROOT / source).relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, target)

@@ -18,6 +18,9 @@ def class_weights(
     | deepmar | exp(1 - r) | exp(r) | Li et al., "Multi-attribute Learning", 2015, as in its public code |
     | none | 1 | 1 | |
 
+    >>> class_weights([0.25, 0.5])
+    (array([2., 1.], dtype=float32), array([0.6666667, 1.       ], dtype=float32))
+
     Args:
       ratio: [A], share r of positives among the known labels of the training split.
       scheme: one of the three.
@@ -55,6 +58,12 @@ def weighted_cross_entropy(
 ) -> jax.Array:
     """Weighted multi-label cross-entropy of each example.
 
+    >>> import jax.numpy as jnp
+    >>> u, v = jnp.array([2.0, 1.0]), jnp.array([0.5, 1.0])
+    >>> logits, labels = jnp.zeros((2, 2)), jnp.array([[1, 0], [0, -1]])
+    >>> print(weighted_cross_entropy(logits, labels, positive_weight=u, negative_weight=v))
+    [2.0794415 0.3465736]
+
     Args:
       logits: [B, A] float; computed in float32 at least.
       labels: [B, A] int: 1 yes, 0 no, -1 unknown (adds nothing).
@@ -67,6 +76,8 @@ def weighted_cross_entropy(
 
     Raises:
       ValueError: shapes disagree, unknown reduction.
+
+    Source: Yu et al., "Weakly-supervised Learning of Mid-level Features", 2016; docs/method.md, section 2.
     """
     if logits.ndim != 2 or labels.shape != logits.shape:
         raise ValueError(f"Attribute cross-entropy wants logits and labels [B, A]; got {logits.shape}, {labels.shape}.")

@@ -7,6 +7,10 @@ import jax.numpy as jnp
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
     """Softmax cross-entropy of each example.
 
+    >>> import jax.numpy as jnp
+    >>> print(cross_entropy(jnp.array([[0.0, 0.0], [0.0, 1.0]]), jnp.array([1, 0])))
+    [0.6931472 1.3132616]
+
     Args:
       logits: [B, C] float; computed in float32 at least.
       labels: [B] int in [0, C).

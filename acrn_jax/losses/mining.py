@@ -25,6 +25,11 @@ class Triplets(NamedTuple):
 def offline(distance: jax.Array | None, person: jax.Array) -> Triplets:
     """Triplets as the input pipeline drew them: N anchors, then their N positives, then their N negatives.
 
+    >>> import jax.numpy as jnp
+    >>> anchor, positive, negative, valid = offline(None, jnp.array([1, 2, 1, 2, 3, 2]))
+    >>> print(anchor, positive, negative, valid)
+    [0 1] [2 3] [4 5] [ True False]
+
     Args:
       distance: not used.
       person: [B] int, B = 3N.
@@ -47,6 +52,13 @@ def offline(distance: jax.Array | None, person: jax.Array) -> Triplets:
 def batch_hard(distance: jax.Array, person: jax.Array) -> Triplets:
     """For each image the farthest image of the same person and the nearest of another; the first of equals.
 
+    >>> import jax.numpy as jnp
+    >>> from acrn_jax import losses
+    >>> distance = losses.mining_distance(jnp.array([[0.0], [1.0], [5.0], [2.0]]), mine_on="feature")
+    >>> found = batch_hard(distance, jnp.array([1, 1, 1, 2]))
+    >>> print(found.positive[:3], found.negative[:3], found.valid)
+    [2 2 0] [3 3 3] [ True  True  True False]
+
     Args:
       distance: [B, B] float.
       person: [B] int.
@@ -68,6 +80,11 @@ def batch_hard(distance: jax.Array, person: jax.Array) -> Triplets:
 def batch_all(distance: jax.Array | None, person: jax.Array) -> Triplets:
     """Every anchor with each of its positives and each of its negatives.
 
+    >>> import jax.numpy as jnp
+    >>> found = batch_all(None, jnp.array([1, 1, 2]))
+    >>> print(found.anchor.shape, found.valid.shape, found.valid.sum(), found.valid[0, 1, 2])
+    (3, 1, 1) (3, 3, 3) 2 True
+
     Args:
       distance: not used.
       person: [B] int.
@@ -84,6 +101,13 @@ def batch_all(distance: jax.Array | None, person: jax.Array) -> Triplets:
 
 def semi_hard(distance: jax.Array, person: jax.Array) -> Triplets:
     """For each anchor and positive the nearest negative that is farther than the positive, else the farthest negative.
+
+    >>> import jax.numpy as jnp
+    >>> from acrn_jax import losses
+    >>> distance = losses.mining_distance(jnp.array([[0.0], [3.0], [2.0], [4.0]]), mine_on="feature")
+    >>> found = semi_hard(distance, jnp.array([1, 1, 2, 2]))
+    >>> print(found.negative[0, 1], found.valid[0, 1])
+    3 True
 
     Args:
       distance: [B, B] float.
@@ -113,7 +137,8 @@ def _masks(person: jax.Array) -> tuple[jax.Array, jax.Array]:
     return same & ~jnp.eye(len(person), dtype=bool), ~same
 
 
-MINERS: dict[str, Callable[[jax.Array, jax.Array], Triplets]] = {
+Miner = Callable[[jax.Array, jax.Array], Triplets]  # (distance [B, B], person [B] int) -> triplets
+MINERS: dict[str, Miner] = {
     "offline": offline,
     "batch_hard": batch_hard,
     "batch_all": batch_all,

@@ -1,13 +1,14 @@
 """Triplet losses: classic, with complementary attributes (ACRN), and of the attributes alone.
 
-Schumann and Stiefelhagen, 2017. d(positive) and d(negative) are an anchor's distances to its positive and its negative:
+d(positive) and d(negative) are an anchor's distances to its positive and its negative:
 
     triplet_loss           mean [m + d_f(positive) - d_f(negative)]_+
     acrn_loss              mean [m + d_f(positive) - d_f(negative) + gamma (d_w(positive) - d_w(negative))]_+
     attribute_weight_loss  mean [m + d_w(positive) - d_w(negative)]_+
 
-d_f compares features, d_w compares weights * attributes. Each distance may be divided by a scale (1 is raw). Every loss
-returns a scalar and a dict of scalars to log:
+d_f compares features, d_w compares weights * attributes. Each distance may be divided by a scale (1 is raw). A loss is
+given its triplets, or `person`, who is on each image, and the miner that chooses them. It returns a scalar and a dict
+of scalars to log:
 
 | name | meaning |
 | --- | --- |
@@ -19,15 +20,19 @@ returns a scalar and a dict of scalars to log:
 | switched_off | `acrn_loss`: share that is active without the attribute term and not with it |
 
 Shares and means are 0 where no triplet is valid. Where all triplets stay undecided, the loss stays at its margin.
+
+Source: Schumann and Stiefelhagen, CVPR Workshops 2017, section 4; docs/method.md, section 4, has the equations.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from acrn_jax.losses.mining import Triplets
+from acrn_jax.losses.mining import MINERS, Miner, Triplets
 from acrn_jax.ops.distance import pair_mean, paired, pairwise
+from acrn_jax.schema import unknown
 
 Margin = float | Literal["soft"]
 Reduction = Literal["mean", "active_only"]
@@ -38,6 +43,11 @@ def hinge(
     gap: jax.Array, valid: jax.Array, *, margin: Margin, temperature: float = 1.0, reduction: Reduction = "mean"
 ) -> tuple[jax.Array, jax.Array]:
     """Loss of each triplet from its gap d(positive) - d(negative), and their mean.
+
+    >>> import jax.numpy as jnp
+    >>> loss, each = hinge(jnp.array([-2.0, 0.0, 1.0]), jnp.array([True, True, False]), margin=1.0)
+    >>> print(loss, each)
+    0.5 [0. 1. 0.]
 
     Args:
       gap: T float; wanted below -margin.
@@ -68,8 +78,10 @@ def hinge(
 
 def triplet_loss(
     feature: jax.Array,
-    triplets: Triplets,
+    triplets: Triplets | None = None,
     *,
+    person: jax.Array | None = None,
+    miner: str | Miner = "batch_hard",
     distance: str = "squared_euclidean",
     scale: float | jax.Array = 1.0,
     margin: Margin,
@@ -78,9 +90,24 @@ def triplet_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Triplet loss on features.
 
+    >>> import jax.numpy as jnp
+    >>> from acrn_jax import losses
+    >>> feature = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [3.0, 2.0]])
+    >>> loss, scalars = losses.triplet_loss(feature, person=jnp.array([1, 1, 2, 2]), miner="batch_hard", margin=1.0)
+    >>> print(loss, scalars["triplets"], scalars["active"])
+    2.0 4 0.5
+
+    With triplets of one's own, of rows 0 and 1 against row 2:
+
+    >>> triplets = losses.Triplets(*jnp.array([[0], [1], [2]]), valid=jnp.array([True]))
+    >>> print(losses.triplet_loss(feature, triplets, margin=4.0)[0])
+    1.0
+
     Args:
       feature: [B, D] float.
-      triplets: rows of the batch.
+      triplets: rows of the batch, from a miner; or None, and `person` in their place.
+      person: [B] int, who is on each image.
+      miner: a name in losses.MINERS, or a function (distance [B, B], person [B]) -> Triplets; looks at d_f.
       distance: a name in ops.distance.DISTANCES.
       scale: above 0, divides the distances.
       margin: as in `hinge`.
@@ -89,7 +116,15 @@ def triplet_loss(
 
     Returns:
       loss scalar; scalars to log (see the module).
+
+    Raises:
+      ValueError: neither triplets nor person, or both; lengths that differ; an unknown name; see `hinge`.
+
+    Source: Schumann and Stiefelhagen, 2017, section 4, the classic loss; Schroff et al., "FaceNet", 2015, equation 3.
     """
+    triplets = _chosen(
+        triplets, person, miner, feature, lambda: mining_distance(feature, mine_on="feature", distance=distance)
+    )
     positive, negative = _distances(feature, triplets, distance=distance, scale=scale)
     gap = positive - negative
     loss, _ = hinge(gap, triplets.valid, margin=margin, temperature=temperature, reduction=reduction)
@@ -100,8 +135,11 @@ def acrn_loss(
     feature: jax.Array,
     attributes: jax.Array,
     weights: jax.Array,
-    triplets: Triplets,
+    triplets: Triplets | None = None,
     *,
+    person: jax.Array | None = None,
+    miner: str | Miner = "batch_hard",
+    mine_on: Literal["feature", "combined", "attribute"] = "combined",
     gamma: float | jax.Array = 0.5,
     distance: str = "squared_euclidean",
     scale_feature: float | jax.Array = 1.0,
@@ -115,11 +153,24 @@ def acrn_loss(
 
     A triplet that weighted attributes tell apart already gives less or no gradient; one that they confuse gives more.
 
+    >>> import jax.numpy as jnp
+    >>> from acrn_jax import losses
+    >>> feature = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [3.0, 2.0]])
+    >>> attributes, weights = jnp.array([[0.9], [0.8], [0.1], [0.2]]), jnp.array([4.0])
+    >>> loss, scalars = losses.acrn_loss(
+    ...     feature, attributes, weights, person=jnp.array([1, 1, 2, 2]), gamma=0.5, margin=1.0
+    ... )
+    >>> print(round(float(loss), 2), scalars["triplets"])
+    0.29 4
+
     Args:
       feature: [B, D] float.
       attributes: [B, A] float, probabilities; a constant here.
       weights: [A] float; a constant unless attribute_gradient is "flow".
-      triplets: rows of the batch.
+      triplets: rows of the batch, from a miner; or None, and `person` in their place.
+      person: [B] int, who is on each image.
+      miner: a name in losses.MINERS, or a function (distance [B, B], person [B]) -> Triplets.
+      mine_on: it looks at d_f ("feature"), d_f + gamma d_w ("combined", what a test ranks by) or d_w ("attribute").
       gamma: at least 0, influence of the attributes.
       distance: a name in ops.distance.DISTANCES, for both.
       scale_feature: above 0, divides d_f.
@@ -133,12 +184,25 @@ def acrn_loss(
       loss scalar; scalars to log (see the module).
 
     Raises:
-      ValueError: unknown attribute_gradient.
+      ValueError: neither triplets nor person, or both; lengths that differ; an unknown name or attribute_gradient; see
+        `hinge`.
+
+    Source: Schumann and Stiefelhagen, 2017, section 4, the loss with the attributes' distances added.
     """
     if attribute_gradient not in ("stop", "flow"):
         raise ValueError(f"No attribute_gradient {attribute_gradient!r}; choose stop or flow.")
     if attribute_gradient == "stop":
         weights = jax.lax.stop_gradient(weights)
+    scales = {"scale_feature": scale_feature, "scale_attribute": scale_attribute}
+    triplets = _chosen(
+        triplets,
+        person,
+        miner,
+        feature,
+        lambda: mining_distance(
+            feature, attributes, weights, mine_on=mine_on, gamma=gamma, distance=distance, **scales
+        ),
+    )
     positive, negative = _distances(feature, triplets, distance=distance, scale=scale_feature)
     attribute_positive, attribute_negative = _distances(
         _weighted(attributes, weights), triplets, distance=distance, scale=scale_attribute
@@ -157,8 +221,10 @@ def acrn_loss(
 def attribute_weight_loss(
     attributes: jax.Array,
     weights: jax.Array,
-    triplets: Triplets,
+    triplets: Triplets | None = None,
     *,
+    person: jax.Array | None = None,
+    miner: str | Miner = "batch_hard",
     distance: str = "squared_euclidean",
     scale: float | jax.Array = 1.0,
     margin: Margin,
@@ -167,10 +233,21 @@ def attribute_weight_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Triplet loss on weighted attributes; trains the weights and nothing else.
 
+    The first attribute tells the two people apart, the second one does not, and the gradient says so:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from acrn_jax import losses
+    >>> attributes, person = jnp.array([[1.0, 0.5], [1.0, 0.0], [0.0, 0.5], [0.0, 0.0]]), jnp.array([1, 1, 2, 2])
+    >>> of = lambda w: losses.attribute_weight_loss(attributes, w, person=person, miner="batch_all", margin=2.0)[0]
+    >>> print(of(jnp.ones(2)), jax.grad(of)(jnp.ones(2)))
+    1.125 [-2.    0.25]
+
     Args:
       attributes: [B, A] float, probabilities; a constant here.
       weights: [A] float.
-      triplets: rows of the batch.
+      triplets: rows of the batch, from a miner; or None, and `person` in their place.
+      person: [B] int, who is on each image.
+      miner: a name in losses.MINERS, or a function (distance [B, B], person [B]) -> Triplets; looks at d_w.
       distance: a name in ops.distance.DISTANCES.
       scale: above 0, divides the distances.
       margin: as in `hinge`.
@@ -179,10 +256,17 @@ def attribute_weight_loss(
 
     Returns:
       loss scalar; scalars to log (see the module).
+
+    Raises:
+      ValueError: neither triplets nor person, or both; lengths that differ; an unknown name; see `hinge`.
+
+    Source: Schumann and Stiefelhagen, 2017, section 4, the additional loss of the weight layer.
     """
     return triplet_loss(
         _weighted(attributes, weights),
         triplets,
+        person=person,
+        miner=miner,
         distance=distance,
         scale=scale,
         margin=margin,
@@ -203,6 +287,11 @@ def mining_distance(
     scale_attribute: float | jax.Array = 1.0,
 ) -> jax.Array:
     """Distances by which a miner chooses: d_f, d_f + gamma d_w (what the test ranks by), or d_w. No gradient passes.
+
+    >>> import jax.numpy as jnp
+    >>> print(mining_distance(jnp.array([[0.0], [2.0]]), jnp.array([[0.0], [1.0]]), jnp.array([3.0]), gamma=0.5))
+    [[0.  8.5]
+     [8.5 0. ]]
 
     Args:
       feature: [B, D] float; not looked at for "attribute".
@@ -236,6 +325,10 @@ def mining_distance(
 def mean_pair_distance(x: jax.Array, *, distance: str = "squared_euclidean") -> jax.Array:
     """Mean distance over all ordered pairs of different rows, as `distance_scale: unit_mean` wants it; no gradient.
 
+    >>> import jax.numpy as jnp
+    >>> print(mean_pair_distance(jnp.array([[0.0], [1.0], [2.0]])))
+    2.0
+
     Args:
       x: [B, D] float, B >= 2.
       distance: a name in ops.distance.DISTANCES.
@@ -246,6 +339,26 @@ def mean_pair_distance(x: jax.Array, *, distance: str = "squared_euclidean") -> 
     mean, size = pair_mean(x, kind=distance), jnp.mean(jnp.sum(jnp.square(x), axis=1))
     rounding = {"squared_euclidean": 1e-12 * size, "euclidean": 1e-6 * jnp.sqrt(size), "cosine": 1e-6}[distance]
     return jax.lax.stop_gradient(jnp.where(mean > rounding, mean, 0))
+
+
+def _chosen(
+    triplets: Triplets | None,
+    person: jax.Array | None,
+    miner: str | Miner,
+    rows: jax.Array,
+    distance: Callable[[], jax.Array],
+) -> Triplets:
+    """The triplets that are given, or those that the miner finds."""
+    if (triplets is None) == (person is None):
+        raise ValueError("A triplet loss wants either triplets, or person (who is on each image) and a miner.")
+    if triplets is not None:
+        return triplets
+    person = jnp.asarray(person)
+    if person.shape != rows.shape[:1]:
+        raise ValueError(f"A triplet loss of {len(rows)} images wants person [{len(rows)}], got {list(person.shape)}.")
+    if isinstance(miner, str) and miner not in MINERS:
+        raise unknown("miner", miner, MINERS)
+    return (MINERS[miner] if isinstance(miner, str) else miner)(distance(), person)
 
 
 def _weighted(attributes: jax.Array, weights: jax.Array) -> jax.Array:

@@ -26,6 +26,9 @@ FLOOR = 1e-12  # under a mean square or a mean distance: weights of 0 stay 0 wit
 def initial_weights(attributes: int, form: str = "raw") -> jax.Array:
     """Numbers to start from, float32 [A], for which `effective_weights` is 1 everywhere (unit_mean: equal everywhere).
 
+    >>> print(initial_weights(3), initial_weights(2, "softplus"))
+    [1. 1. 1.] [0.54132485 0.54132485]
+
     Raises:
       ValueError: unknown form.
     """
@@ -37,6 +40,10 @@ def effective_weights(
     raw: jax.Array, *, form: str, attributes: jax.Array | None = None, distance: str = "squared_euclidean"
 ) -> jax.Array:
     """Attribute weights w from the trained numbers; differentiable in these, never in the attributes.
+
+    >>> import jax.numpy as jnp
+    >>> print(effective_weights(jnp.array([3.0, 4.0]), form="unit_rms"))
+    [0.84852815 1.1313709 ]
 
     Args:
       raw: [A] float.

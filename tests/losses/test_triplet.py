@@ -346,3 +346,47 @@ def test_errors():
         triplet.mining_distance(feature, mine_on="identity")
     with pytest.raises(ValueError, match="No distance 'l1'"):
         triplet.triplet_loss(feature, triplets, margin=0.3, distance="l1")
+
+
+@pytest.mark.parametrize("miner", [*MINERS, "own"])
+def test_one_call_mines_as_the_two_steps_do(miner):
+    rng = np.random.default_rng(0)
+    feature, attributes = rng.normal(size=(12, 5)), rng.random((12, 4))
+    weights, person = rng.normal(size=4), np.tile(np.arange(4), 3)
+    if miner == "offline":
+        person[8:] = (person[8:] + 1) % 4  # anchors, positives, negatives
+    own = MINERS["batch_hard"]
+    mine = MINERS.get(miner, own)
+    kind = own if miner == "own" else miner
+    scales = dict(scale_feature=2.0, scale_attribute=0.5)
+
+    def same(one, two):
+        assert one[0] == two[0] > 0 and one[1] == two[1]
+
+    options = dict(margin=3.0, distance="euclidean")
+    table = triplet.mining_distance(feature, mine_on="feature", distance="euclidean")
+    two = triplet.triplet_loss(feature, mine(table, person), **options)
+    same(triplet.triplet_loss(feature, person=person, miner=kind, **options), two)
+    for mine_on in ("feature", "combined", "attribute"):
+        settings = dict(distance="euclidean", gamma=0.7, **scales)
+        table = triplet.mining_distance(feature, attributes, weights, mine_on=mine_on, **settings)
+        two = triplet.acrn_loss(feature, attributes, weights, mine(table, person), margin=3.0, **settings)
+        one = triplet.acrn_loss(
+            feature, attributes, weights, person=person, miner=kind, mine_on=mine_on, margin=3.0, **settings
+        )
+        same(one, two)
+    table = triplet.mining_distance(None, attributes, weights, mine_on="attribute", distance="euclidean")
+    two = triplet.attribute_weight_loss(attributes, weights, mine(table, person), **options)
+    same(triplet.attribute_weight_loss(attributes, weights, person=person, miner=kind, **options), two)
+
+
+def test_one_call_refuses():
+    feature, person = np.zeros((4, 2)), np.array([1, 1, 2, 2])
+    some = MINERS["batch_hard"](np.zeros((4, 4)), person)
+    for given in ({}, {"triplets": some, "person": person}):
+        with pytest.raises(ValueError, match="either triplets, or person"):
+            triplet.triplet_loss(feature, margin=1.0, **given)
+    with pytest.raises(ValueError, match=r"of 4 images wants person \[4\], got \[3\]"):
+        triplet.triplet_loss(feature, person=person[:3], margin=1.0)
+    with pytest.raises(ValueError, match=r"no miner 'hard'; did you mean \w+\? Known are offline, batch_hard"):
+        triplet.triplet_loss(feature, person=person, miner="hard", margin=1.0)
