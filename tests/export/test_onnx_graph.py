@@ -43,7 +43,7 @@ def test_fold_is_layer_then_normalisation():
 def test_graph_is_the_net(phase, changes, tmp_path):
     config = config_of(phase, tmp_path, **changes)
     module, size = build.net(config, attributes=5), (config.data.height, config.data.width)
-    net = Net(module, drawn_variables(module, *size), **build.preprocessing(config))
+    net = Net(module, drawn_variables(module, *size), **config.data.preprocessing)
     model = Model(("attributes",), attributes=net) if phase == "mva" else Model(("feature",), reid=net)
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     onnx_graph.write(model, tmp_path / "model.onnx")
