@@ -59,7 +59,7 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
         with labels, and a named column an attribute, or value of the feature), mat, h5 (of attributes as npz) or faiss;
         see `feature_files`.
     """
-    kind = feature_files.FORMATS[format]
+    kind = feature_files.written()[format]
     if len(splits) != kind.sets:
         raise ValueError(f"{format} takes {'query and gallery' if kind.sets == 2 else 'one split'}, got {len(splits)}.")
     files.check(out)
@@ -69,7 +69,7 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
         splits = [splits[0].take(splits[0].person_id > 0), splits[1]]
     found = [_content(split, _values(workdir, runs.outputs(workdir, split, batch=batch))) for split in splits]
     if parallel.is_primary():
-        kind.write(out, found)
+        feature_files.write(out, found, format)
     written = found[0].arrays if kind.all_arrays else {found[0].name: found[0].features.values}
     images = " and ".join(f"{len(split):,} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
     told = f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"

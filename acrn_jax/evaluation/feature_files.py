@@ -303,6 +303,14 @@ FORMATS: dict[str, Format] = {
 }
 
 
+def write(path: Path, sets: Sequence[Content], format: str) -> None:
+    """Writes one file of that format; ValueError for one that is read only."""
+    writer = FORMATS[format].write
+    if writer is None:
+        raise ValueError(f"Files of format {format} are read, not written; choose {', '.join(written())}.")
+    writer(path, sets)
+
+
 def written() -> dict[str, Format]:
     """The formats that can be written."""
     return {name: one for name, one in FORMATS.items() if one.write}

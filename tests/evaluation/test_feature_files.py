@@ -462,9 +462,11 @@ def test_the_extending_page_adds_a_format(tmp_path, monkeypatch):
     for path, part in zip(paths, (QUERY, GALLERY), strict=True):
         names = np.arange(len(part.values)).astype(str)
         one = feature_files.Content("feature", part, names, names, "print", {})
-        feature_files.FORMATS["txt"].write(path, [one])
+        feature_files.write(path, [one], "txt")
     found = feature_files.read(paths, [path.with_suffix(".csv") for path in paths])
     np.testing.assert_allclose(found.gallery, GALLERY.values)
     np.testing.assert_array_equal(found.query_labels, QUERY.labels)
     with pytest.raises(ValueError, match=r"one \.npz, \.mat, \.h5, \.npy or \.txt, or two"):
         feature_files.read(paths * 2)
+    with pytest.raises(ValueError, match="format npy are read, not written; choose npz, csv"):
+        feature_files.write(tmp_path / "a.npy", [], "npy")
