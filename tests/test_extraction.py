@@ -135,15 +135,15 @@ def test_one_picture_is_as_good_as_a_folder_of_it(tmp_path):
 
 
 def test_formats_and_endings(tmp_path, monkeypatch):
-    assert extraction.format_of(tmp_path / "a.hdf5", None) == "h5"
-    assert extraction.format_of(tmp_path / "a.index", "faiss") == "faiss"
+    assert feature_files.format_of(tmp_path / "a.hdf5", None) == "h5"
+    assert feature_files.format_of(tmp_path / "a.index", "faiss") == "faiss"
     for name, format, told in (
         ("a.txt", None, r"\.npz, \.csv, \.mat"),
         ("a", "h5", r"\.h5, \.hdf5"),
         ("a.npz", "mat", r"are \.mat"),
     ):
         with pytest.raises(ValueError, match=told):
-            extraction.format_of(tmp_path / name, format)
+            feature_files.format_of(tmp_path / name, format)
     with pytest.raises(ValueError, match="mat takes query and gallery, got 1"):
         extraction.extract("net", [QUERY], tmp_path / "a.mat", format="mat")
     monkeypatch.setitem(sys.modules, "faiss", None)

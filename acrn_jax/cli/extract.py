@@ -13,11 +13,12 @@ from acrn_jax import runs
 from acrn_jax.cli import distributed, shell
 from acrn_jax.data import source
 from acrn_jax.data_prep import paths
+from acrn_jax.evaluation import feature_files
 from acrn_jax.runs import extraction
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run.")
 _OUT = paths.define_file("out", None, "The file to write: .npz, .csv, .mat, .h5 or .faiss.")
-_FORMAT = flags.DEFINE_enum("format", None, list(extraction.FORMATS), "Its format; default: by its ending.")
+_FORMAT = flags.DEFINE_enum("format", None, list(feature_files.written()), "Its format; default: by its ending.")
 _DATASET = flags.DEFINE_string("dataset", None, "A prepared data set; default: the run's own.")
 _CONFIG_NAME = flags.DEFINE_string("config_name", None, "Its configuration; default: the run's own.")
 _SPLIT = flags.DEFINE_string("split", "query", "Its split; mat has query and gallery.")
@@ -30,7 +31,7 @@ def main(argv):
     shell.require(workdir=_WORKDIR.value, out=_OUT.value)
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     runs.read_config(workdir)  # before anything else, if there is no run
-    format = extraction.format_of(out, _FORMAT.value)
+    format = feature_files.format_of(out, _FORMAT.value)
     if _FOLDER.value and format == "mat":
         raise ValueError(
             "a .mat file holds query and gallery of a prepared data set; write npz, csv or h5 of a --folder."

@@ -27,32 +27,24 @@ file_name, key or fingerprint.
 pickles are not loaded, and damaged bytes end in an error that names the file.
 """
 
-import csv
-import importlib
-import io
-import math
+import functools
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
-import scipy.io
 
-from acrn_jax import extras, files
+from acrn_jax import files
 from acrn_jax.data_prep import matlab
-from acrn_jax.evaluation import inputs
+from acrn_jax.evaluation import file_reading, inputs
+from acrn_jax.evaluation.file_writing import MAT_FIELDS, faiss, write_csv, write_faiss, write_h5, write_mat
 from acrn_jax.evaluation.inputs import Features, Search
 from acrn_jax.schema import UNKNOWN, Labels
 
-_MAX_MAT = 1 << 31  # bytes of one variable, the format's own limit
-_RATIO = 1100  # bytes that deflate can make of one
 _SETS = ("query", "gallery", "mquery")
 _PLAIN = ("features", "feature", "attributes")  # names of the features of one set
 _ALLOWED = ("file_name", "key", "fingerprint")
-_FIELD = {"f": "features", "label": "person_id", "cam": "camera_id"}  # of .mat files
 
 
 def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLike] = ()) -> Search:
@@ -65,39 +57,75 @@ def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLi
     """
     paths, label_paths = [Path(path) for path in features], [Path(path) for path in labels]
     suffixes = {path.suffix.lower() for path in paths}
-    kind = suffixes.pop() if len(suffixes) == 1 else None
-    if kind in (".npz", ".mat") and label_paths:
-        raise ValueError(f"{paths[0]} holds its labels itself; leave {label_paths[0]} out.")
-    if kind == ".mat":
-        return _search(_mat(paths), paths[0], {new: old for old, new in _mat_names()})
-    if kind == ".npz" and len(paths) == 1:
-        return _one_npz(paths[0])
-    if kind == ".npy" and len(paths) == 1 and len(label_paths) == 2:
-        query, gallery = (_csv(path) for path in label_paths)
-        return Search(query, gallery, distances=inputs.distances(_npy(paths[0]), query, gallery, str(paths[0])))
-    if kind == ".npz" and len(paths) == 2:
-        return _of_sets([read_set(path) for path in paths], paths)
-    if kind in (".npy", ".h5", ".hdf5") and len(paths) in (1, 2):
-        if len(label_paths) != len(paths):
-            raise ValueError(
-                f"{paths[0]} holds no labels, and there are {len(label_paths)} label files for {len(paths)} files of "
-                "features; give one CSV file (person_id,camera_id) for each."
-            )
-        sets = []
-        for path, label_path in zip(paths, label_paths, strict=True):
-            values, own = (_npy if kind == ".npy" else _h5)(path), _csv(label_path)
-            sets.append(Features(inputs.features(values, len(own.person_id), str(path), str(label_path)), own))
-        return _of_sets(sets, paths)
-    raise ValueError(
-        f"Files of features are one .npz, .mat, .h5 or .npy, or two of one kind (query, gallery); got "
-        f"{', '.join(map(str, paths)) or 'none'}."
-    )
+    read_one = next((f.read for f in FORMATS.values() if suffixes and suffixes <= set(f.suffixes)), None)
+    found = read_one(paths, label_paths) if read_one else None
+    if found is None:
+        readable = [f.suffixes[0] for f in FORMATS.values() if f.read]
+        raise ValueError(
+            f"Files of features are one {', '.join(readable[:-1])} or {readable[-1]}, or two of one kind (query, "
+            f"gallery); got {', '.join(map(str, paths)) or 'none'}."
+        )
+    return found
 
 
 def read_set(path: str | os.PathLike) -> Features:
     """One set of images: an .npz with features (or feature, attributes), person_id and perhaps camera_id."""
     path = Path(path)
-    return _set(_npz(path), path)
+    return _set(file_reading.npz(path), path)
+
+
+def with_csv_labels(
+    read_values: Callable[[Path], np.ndarray], paths: Sequence[Path], label_paths: Sequence[Path]
+) -> Search | None:
+    """Files that hold the features of one set each, read by `read_values`, with their labels in CSV files beside them.
+
+    Raises:
+      ValueError: not as many label files as files of features.
+    """
+    if len(paths) not in (1, 2):
+        return None
+    if len(label_paths) != len(paths):
+        raise ValueError(
+            f"{paths[0]} holds no labels, and there are {len(label_paths)} label files for {len(paths)} files of "
+            "features; give one CSV file (person_id,camera_id) for each."
+        )
+    sets = []
+    for path, label_path in zip(paths, label_paths, strict=True):
+        values, own = read_values(path), file_reading.csv_labels(label_path)
+        sets.append(Features(inputs.features(values, len(own.person_id), str(path), str(label_path)), own))
+    return _of_sets(sets, paths)
+
+
+def _read_npy(paths: Sequence[Path], label_paths: Sequence[Path]) -> Search | None:
+    if len(paths) == 1 and len(label_paths) == 2:
+        query, gallery = (file_reading.csv_labels(path) for path in label_paths)
+        values = file_reading.npy(paths[0])
+        return Search(query, gallery, distances=inputs.distances(values, query, gallery, str(paths[0])))
+    return with_csv_labels(file_reading.npy, paths, label_paths)
+
+
+def _read_npz(paths: Sequence[Path], label_paths: Sequence[Path]) -> Search | None:
+    _no_labels_beside(paths, label_paths)
+    if len(paths) == 1:
+        return _one_npz(paths[0])
+    return _of_sets([read_set(path) for path in paths], paths) if len(paths) == 2 else None
+
+
+def _read_mat(paths: Sequence[Path], label_paths: Sequence[Path]) -> Search:
+    _no_labels_beside(paths, label_paths)
+    names = {f"{who}_{old}": f"{who}_{new}" for who in _SETS for old, new in MAT_FIELDS.items()}
+    found: dict[str, Any] = {}
+    for path in paths:
+        for name, value in file_reading.mat(path).items():
+            if names.get(name, name) in found:
+                raise ValueError(f"{path} holds {name}, which an earlier file holds too.")
+            found[names.get(name, name)] = value
+    return _search(found, paths[0], {new: old for old, new in names.items()})
+
+
+def _no_labels_beside(paths: Sequence[Path], label_paths: Sequence[Path]) -> None:
+    if label_paths:
+        raise ValueError(f"{paths[0]} holds its labels itself; leave {label_paths[0]} out.")
 
 
 def _of_sets(sets: Sequence[Features], paths: Sequence[Path]) -> Search:
@@ -107,14 +135,13 @@ def _of_sets(sets: Sequence[Features], paths: Sequence[Path]) -> Search:
 
 
 def _one_npz(path: Path) -> Search:
-    found = _npz(path)
+    found = file_reading.npz(path)
     if "distances" in found:
         names = [f"{who}_{what}" for who in ("query", "gallery") for what in ("person_id", "camera_id")]
         _check_names(path, found, ("distances", "query_person_id", "gallery_person_id"), names, {})
         query, gallery = (_labels(found, who, path, {}) for who in ("query", "gallery"))
-        return Search(
-            query, gallery, distances=inputs.distances(found["distances"], query, gallery, f"{path}: distances")
-        )
+        values = inputs.distances(found["distances"], query, gallery, f"{path}: distances")
+        return Search(query, gallery, distances=values)
     if "person_id" in found and not any(name.startswith("query_") for name in found):
         return _of_sets([_set(found, path)], [path])
     return _search(found, path, {})
@@ -207,191 +234,97 @@ def _labels(found: Mapping[str, Any], who: str, path: Path, shown: Mapping[str, 
     return Labels(*parts)
 
 
-# Files
+# The formats
 
 
-def _open(path: Path, wanted: str, load: Callable[[], Any]) -> Any:
-    """What `load` gives; whatever damaged bytes make it raise becomes an error that names the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}; wanted is {wanted}.")
-    try:
-        return load()
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path} cannot be read as {wanted}: {reason}.") from error
+class Content(NamedTuple):
+    """What is written of one set of N images."""
+
+    name: str  # of the values: "feature" or "attributes"
+    features: Features  # [N, D]
+    key: np.ndarray  # [N]
+    file_name: np.ndarray  # [N]
+    fingerprint: str  # of the set
+    more: Mapping[str, Any]  # further arrays by name: logits, attribute_names ...
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The values and what goes with them, by name."""
+        return {self.name: self.features.values, **self.more}
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The values one by one, name -> [N]: attributes by their names."""
+        names = self.more.get("attribute_names") or [f"{self.name}_{i}" for i in range(self.features.values.shape[1])]
+        return dict(zip(names, self.features.values.T, strict=True))
 
 
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    def load():
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # numpy itself may stop reading before a member's checksum
-            if damaged:
-                raise ValueError(f"{damaged} is damaged")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: member(file, name) for name in file.files}
+class Format(NamedTuple):
+    """A kind of file: how it is told apart, read and written; None where it is not."""
 
-    def member(file, name):
-        try:
-            return file[name]
-        except ValueError as error:
-            if "allow_pickle" not in str(error):
-                raise
-            return matlab.Unreadable("an array of Python objects, which could run anything")
-
-    return _open(path, "an .npz file without pickled objects", load)
+    suffixes: tuple[str, ...]
+    # (files of features, files of labels) -> what is to be ranked; None for a number of files that it does not come in
+    read: Callable[[Sequence[Path], Sequence[Path]], Search | None] | None = None
+    write: Callable[[Path, Sequence[Content]], None] | None = None
+    sets: int = 1  # that one file is written of; 2 are query and gallery
+    all_arrays: bool = False  # whether it holds Content.arrays, or the values alone
+    ready: Callable[[], Any] = lambda: None  # raises ValueError where the package that writes it is missing
 
 
-def _npy(path: Path) -> np.ndarray:
-    return _open(path, "an .npy file", lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+def _write_npz(path: Path, sets: Sequence[Content]) -> None:
+    (one,) = sets
+    whose = {"key": one.key, "file_name": one.file_name, "fingerprint": one.fingerprint}
+    files.write_arrays(path, **whose, **one.features.labels._asdict(), **one.arrays)
 
 
-def _h5(path: Path) -> np.ndarray:
-    def load():
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("emb"), h5py.Dataset):
-                raise ValueError(f"it holds {', '.join(file) or 'nothing'}")
-            values = file["emb"]
-            if values.dtype.kind not in "fiu" or values.dtype.metadata:
-                raise ValueError(f"emb is of type {values.dtype}")
-            if math.prod(values.shape) * values.dtype.itemsize > _RATIO * path.stat().st_size:
-                raise ValueError(f"emb {list(values.shape)} is more than a file of its size can hold")
-            return values[()]
-
-    return _open(path, "an HDF5 file with the data set emb [N, D]", load)
+def _write_beside(write: Callable[..., None], path: Path, sets: Sequence[Content]) -> None:
+    (one,) = sets
+    columns = one.columns if one.more else None  # of attributes, whose columns have names
+    write(path, one.features, one.file_name, columns, **({"more": one.more} if write is write_h5 else {}))
 
 
-def _mat_names() -> list[tuple[str, str]]:
-    """Pairs of a name in .mat files and ours."""
-    return [(f"{who}_{old}", f"{who}_{new}") for who in _SETS for old, new in _FIELD.items()]
+def _write_csv(path: Path, sets: Sequence[Content]) -> None:
+    (one,) = sets
+    write_csv(path, one.features.labels, one.file_name, one.columns)
 
 
-def _mat(paths: Sequence[Path]) -> dict[str, Any]:
-    names, found = dict(_mat_names()), {}
-    for path in paths:
-        newer = path.is_file() and h5py.is_hdf5(path)
-        for name, value in (_mat73(path) if newer else matlab.read_all(path, max_bytes=_MAX_MAT)).items():
-            if names.get(name, name) in found:
-                raise ValueError(f"{path} holds {name}, which an earlier file holds too.")
-            found[names.get(name, name)] = value
-    return found
+FORMATS: dict[str, Format] = {
+    "npz": Format((".npz",), _read_npz, _write_npz, all_arrays=True),
+    "csv": Format((".csv",), None, _write_csv),
+    "mat": Format((".mat",), _read_mat, lambda path, sets: write_mat(path, *(one.features for one in sets)), sets=2),
+    "h5": Format(
+        (".h5", ".hdf5"),
+        functools.partial(with_csv_labels, file_reading.h5),
+        functools.partial(_write_beside, write_h5),
+        all_arrays=True,
+    ),
+    "npy": Format((".npy",), _read_npy),
+    "faiss": Format((".faiss", ".index"), None, functools.partial(_write_beside, write_faiss), ready=faiss),
+}
 
 
-def _mat73(path: Path) -> dict[str, Any]:
-    """Variables of a MATLAB 7.3 file, which is HDF5, as `matlab.read_all` gives those of a MATLAB 5 file."""
-
-    def variable(file, place, depth=0):
-        kind = place.attrs.get("MATLAB_class", "")
-        kind = str(kind, "ascii") if isinstance(kind, bytes) else kind
-        if not isinstance(place, h5py.Dataset) or place.external or depth > 1:
-            return matlab.Unreadable("a struct, a sparse matrix or the like")
-        if place.attrs.get("MATLAB_empty", 0):
-            return np.zeros((0, 0))
-        if math.prod(place.shape) * place.dtype.itemsize > _RATIO * path.stat().st_size:
-            raise ValueError(f"{place.name} {list(place.shape)} is more than a file of its size can hold")
-        if h5py.check_ref_dtype(place.dtype):  # cells
-            values = np.empty(place.shape, object)
-            values.ravel()[:] = [variable(file, file[cell], depth + 1) for cell in place[()].ravel()]
-            return values.T
-        if place.dtype.kind not in "fiu":
-            return matlab.Unreadable(f"of type {place.dtype}")
-        if kind != "char":
-            return place[()].T if kind else place[()]  # MATLAB's axes stand in the other order
-        lines = ["".join(map(chr, line)).rstrip() for line in place[()].T]
-        return lines[0] if len(lines) == 1 else np.array(lines, object)
-
-    def load():
-        with h5py.File(path, "r") as file:
-            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-            return {name: variable(file, file[name]) for name in own if not name.startswith("#")}
-
-    return _open(path, "a MATLAB 7.3 file", load)
+def write(path: Path, sets: Sequence[Content], format: str) -> None:
+    """Writes one file of that format; ValueError for one that is read only."""
+    writer = FORMATS[format].write
+    if writer is None:
+        raise ValueError(f"Files of format {format} are read, not written; choose {', '.join(written())}.")
+    writer(path, sets)
 
 
-def _csv(path: Path) -> Labels:
-    def load():
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(lines, [])]
-            if "person_id" not in header or "camera_id" not in header:
-                raise ValueError(f"its first line is {','.join(header)!r}")
-            rows = [row for row in lines if "".join(row).strip()]
-        for number, row in enumerate(rows):
-            if len(row) != len(header):
-                raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}")
-        return {name: np.array([row[header.index(name)] for row in rows]) for name in ("person_id", "camera_id")}
-
-    found = _open(path, "a CSV file with the header person_id,camera_id", load)
-    return Labels(*(inputs.integers(values, f"{path}: {name}") for name, values in found.items()))
+def written() -> dict[str, Format]:
+    """The formats that can be written."""
+    return {name: one for name, one in FORMATS.items() if one.write}
 
 
-# What extraction writes
-
-
-def write_mat(path: str | os.PathLike, query: Features, gallery: Features) -> None:
-    """Query and gallery as the variables query_f, query_label, query_cam, gallery_* of a MATLAB 5 file."""
-    largest = max(part.values.nbytes for part in (query, gallery))
-    if largest >= _MAX_MAT:
+def format_of(out: Path, name: str | None) -> str:
+    """The format to write: what is asked for, or what the suffix says; ValueError where these disagree."""
+    known = written()
+    by_suffix = next((name for name, one in known.items() if out.suffix in one.suffixes), None)
+    if by_suffix is None or (name or by_suffix) != by_suffix:
+        asked = name or f"{', '.join(list(known)[:-1])} or {list(known)[-1]}"
+        wanted = [name] if name in known else list(known)
         raise ValueError(
-            f"A variable of a MATLAB 5 file holds less than 2 GiB, and the features are {largest} bytes; write h5."
+            f"--out={out} does not end as a file of format {asked} does; endings are "
+            f"{', '.join(suffix for each in wanted for suffix in known[each].suffixes)}."
         )
-    found = {}
-    for who, part in (("query", query), ("gallery", gallery)):
-        for name, value in zip(_FIELD, (part.values, *part.labels), strict=True):
-            found[f"{who}_{name}"] = value if value.ndim == 2 else value[None].astype(np.int64)  # labels [1, N]
-    with files.replacing(path) as partial:
-        scipy.io.savemat(partial, found, appendmat=False)
-
-
-Columns = Mapping[str, np.ndarray] | None  # name -> [N]
-
-
-def write_h5(
-    path: str | os.PathLike,
-    features: Features,
-    file_name: Sequence[str],
-    columns: Columns = None,
-    more: Mapping[str, Any] | None = None,
-) -> None:
-    """One set: emb [N, D] of an HDF5 file, `more` arrays by name, numbers or texts; `write_csv`'s file beside it."""
-    content = io.BytesIO()  # HDF5 itself would end the process on a full disk
-    with h5py.File(content, "w") as file:
-        file["emb"] = features.values
-        for name, value in (more or {}).items():
-            value = np.asarray(value)
-            file[name] = value.astype(h5py.string_dtype()) if value.dtype.kind == "U" else value
-    files.write_bytes(path, content.getvalue())
-    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
-
-
-def faiss() -> Any:
-    """The FAISS package; ValueError where it is not installed."""
-    try:
-        return importlib.import_module("faiss")
-    except ImportError as error:
-        raise ValueError(
-            f"FAISS is not installed ({error}), the extra 'faiss': {extras.remedy('faiss', ['faiss-cpu'])}; or write "
-            "npz or h5."
-        ) from error
-
-
-def write_faiss(path: str | os.PathLike, features: Features, file_name: Sequence[str], columns: Columns = None) -> None:
-    """One set: a FAISS index of squared L2 distances, and `write_csv`'s file beside it."""
-    package = faiss()
-    index = package.IndexFlatL2(features.values.shape[1])
-    index.add(np.ascontiguousarray(features.values, np.float32))
-    with files.replacing(path, also=(RuntimeError,)) as partial:
-        package.write_index(index, str(partial))
-    write_csv(Path(path).with_suffix(".csv"), features.labels, file_name, columns)
-
-
-def write_csv(
-    path: str | os.PathLike,
-    labels: Labels,
-    file_name: Sequence[str],
-    columns: Columns = None,
-) -> None:
-    """Labels as `read` wants them, and further columns [N] by name, in as few digits as tell their values apart."""
-    columns = columns or {}
-    numbers = (np.asarray(values).astype(str).tolist() for values in columns.values())
-    rows = zip(*(values.tolist() for values in labels), map(str, file_name), *numbers, strict=True)
-    files.write_csv(path, [("person_id", "camera_id", "file_name", *columns), *rows])
+    return by_suffix

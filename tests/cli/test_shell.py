@@ -274,6 +274,20 @@ def test_a_card_that_jax_does_not_use_is_told_loudly(tmp_path, monkeypatch, caps
     assert told() == ""
 
 
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no such plugin")])
+def test_a_platform_that_jax_does_not_have_is_refused_with_the_remedy(monkeypatch, error):
+    def fails():
+        raise error
+
+    monkeypatch.setattr("jax.default_backend", fails)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(ValueError, match=r"cannot compute on JAX_PLATFORMS=cuda.*ACCELERATOR=cuda12"):
+        cards.warn_of_idle_card()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(type(error)):  # a bug, or a driver that fails
+        cards.backend()
+
+
 def test_libraries_keep_their_info_lines_to_themselves(folder):
     log = "--do=logging.info('of no interest'); logging.warning('of interest')"
     assert "of no interest" not in call(folder, log)[2]

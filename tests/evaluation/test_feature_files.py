@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -446,3 +447,26 @@ def test_what_is_beside_the_features_does_not_matter(tmp_path):
     (tmp_path / "b.mat").write_bytes(b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + b"x" * 80)
     with pytest.raises(ValueError, match=r"b\.mat cannot be read as a MATLAB 5 file .*: save it anew with -v7"):
         feature_files.read([tmp_path / "b.mat"])
+
+
+def test_the_extending_page_adds_a_format(tmp_path, monkeypatch):
+    """One entry of the table, and files of it are written, read and named in messages."""
+    monkeypatch.setattr(feature_files, "FORMATS", dict(feature_files.FORMATS))
+    page = pathlib.Path(__file__).parents[2] / "docs" / "extending" / "feature_format.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    exec(compile(block, str(page), "exec"), {})
+    assert feature_files.format_of(tmp_path / "q.txt", None) == "txt"
+    with pytest.raises(ValueError, match=r"npz, csv, mat, h5, faiss or txt does; endings are .*, \.txt"):
+        feature_files.format_of(tmp_path / "q.doc", None)
+    paths = [tmp_path / "q.txt", tmp_path / "g.txt"]
+    for path, part in zip(paths, (QUERY, GALLERY), strict=True):
+        names = np.arange(len(part.values)).astype(str)
+        one = feature_files.Content("feature", part, names, names, "print", {})
+        feature_files.write(path, [one], "txt")
+    found = feature_files.read(paths, [path.with_suffix(".csv") for path in paths])
+    np.testing.assert_allclose(found.gallery, GALLERY.values)
+    np.testing.assert_array_equal(found.query_labels, QUERY.labels)
+    with pytest.raises(ValueError, match=r"one \.npz, \.mat, \.h5, \.npy or \.txt, or two"):
+        feature_files.read(paths * 2)
+    with pytest.raises(ValueError, match="format npy are read, not written; choose npz, csv"):
+        feature_files.write(tmp_path / "a.npy", [], "npy")
