@@ -15,6 +15,7 @@ from acrn_jax import runs
 from acrn_jax.cli import distributed, settings, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
+from acrn_jax.results import Results
 from acrn_jax.train import parallel
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
@@ -39,7 +40,7 @@ def main(argv):
     for seed in range(config.seed, config.seed + _SEEDS.value):
         config.seed = seed
         results = runs.reproduce(config, attributes=attributes, workdir=workdir / f"seed_{seed}")
-        print(tables.methods_table(results), flush=True)
+        print(tables.methods_table(Results.of(results)), flush=True)
     if not parallel.is_primary():
         return
     report = html.write([workdir], workdir / "report.html")
