@@ -17,6 +17,7 @@ from acrn_jax.evaluation import attributes, protocols, ranking, score
 from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import html, tables
+from acrn_jax.results import Results
 from acrn_jax.runs import extraction
 from acrn_jax.train import checkpoint
 
@@ -231,7 +232,7 @@ def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
     d = ((f[0][:, None] - f[1][None]) ** 2).sum(-1)
     expected = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501)
     assert found["methods"]["ReIdCNN"] == pytest.approx(expected.metrics, abs=1e-3)
-    text = " ".join(tables.methods_table(found).split())
+    text = " ".join(tables.methods_table(Results.of(found)).split())
     assert "target_other, query/gallery, trained on synthetic_pedestrians/target_mini" in text
     # The run's own training set need not be there.
     (tmp_path / "synthetic_pedestrians").mkdir()
@@ -278,7 +279,7 @@ def test_protocols_that_draw(chain, monkeypatch):
         found["methods"]
     )
     assert set(found["deviation"]["ACRN"]) == set(METRICS)
-    text = " ".join(tables.methods_table(found).split())
+    text = " ".join(tables.methods_table(Results.of(found)).split())
     assert "cuhk03_single_shot (repeats 3, seed 0, probe_view both)" in text and "deviation over 3 draws" in text
     row = f"{100 * found['methods']['ACRN']['rank1']:.1f} ± {100 * found['deviation']['ACRN']['rank1']:.1f}"
     assert row in text

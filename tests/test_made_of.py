@@ -15,6 +15,8 @@ import pytest
 from acrn_jax import build, runs
 from acrn_jax.data_prep import prepare
 from acrn_jax.report import tables
+from acrn_jax.report.seeds import check_same
+from acrn_jax.results import Results
 from acrn_jax.runs import bundles, extraction, phases, search
 from acrn_jax.runs.workdir import write_json
 from acrn_jax.studies import cached, table
@@ -201,18 +203,18 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
     assert not Path("second").exists()
     results = runs.evaluate(Path("run"), unfinished=True)
     assert results["unfinished"] == {"step": 8, "steps": 10}
-    assert "NOT FINISHED: step 8 of 10" in tables.methods_table(results)
+    assert "NOT FINISHED: step 8 of 10" in tables.methods_table(Results.of(results))
     capsys.readouterr()
     runs.train(config_of("reid", "data", "net"), Path("run"))
     assert "reid: goes on from step 8 of 10 (run/reid)." in capsys.readouterr().out
     ended = runs.evaluate(Path("run"), unfinished=True)
-    assert "unfinished" not in ended and "NOT FINISHED" not in tables.methods_table(ended)
+    assert "unfinished" not in ended and "NOT FINISHED" not in tables.methods_table(Results.of(ended))
     write_json(Path("run/results.json"), results)
     for read in (cached.load, lambda run: table.of_methods([run])):
         with pytest.raises(ValueError, match="run was evaluated at step 8 of 10 of its training; let that come"):
             read(Path("run"))
     with pytest.raises(ValueError, match="different unfinished"):
-        tables.check_same([ended, results], ["a", "b"])
+        check_same([Results.of(ended), Results.of(results)], ["a", "b"])
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -87,7 +87,7 @@ def main(argv):
     table.write(folder, found)
     print(table.show(found, method=_METHOD.value))
     print(f"written: {folder}/table.csv, table.json")
-    return 1 if found["failed"] else shell.TERMINATED if stopped else 0
+    return 1 if found.failed else shell.TERMINATED if stopped else 0
 
 
 def on_finished_runs():

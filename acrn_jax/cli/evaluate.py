@@ -7,6 +7,7 @@ Or scores anyone's feature files, without a run: ./launch.sh evaluate --features
 acrn_jax/evaluation/feature_files.py lists the files that it reads.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -16,6 +17,7 @@ from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.evaluation import fusion, protocols, score
 from acrn_jax.report import scores, tables
+from acrn_jax.results import Recognition, Results
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
@@ -95,7 +97,7 @@ def score_run():
 
     shell.require(workdir=_WORKDIR.value)
     baseline, tune, out = (Path(f) if f else None for f in (_BASELINE.value, _TUNE.value, _OUT.value))
-    results = runs.evaluate(
+    found = runs.evaluate(
         Path(_WORKDIR.value),
         baseline=baseline,
         tune=tune,
@@ -107,14 +109,16 @@ def score_run():
         settings=shared_flags.of_evaluation(),
         out=out,
     )
-    if "methods" in results:
-        print(tables.methods_table(results))
-        if results.get("weights"):
-            print(tables.weights_table(results))
-        for method, reason in results.get("missing", {}).items():
+    if isinstance(found, Mapping):
+        found = (Results if "methods" in found else Recognition).of(found)
+    if isinstance(found, Results):
+        print(tables.methods_table(found))
+        if found.weights:
+            print(tables.weights_table(found))
+        for method, reason in (found.missing or {}).items():
             print(f"no row {method}: {reason}")
     folder = out or runs.folder_on(Path(_WORKDIR.value), _DATASET.value)
-    print(f"written: {folder}/{'results' if 'methods' in results else 'recognition'}.json")
+    print(f"written: {folder}/{'results' if isinstance(found, Results) else 'recognition'}.json")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from acrn_jax import files
 from acrn_jax.cli import shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import tables
+from acrn_jax.report.table import render
 from acrn_jax.studies import ledger
 
 _WORKDIR = paths.define_folders("workdir", None, "Evaluated ACRN runs, or folders that hold them as seed_N.")
@@ -29,8 +30,8 @@ def main(argv):
         out=out if _OUT.value else None,
     )
     ledger.write(out, content)
-    print(tables.render(tables.ledger(content)))
-    print(tables.render(tables.ledger_spearman(content)), end="")
+    print(render(tables.ledger(content)))
+    print(render(tables.ledger_spearman(content)), end="")
     print(f"written: {out}/ledger.json and {out}/ledger.csv")
 
 

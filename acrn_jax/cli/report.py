@@ -3,6 +3,7 @@
 from acrn_jax.cli import shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
+from acrn_jax.results import Results
 
 _WORKDIR = paths.define_folders("workdir", None, "Folders of evaluated runs, attribute nets too, by commas.")
 _OUT = paths.define_file("out", "report.html", "The file to write.")
@@ -14,7 +15,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--workdir is not set; give the folder of an evaluated run, or several separated by commas.")
     for folder in _WORKDIR.value:
         results = html.read(folder).results
-        print(tables.methods_table(results) if results["methods"] else tables.recognition_table(results))
+        print(tables.methods_table(results) if isinstance(results, Results) else tables.recognition_table(results))
     print(html.write(_WORKDIR.value, _OUT.value))
 
 

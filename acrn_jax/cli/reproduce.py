@@ -15,6 +15,7 @@ from acrn_jax import runs
 from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
+from acrn_jax.results import Results
 from acrn_jax.train import parallel
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
@@ -34,10 +35,9 @@ def main(argv):
         config = config.changed({"attributes.from": str(attributes)})
     runs.check_seeds(workdir, config, _SEEDS.value)
     for seed in range(config.seed, config.seed + _SEEDS.value):
-        results = runs.reproduce(
-            config.changed({"seed": seed}), attributes=attributes, workdir=workdir / f"seed_{seed}"
-        )
-        print(tables.methods_table(results), flush=True)
+        of_seed, folder = config.changed({"seed": seed}), workdir / f"seed_{seed}"
+        results = runs.reproduce(of_seed, attributes=attributes, workdir=folder)
+        print(tables.methods_table(Results.of(results)), flush=True)
     if not parallel.is_primary():
         return
     report = html.write([workdir], workdir / "report.html")

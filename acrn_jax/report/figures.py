@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib import figure, ticker
 
 from acrn_jax.evaluation.metrics import RANKS
-from acrn_jax.report import tables
+from acrn_jax.report import cells, tables
+from acrn_jax.report.seeds import method_names
+from acrn_jax.results import Estimate, Results, Weight
 
 # Okabe and Ito's palette, told apart by colour-blind readers; line styles and markers differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -74,21 +76,22 @@ def training(scalars: Sequence[Mapping[str, float]]) -> list[Chart]:
 
 
 @matplotlib.rc_context(STYLE)
-def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") -> Chart | None:
+def weight_scatter(of: Results, *, against: str = "reliability") -> Chart | None:
     """Learned weights over what is known of the attributes, or None where fewer than three attributes have both.
 
     Args:
-      results: contents of results.json, or of `tables.aggregate`.
+      of: results of a run, or of `seeds.aggregate`.
       against: "reliability", "accuracy" or "between_within".
     """
-    items = [item for item in _weighted(results) if tables.finite(item.get(against))]
-    if len(items) < 3:
+    entries = [entry for entry in _weighted(of) if cells.finite(getattr(entry, against))]
+    if len(entries) < 3:
         return None
     percent = against != "between_within"
-    known = np.array([tables.mean(item[against]) * (100 if percent else 1) for item in items])
-    weights = np.array([tables.mean(item["weight"]) for item in items])
-    correlation = results.get("spearman_weight_reliability") if against == "reliability" else None
-    correlation = tables.mean(correlation) if tables.finite(correlation) else spearman(np.abs(weights), known)
+    known = np.array([cells.mean(getattr(entry, against)) for entry in entries], float) * (100 if percent else 1)
+    weights = np.array([cells.mean(entry.weight) for entry in entries], float)
+    correlation = cells.mean(of.spearman_weight_reliability) if against == "reliability" else None
+    if not cells.finite(correlation):
+        correlation = spearman(np.abs(weights), known)
     drawing, axes = _axes()
     axes.scatter(known, weights, s=28, color=COLOURS[0], zorder=3)
     axes.margins(x=0.14, y=0.1)
@@ -96,39 +99,41 @@ def weight_scatter(results: Mapping[str, Any], *, against: str = "reliability") 
     words = {"reliability": "true reliability", "accuracy": "accuracy on the target"}.get(against, "between / within")
     axes.set_xlabel(words + (" (%)" if percent else " variance"))
     axes.set_ylabel("learned weight")
-    _name_points(drawing, axes, known, weights, [tables.display(item["name"]) for item in items])
-    text = f"{len(items)} attributes; Spearman's correlation {correlation:.2f}; the values are in the table of weights."
+    _name_points(drawing, axes, known, weights, [cells.attribute(entry.name) for entry in entries])
+    count = f"{len(entries)} attributes"
+    text = f"{count}; Spearman's correlation {correlation:.2f}; the values are in the table of weights."
     return _chart(drawing, f"Weight against {words} (Spearman {correlation:.2f})", text)
 
 
 @matplotlib.rc_context(STYLE)
-def weight_bars(results: Mapping[str, Any]) -> Chart | None:
+def weight_bars(of: Results) -> Chart | None:
     """Learned weights as bars, largest absolute weight on top, with 95 % intervals where they are over seeds."""
-    items = _weighted(results)
-    if not items:
+    entries = _weighted(of)
+    if not entries:
         return None
-    values = [tables.mean(item["weight"]) for item in items]
-    spread = [item["weight"].half_width if isinstance(item["weight"], tables.Estimate) else 0.0 for item in items]
-    drawing, axes = _axes(height=0.9 + 0.2 * len(items))
+    values = [cells.mean(entry.weight) for entry in entries]
+    spread = [entry.weight.half_width if isinstance(entry.weight, Estimate) else 0.0 for entry in entries]
+    drawing, axes = _axes(height=0.9 + 0.2 * len(entries))
     axes.barh(
-        range(len(items)), values, xerr=spread if any(spread) else None, color=COLOURS[5], ecolor="black", capsize=2
+        range(len(entries)), values, xerr=spread if any(spread) else None, color=COLOURS[5], ecolor="black", capsize=2
     )
-    axes.set_yticks(range(len(items)), [tables.display(item["name"]) for item in items], fontsize=8.5)
+    names = [cells.attribute(entry.name) for entry in entries]
+    axes.set_yticks(range(len(entries)), names, fontsize=8.5)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.axvline(0, color="black", lw=0.8)
     axes.set_xlabel("learned weight")
-    largest = ", ".join(f"{tables.display(item['name'])} {tables.mean(item['weight']):.2f}" for item in items)
+    largest = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, values, strict=True))
     return _chart(drawing, "Learned weights", f"Bars, largest first: {largest}.")
 
 
 @matplotlib.rc_context(STYLE)
-def cmc(results: Mapping[str, Any]) -> Chart:
+def cmc(of: Results) -> Chart:
     """Share of queries with a right match among the first k, at the k that results hold (1, 5, 10, 20)."""
     drawing, axes = _axes(height=3.6)
-    names = tables.method_names(results)
+    names = method_names(of)
     for i, name in enumerate(names):
-        values = [tables.mean(results["methods"][name].get(f"rank{k}")) for k in RANKS]
+        values = [cells.mean(of.methods[name].get(f"rank{k}")) for k in RANKS]
         axes.plot(
             RANKS,
             [np.nan if value is None else 100 * value for value in values],
@@ -180,8 +185,8 @@ def _points_in(box: Any, axes: Any, x: np.ndarray, y: np.ndarray) -> bool:
     return any(box.contains(*place) for place in places)
 
 
-def _weighted(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [item for item in tables.by_weight(results) if tables.finite(item["weight"])]
+def _weighted(of: Results) -> list[Weight]:
+    return [entry for entry in tables.by_weight(of) if cells.finite(entry.weight)]
 
 
 def _curve(scalars: Sequence[Mapping[str, float]], key: str) -> np.ndarray:

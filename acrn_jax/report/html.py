@@ -13,9 +13,12 @@ import jinja2
 from PIL import Image
 
 from acrn_jax import files
-from acrn_jax.report import figures, tables
+from acrn_jax.report import cells, figures, seeds, tables
+from acrn_jax.report.table import Table
+from acrn_jax.report.table import render as render_table
+from acrn_jax.results import Confusions, Ledger, Ranked, RankLists, Recognition, Results, Shown, StudyTable
 
-SHOWN = 14  # gallery pictures a query, as in the paper's figure 3
+RANK_LIST_LENGTH = 14  # gallery pictures a query, as in the paper's figure 3
 THUMBNAIL = (96, 192)  # largest width and height of an embedded picture, pixels
 PAIR = ("query", "wrong", "right")
 PHASES = ("mva", "identity", "reid")
@@ -25,8 +28,8 @@ class Run(NamedTuple):
     """What a workdir holds, read and checked."""
 
     folder: pathlib.Path  # as given
-    results: dict[str, Any]  # of the run, or over its seeds; of an attribute net recognition.json, with no "methods"
-    seeds: dict[str, dict[str, Any]]  # {seed folder: results}; empty unless the workdir is one of `reproduce`
+    results: Results | Recognition  # of the run, or over its seeds; of an attribute net its recognition
+    seeds: dict[str, Results]  # {seed folder: results}; empty unless the workdir is one of `reproduce`
     first: pathlib.Path  # the folder whose rank lists and curves are shown: the workdir itself or its first seed
 
 
@@ -60,7 +63,7 @@ def write(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> path
 def read(folder: str | os.PathLike) -> Run:
     """Reads a workdir's results, over seeds where it holds seed_*/results.json instead of its own.
 
-    Of an attribute net these are the contents of recognition.json.
+    Of an attribute net these are its recognition.
 
     Raises:
       FileNotFoundError, ValueError: as `write`.
@@ -69,47 +72,20 @@ def read(folder: str | os.PathLike) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; --workdir takes the folder of an evaluated run.")
     if (folder / "results.json").is_file():
-        return Run(folder, read_results(folder / "results.json"), {}, folder)
+        return Run(folder, Results.read(folder / "results.json"), {}, folder)
     if (folder / "recognition.json").is_file():
-        return Run(folder, _recognition(folder / "recognition.json") | {"methods": {}}, {}, folder)
+        return Run(folder, Recognition.read(folder / "recognition.json"), {}, folder)
     paths = sorted(folder.glob("seed_*/results.json"), key=lambda path: (len(path.parent.name), path.parent.name))
     if not paths:
         raise FileNotFoundError(
             f"{folder} has neither results.json nor recognition.json nor seed_*/results.json; "
             f"run ./launch.sh evaluate --workdir={folder} (or ./launch.sh reproduce) first."
         )
-    seeds = {path.parent.name: read_results(path) for path in paths}
-    tables.check_same(list(seeds.values()), [str(path) for path in paths])
-    tables.check_made_of(list(seeds.values()), [str(path) for path in paths])
-    return Run(folder, tables.aggregate(list(seeds.values())), seeds, paths[0].parent)
-
-
-def read_results(path: pathlib.Path) -> dict[str, Any]:
-    """Reads and checks a results.json.
-
-    Raises:
-      ValueError: broken JSON, another schema, or entries missing or of another kind; names the file.
-    """
-    results = files.read_json(path)
-    if results.get("schema") != 1:
-        raise ValueError(f"{path} has schema {results.get('schema')!r}, this version reads 1; run evaluate again.")
-    if missing := [key for key in ("dataset", "protocol", "methods") if key not in results]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; run evaluate again.")
-    methods = results["methods"]
-    if not isinstance(methods, dict) or not methods or not all(_are_numbers(row) for row in methods.values()):
-        raise ValueError(
-            f'{path}: "methods" is to be {{method: {{metric: number}}}}, at least one; run evaluate again.'
-        )
-    weights = results.get("weights") or []
-    if not all(
-        isinstance(w, dict)
-        and "weight" in w
-        and isinstance(w.get("name"), str)
-        and _are_numbers({k: v for k, v in w.items() if k != "name"})
-        for w in weights
-    ):
-        raise ValueError(f'{path}: "weights" is to be a list of {{"name": text, others: number}}; run evaluate again.')
-    return results
+    every, names = [Results.read(path) for path in paths], [str(path) for path in paths]
+    seeds.check_same(every, names)
+    seeds.check_inputs(every, names)
+    by_seed = dict(zip((path.parent.name for path in paths), every, strict=True))
+    return Run(folder, seeds.aggregate(every), by_seed, paths[0].parent)
 
 
 def read_scalars(path: pathlib.Path) -> list[dict[str, float]]:
@@ -137,8 +113,8 @@ def render(runs: Iterable[Run]) -> str:
     runs = list(runs)
     sections = [_section(run) for run in runs]
     try:
-        ranked = [run for run in runs if run.results["methods"]]
-        comparison, refusal = (_comparison(ranked), "") if len(ranked) > 1 else (None, "")
+        ranked = {str(run.folder): run.results for run in runs if isinstance(run.results, Results)}
+        comparison, refusal = (tables.comparison(ranked), "") if len(ranked) > 1 else (None, "")
     except ValueError as error:
         comparison, refusal = None, str(error)
     environment = jinja2.Environment(
@@ -149,7 +125,7 @@ def render(runs: Iterable[Run]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("template.html").render(
-        title="Report: " + ", ".join(dict.fromkeys(str(run.results["dataset"]) for run in runs)),
+        title="Report: " + ", ".join(dict.fromkeys(run.results.dataset for run in runs)),
         sections=sections,
         comparison=comparison,
         refusal=refusal,
@@ -157,9 +133,9 @@ def render(runs: Iterable[Run]) -> str:
     )
 
 
-def picture(folder: pathlib.Path, name: Any) -> str | None:
+def picture(folder: pathlib.Path, name: str) -> str | None:
     """A workdir's picture as data URI, made small; None where it is missing, no picture, or outside the workdir."""
-    path = (folder / str(name)).resolve()
+    path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         return None
     try:
@@ -173,58 +149,69 @@ def picture(folder: pathlib.Path, name: Any) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _comparison(runs: Sequence[Run]) -> tables.Table:
-    return tables.comparison({str(run.folder): run.results for run in runs})
-
-
 def _section(run: Run) -> dict[str, Any]:
     """Everything that the template shows of one run."""
-    results = run.results
-    related, missing = {"": run.first}, []
-    for name, path in (results.get("runs") or {}).items():
-        folder = run.first / str(path)
-        if folder.is_dir():
-            related[name] = folder
-        else:
-            missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
-    methods = tables.methods(results) if results["methods"] else None
-    weights = tables.weights(results) if results.get("weights") else None
-    ledger, studies = _ledger(run.folder), _studies(run)
-    charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
+    related, missing = _related(run)
     recognition = [
         (name, tables.recognition_summary(content), tables.recognition_attributes(content))
         for name, folder in related.items()
         if (folder / "recognition.json").is_file()
-        for content in [_recognition(folder / "recognition.json")]
+        for content in [Recognition.read(folder / "recognition.json")]
     ]
-    shown = (methods, weights, *ledger, *studies, *(() if methods else recognition[0][1:]))
+    ledger, studies = _ledger(run.folder), _studies(run)
+    scores = _scores(run)
+    of_net = () if scores["methods"] else recognition[0][1:]
+    shown = [t for t in (scores["methods"], scores["weights"], *ledger, *studies, *of_net) if t]
     return {
+        **scores,
         "name": str(run.folder),
-        "results": results,
-        "methods": methods,
-        "others": tables.others(results) if methods else None,
-        "seeds": [
-            tables.methods(one)._replace(caption=f"{name}: seeds {_flat_text(one.get('seeds'))}")
-            for name, one in run.seeds.items()
-        ],
         "first": str(run.first.relative_to(run.folder)) if run.seeds else "",
-        "weights": weights,
-        "weight_charts": [chart for chart in charts if chart],
-        "weight_bars": figures.weight_bars(results),
-        "cmc": figures.cmc(results) if methods else None,
         "ledger": ledger,
         "studies": studies,
-        "look_alikes": _look_alikes(run.first),
+        "look_alikes": _confusions(run.first),
         "rank_lists": _rank_lists(run.first),
-        "distance": tables.distance(results),
         "training": [entry for name, folder in related.items() for entry in _training(name, folder)],
         "recognition": recognition,
         "missing": missing,
         "facts": _facts(run),
-        "config": json.dumps(results.get("config") or {}, indent=2, sort_keys=True, default=str),
-        "copies": [
-            (kind, "\n".join(tables.render(table, kind) for table in shown if table)) for kind in ("markdown", "latex")
+        "config": json.dumps(run.results.config, indent=2, sort_keys=True, default=str),
+        "copies": [(kind, "\n".join(render_table(table, kind) for table in shown)) for kind in ("markdown", "latex")],
+    }
+
+
+def _related(run: Run) -> tuple[dict[str, pathlib.Path], list[str]]:
+    """Folders of the run ("") and of the runs that it was made with, and a sentence for each that is not there."""
+    related, missing = {"": run.first}, []
+    for name, path in run.results.runs.items() if isinstance(run.results, Results) else ():
+        folder = run.first / path
+        if folder.is_dir():
+            related[name] = folder
+        else:
+            missing.append(f"The {name} run is not at {os.path.normpath(folder)}; its curves are not shown.")
+    return related, missing
+
+
+def _scores(run: Run) -> dict[str, Any]:
+    """Tables and charts of a re-id run's scores; of an attribute net there are none."""
+    results = run.results
+    if not isinstance(results, Results):
+        return dict.fromkeys(("methods", "others", "weights", "weight_bars", "cmc", "distance")) | {
+            "seeds": [],
+            "weight_charts": [],
+        }
+    charts = [figures.weight_scatter(results, against=key) for key in ("reliability", "accuracy", "between_within")]
+    return {
+        "methods": tables.methods(results),
+        "others": tables.others(results),
+        "seeds": [
+            tables.methods(one)._replace(caption=f"{name}: seeds {_flat_text(one.seeds)}")
+            for name, one in run.seeds.items()
         ],
+        "weights": tables.weights(results) if results.weights else None,
+        "weight_charts": [chart for chart in charts if chart],
+        "weight_bars": figures.weight_bars(results),
+        "cmc": figures.cmc(results),
+        "distance": tables.distance(results),
     }
 
 
@@ -238,139 +225,122 @@ def _training(name: str, folder: pathlib.Path) -> list[tuple[str, list[figures.C
     ]
 
 
-def _recognition(path: pathlib.Path) -> dict[str, Any]:
-    content = files.read_json(path)
-    if "dataset" not in content or not isinstance(content.get("attributes"), list):
-        raise ValueError(f'{path} lacks "dataset" or "attributes"; run evaluate on the attribute run again.')
-    return content
-
-
 def _rank_lists(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The choices of rank_lists.json, the hardest first, with their pictures."""
     path = folder / "rank_lists.json"
     if not path.is_file():
         return []
-    choices = [(split, choice, lists) for split, by in files.read_json(path).items() for choice, lists in by.items()]
-    try:
-        return [
-            {
-                "title": {"hardest": "Hardest queries", "random": "Random queries"}.get(choice, choice),
-                "split": split,
-                "lists": [
-                    {
-                        **query,
-                        "uri": picture(folder, query["image"]),
-                        "average_precision": f"{100 * query['average_precision']:.1f} %",
-                        "gallery": [
-                            {
-                                **shown,
-                                "rank": shown.get("rank", place),  # files from before ranks were kept have the first
-                                "uri": picture(folder, shown["image"]),
-                                "distance": f"{shown['distance']:.3g}",
-                                "shares": _shares(shown),
-                            }
-                            for place, shown in enumerate(query["gallery"][:SHOWN], start=1)
-                        ],
-                    }
-                    for query in lists
-                ],
-            }
-            for split, choice, lists in sorted(choices, key=lambda item: item[1] != "hardest")
-            if lists
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not what evaluate writes ({error!r}); run evaluate again.") from error
+    splits = RankLists.read(path).splits
+    choices = [(split, choice, lists) for split, by in splits.items() for choice, lists in by.items()]
 
+    def ranked(place: int, item: Ranked) -> dict[str, Any]:
+        rank = place if item.rank is None else item.rank  # files from before ranks were kept have the first ones
+        return {**_picture(folder, item), "rank": rank, "right": item.right, "shares": _shares(item)}
 
-def _shares(shown: Mapping[str, Any]) -> list[str]:
-    """What makes up a distance, in per cent; files from before there were shares have none."""
     return [
-        f"{tables.display(name)} {100 * share / max(shown['distance'], 1e-12):.0f}\N{NO-BREAK SPACE}%"
-        for name, share in shown.get("shares", {}).items()
+        {
+            "title": {"hardest": "Hardest queries", "random": "Random queries"}.get(choice, choice),
+            "split": split,
+            "lists": [
+                {
+                    **_picture(folder, query),
+                    "average_precision": f"{100 * query.average_precision:.1f} %",
+                    "gallery": [
+                        ranked(place, item) for place, item in enumerate(query.gallery[:RANK_LIST_LENGTH], start=1)
+                    ],
+                }
+                for query in lists
+            ],
+        }
+        for split, choice, lists in sorted(choices, key=lambda item: item[1] != "hardest")
+        if lists
     ]
 
 
-def _look_alikes(folder: pathlib.Path) -> list[dict[str, Any]]:
+def _picture(folder: pathlib.Path, item: Shown) -> dict[str, Any]:
+    """A picture with who it shows, and its distances as text."""
+    distances = {key: value for key, value in vars(item).items() if key in ("distance", "feature_distance")}
+    return {
+        "uri": picture(folder, item.image),
+        "person_id": item.person_id,
+        "camera_id": item.camera_id,
+        "file_name": item.file_name,
+        **{key: f"{value:.3g}" for key, value in distances.items()},
+    }
+
+
+def _shares(item: Ranked) -> list[str]:
+    """What makes up a distance, in per cent; files from before there were shares have none."""
+    return [
+        f"{cells.attribute(name)} {100 * share / max(item.distance, 1e-12):.0f}\N{NO-BREAK SPACE}%"
+        for name, share in (item.shares or {}).items()
+    ]
+
+
+def _confusions(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The pairs of look_alikes.json, with their pictures."""
     path = folder / "look_alikes.json"
     if not path.is_file():
         return []
-    content = files.read_json(path)
-    factor, unit = (100, " %") if content.get("representation") == "probabilities" else (1, "")
-    recognition = content.get("recognition") or {"on": "", "mA": {}}  # files from before it was there have none
+    content = Confusions.read(path)
+    factor, unit = (100, " %") if content.representation == "probabilities" else (1, "")
+    recognition = content.recognition  # files from before it was there have none
 
     def named(attribute: str) -> str:
-        rate = recognition["mA"].get(attribute)
-        return tables.display(attribute) + ("" if rate is None else f" ({100 * rate:.0f} %)")
+        rate = recognition.mA.get(attribute) if recognition else None
+        return cells.attribute(attribute) + ("" if rate is None else f" ({100 * rate:.0f} %)")
 
-    def shown(item: Mapping[str, Any]) -> dict[str, Any]:
-        distances = {key: f"{item[key]:.3g}" for key in ("feature_distance", "distance") if key in item}
-        return {**item, "uri": picture(folder, item["image"]), **distances}
-
-    try:
-        return [
-            {
-                **{who: shown(pair[who]) for who in PAIR},
-                "recognised_on": recognition["on"],
-                "attributes": [
-                    (named(entry["name"]), *(f"{factor * entry[who]:.0f}{unit}" for who in PAIR))
-                    for entry in pair["attributes"]
-                ],
-            }
-            for pair in content["pairs"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not what evaluate writes ({error!r}); run evaluate again.") from error
+    return [
+        {
+            **{who: _picture(folder, getattr(pair, who)) for who in PAIR},
+            "recognised_on": recognition.on if recognition else "",
+            "attributes": [
+                (named(entry.name), *(f"{factor * getattr(entry, who):.0f}{unit}" for who in PAIR))
+                for entry in pair.attributes
+            ],
+        }
+        for pair in content.pairs
+    ]
 
 
-def _ledger(folder: pathlib.Path) -> list[tables.Table]:
+def _ledger(folder: pathlib.Path) -> list[Table]:
     """The tables of ledger.json, if it is there."""
     path = folder / "ledger.json"
     if not path.is_file():
         return []
-    content = files.read_json(path)
-    try:
-        return [tables.ledger(content), tables.ledger_spearman(content)]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{path} is not what ledger writes ({error!r}); run ledger again.") from error
+    content = Ledger.read(path)
+    return [tables.ledger(content), tables.ledger_spearman(content)]
 
 
-def _studies(run: Run) -> list[tables.Table]:
+def _studies(run: Run) -> list[Table]:
     """The tables of studies in the workdir (STUDY/table.json), and of that which the run is an arm of."""
     is_arm = (run.first / "job.json").is_file()  # STUDY/ARM/[SPLIT/]seed_N
     above = run.first.absolute().parents[:3] if is_arm else ()
     paths = [*sorted(run.folder.glob("*/table.json")), *(parent / "table.json" for parent in above)]
-    found = []
-    for path in filter(pathlib.Path.is_file, paths):
-        content = files.read_json(path)
-        try:
-            found.append(tables.study(content))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not what ablate writes ({error!r}); run ablate again.") from error
-    return found
+    return [tables.study(StudyTable.read(path)) for path in paths if path.is_file()]
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Name and text of what one needs to repeat the run."""
     results = run.results
-    facts = {
-        "data set": results["dataset"],
-        "split": results.get("split"),
-        "protocol": results.get("protocol"),
-        "queries without a match": f"{results.get('queries_without_match', 0)} (policy {results.get('no_match', '-')})"
-        if results["methods"]
-        else None,
-        "mA": results.get("mA"),
-        "part of the data set only": "yes" if results.get("partial") else "no",
-        "gamma": results.get("gamma"),
-        "scales": results.get("scales"),
-        "tuned factor": results.get("tuned_factor"),
-        "attributes from": results.get("attributes_from"),
-        "seeds": "; ".join(f"{name}: {_flat_text(one.get('seeds'))}" for name, one in run.seeds.items())
-        or results.get("seeds"),
-        "commit": results.get("commit"),
-        "versions": results.get("versions"),
-        "fingerprint of the data": results.get("fingerprint"),
+    facts: dict[str, Any] = {"data set": results.dataset, "split": results.split}
+    if isinstance(results, Results):
+        facts |= {
+            "protocol": results.protocol,
+            "queries without a match": f"{results.queries_without_match} (policy {results.no_match or '-'})",
+            "part of the data set only": "yes" if results.partial else "no",
+            "gamma": results.gamma,
+            "scales": results.scales,
+            "tuned factor": results.tuned_factor,
+            "attributes from": results.attributes_from.to_json() if results.attributes_from else None,
+        }
+    else:
+        facts |= {"mA": results.mA, "part of the data set only": "no"}
+    facts |= {
+        "seeds": "; ".join(f"{name}: {_flat_text(one.seeds)}" for name, one in run.seeds.items()) or results.seeds,
+        "commit": results.commit,
+        "versions": results.versions,
+        "fingerprint of the data": results.fingerprint,
     }
     return [(name, _flat_text(value)) for name, value in facts.items() if value not in (None, "", {})]
 
@@ -379,9 +349,3 @@ def _flat_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_flat_text(entry)}" for key, entry in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _are_numbers(row: Any) -> bool:
-    return isinstance(row, dict) and all(
-        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in row.values()
-    )

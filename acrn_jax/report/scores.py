@@ -5,6 +5,8 @@ from typing import Any
 
 from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.report import tables
+from acrn_jax.report.table import Table, render
+from acrn_jax.results import Results
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -24,7 +26,8 @@ def table(results: Mapping[str, Any]) -> str:
     if results.get("chance") is not None:
         notes.append(f"random distances give an mAP (precision) of {100 * results['chance']:.1f}")
     note = " ".join(["; ".join(notes) + ".", *results.get("hints", ())])
-    text = tables.render(tables.Table(tables.describe(results), ("metric", "per cent", "95 % interval"), rows, note))
+    caption = tables.describe(Results.parse(results))
+    text = render(Table(caption, ("metric", "per cent", "95 % interval"), rows, note))
     for point in (results.get("operating_points") or {}).get("roc", ()):
         text += (
             f"TPR {100 * point['tpr']:.1f} % at FPR {point['fpr']:.2g} (wanted {point['wanted']:g}), distance below "

@@ -147,6 +147,10 @@ class RecognitionPart(Record):
     images: int | None = optional()
     attributes: tuple[AttributeRate, ...] = ()
 
+    def rates(self) -> dict[str, float]:
+        """The mA of each attribute that has one."""
+        return {entry.name: entry.mA for entry in self.attributes if entry.mA is not None}
+
 
 class Calibrated(Record):
     """What the thresholds were chosen for, and on which images."""

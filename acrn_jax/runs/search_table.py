@@ -6,7 +6,8 @@ from typing import Any
 
 from acrn_jax.data import source
 from acrn_jax.evaluation import calibration
-from acrn_jax.report import tables
+from acrn_jax.report import cells, tables
+from acrn_jax.report.table import Table, page_width, render
 
 NO_IDENTITY = "The order says which pictures look most alike, not who is on them."
 EXPLAINED = 3  # attributes that an explanation names
@@ -37,11 +38,11 @@ def table(results: dict[str, Any]) -> str:
     if about:
         notes.append(calibration.told(about))
     caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(wanted)}"
-    text = tables.render(tables.Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
+    text = render(Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
     for entry in results["results"]:
         if "shares" in entry:
             reason = f"{entry['rank']:>4}  {_reason(entry)}"
-            text += textwrap.fill(reason, tables.page_width(), subsequent_indent=" " * 6) + "\n"
+            text += textwrap.fill(reason, page_width(), subsequent_indent=" " * 6) + "\n"
     return text + source.told_of_folder(results)
 
 
@@ -49,7 +50,7 @@ def _measured(results):
     """What the distances are, in one sentence."""
     if not results["query"]:
         return "distance: (wish - probability)^2, summed over the wished attributes."
-    kind = tables.KINDS[results["distance"]]
+    kind = tables.DISTANCES[results["distance"]]
     made = (
         "of attributes"
         if results["gamma"] is None
@@ -70,7 +71,7 @@ def _reason(entry):
 
 def percentages(entry: Mapping[str, Any]) -> list[str]:
     """Of the wished attributes, for a picture's caption."""
-    return [f"{tables.display(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
+    return [f"{cells.attribute(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
 
 
 def _rate(about, name) -> str:
@@ -81,4 +82,4 @@ def _rate(about, name) -> str:
 
 def rates(about: Mapping[str, Any], names: Iterable[str]) -> str:
     """Recognition rates of some attributes."""
-    return ", ".join(f"{tables.display(name)} {_rate(about, name)}" for name in names)
+    return ", ".join(f"{cells.attribute(name)} {_rate(about, name)}" for name in names)

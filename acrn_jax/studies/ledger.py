@@ -17,16 +17,16 @@ Source: Schumann and Stiefelhagen, CVPRW 2017, tables 2 and 6.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from acrn_jax import build, files
 from acrn_jax.evaluation import calibration, correlation
+from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Recognition, Results, Spearman, Spread
 from acrn_jax.runs.workdir import write_json
-from acrn_jax.studies import arms, cached
+from acrn_jax.studies import cached
 
 OF_NETS = ("recognition", "recognition_seen", "recognition_unseen", "recognition_disjoint")
 OF_RUNS = (
@@ -36,10 +36,11 @@ COLUMNS = (*OF_NETS, *OF_RUNS)
 BOOTSTRAP = "95 % bootstrap over attributes, 10,000 resamples, seed 0"
 
 Values = dict[str, dict[str, float]]  # column -> attribute -> value; what is unknown is missing
+Column = dict[str, Spread | None]  # attribute -> value over runs; None where no run knows one
 
 
-def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path | None = None) -> dict[str, Any]:
-    """The ledger of finished ACRN runs on one data set, fit for JSON.
+def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path | None = None) -> Ledger:
+    """The ledger of finished ACRN runs on one data set.
 
     Args:
       workdirs: evaluated runs, or folders that hold them as seed_N.
@@ -64,52 +65,58 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
         found.append((run, _of_run(run)))
         net = os.path.realpath(str(run.config.attributes.from_))
         nets.setdefault(net, _recognition(Path(net), ""))
-    parts = [values for _, values in found]
     extra = [_recognition(disjoint, "_disjoint")] if disjoint else []
-    about = {"recognition": [about for about, _ in nets.values()], "recognition_disjoint": [a for a, _ in extra]}
-    table = {column: _over([values.get(column, {}) for values in parts], names) for column in ("weight", *OF_RUNS)}
-    of_nets = [values for _, values in [*nets.values(), *extra]]
-    table |= {column: _over([values[column] for values in of_nets if column in values], names) for column in OF_NETS}
-    weight = [table["weight"][name]["mean"] for name in names]
-    correlations = {}
-    for column in COLUMNS:
-        values = [entry["mean"] if (entry := table[column][name]) else np.nan for name in names]
-        rho = correlation.rank_correlation(weight, values)
-        if rho.attributes:
-            correlations[column] = {k: _number(v) for k, v in rho._asdict().items()}
-    order = np.argsort(-np.array(weight), kind="stable")
-    return {
-        "schema": 1,
-        "target": target,
-        "runs": [
-            {
-                "workdir": str(run.folder),
-                "dataset": run.results["dataset"],
-                "protocol": run.results["protocol"],
-                "seed": run.config.seed,
-                "mAP_precision": run.results["methods"]["ACRN"]["mAP_precision"],
-                "rank1": run.results["methods"]["ACRN"]["rank1"],
-                "weights": {n: float(w) for n, w in zip(names, run.weights, strict=True)},
-            }
-            for run, _ in found
-        ],
-        **about,
-        "attributes": [
-            {"name": names[i], **{column: table[column][names[i]] for column in ("weight", *COLUMNS)}} for i in order
-        ],
-        "spearman": correlations,
-        "interval": BOOTSTRAP,
-    }
+    table = _columns([values for _, values in found], [values for _, values in [*nets.values(), *extra]], names)
+    weight = {name: spread.mean for name, spread in table["weight"].items() if spread}
+    order = sorted(weight, key=lambda name: -weight[name])
+    return Ledger(
+        target=target,
+        runs=tuple(_run(run, names) for run, _ in found),
+        recognition=tuple(net for net, _ in nets.values()),
+        recognition_disjoint=tuple(net for net, _ in extra),
+        attributes=tuple(LedgerAttribute.of({"name": n} | {c: table[c][n] for c in table}) for n in order),
+        spearman={column: rho for column in COLUMNS if (rho := _spearman(weight, table[column])).attributes},
+        interval=BOOTSTRAP,
+    )
 
 
-def write(folder: Path, content: dict[str, Any]) -> None:
-    """Writes ledger.json and ledger.csv, the columns' means and deviations."""
-    write_json(folder / "ledger.json", content)
+def _columns(of_runs: Sequence[Values], of_nets: Sequence[Values], names: Sequence[str]) -> dict[str, Column]:
+    """Weight and COLUMNS over runs, those of attribute nets over the nets."""
+    table = {column: _over([values.get(column, {}) for values in of_runs], names) for column in ("weight", *OF_RUNS)}
+    for column in OF_NETS:
+        table[column] = _over([values[column] for values in of_nets if column in values], names)
+    return {column: table[column] for column in ("weight", *COLUMNS)}
+
+
+def _run(run: cached.Run, names: Sequence[str]) -> LedgerRun:
+    scores = _scores(run)
+    return LedgerRun(
+        workdir=str(run.folder),
+        dataset=scores.dataset,
+        protocol=scores.protocol,
+        seed=run.config.seed,
+        mAP_precision=scores.methods["ACRN"]["mAP_precision"],
+        rank1=scores.methods["ACRN"]["rank1"],
+        weights={name: float(w) for name, w in zip(names, run.weights, strict=True)},
+    )
+
+
+def _spearman(weight: Mapping[str, float], column: Column) -> Spearman:
+    """Correlation of the weights with a column; None for what is undefined."""
+    values = [entry.mean if (entry := column[name]) else np.nan for name in weight]
+    rho = correlation.rank_correlation(list(weight.values()), values)
+    value, low, high = (float(v) if np.isfinite(v) else None for v in (rho.value, rho.low, rho.high))
+    return Spearman(value=value, low=low, high=high, attributes=rho.attributes)
+
+
+def write(folder: Path, content: Ledger) -> None:
+    """Writes ledger.json and ledger.csv, the columns' means and standard deviations."""
+    write_json(folder / "ledger.json", content.to_json())
     columns = ("weight", *COLUMNS)
     rows = [["attribute", *(name for column in columns for name in (column, f"{column}_deviation"))]]
-    for entry in content["attributes"]:
-        cells = [(entry[column] or {}).get(key) for column in columns for key in ("mean", "deviation")]
-        rows.append([entry["name"], *cells])
+    for entry in content.attributes:
+        spreads = [getattr(entry, column) for column in columns]
+        rows.append([entry.name, *(cell for s in spreads for cell in ((s.mean, s.deviation) if s else (None, None)))])
     files.write_csv(folder / "ledger.csv", rows)
 
 
@@ -124,28 +131,27 @@ def _expand(folder: Path) -> list[Path]:
     )
 
 
-def _recognition(net: Path, suffix: str) -> tuple[dict[str, Any], Values]:
+def _recognition(net: Path, suffix: str) -> tuple[LedgerNet, Values]:
     """(what to say about it, its columns) of an attribute run."""
     file = net / "recognition.json"
     if not file.is_file():
         raise FileNotFoundError(f"{net} has no recognition.json; run ./launch.sh evaluate --workdir={net} first.")
-    content = arms.read_json(file)
-    about, values = {"workdir": str(net), **{key: content.get(key) for key in ("dataset", "split", "mA")}}, {}
-    for part in ("", *(() if suffix else ("_seen", "_unseen"))):
-        of = content.get(part[1:], {}) if part else content
-        if part and of:
-            about[f"mA{part}"] = of.get("mA")
-        if of.get("attributes"):
-            entries = of["attributes"]
-            values[f"recognition{part}{suffix}"] = {e["name"]: e["mA"] for e in entries if e["mA"] is not None}
-    return about, values
+    whole = Recognition.read(file)
+    parts = {"": whole} if suffix else {"": whole, "_seen": whole.seen, "_unseen": whole.unseen}
+    about = {f"mA{name}": part.mA for name, part in parts.items() if part}
+    values = {f"recognition{name}{suffix}": part.rates() for name, part in parts.items() if part and part.attributes}
+    return LedgerNet.of(about, workdir=str(net), dataset=whole.dataset, split=whole.split), values
+
+
+def _scores(run: cached.Run) -> Results:
+    return Results.parse(run.results) if isinstance(run.results, Mapping) else run.results
 
 
 def _of_run(run: cached.Run) -> Values:
     values: Values = {"weight": {n: abs(float(w)) for n, w in zip(run.names, run.weights, strict=True)}}
     for column in ("reliability", "accuracy", "between_within"):
-        entries = run.results.get("weights") or ()
-        values[column] = {e["name"]: e[column] for e in entries if e.get(column) is not None}
+        known = {entry.name: getattr(entry, column) for entry in _scores(run).weights or ()}
+        values[column] = {name: value for name, value in known.items() if value is not None}
     values |= _against_labels(run)
     sweep = cached.leave_one_out(run, None)
     scores = cached.score(run, sweep._replace(settings={a: {"ACRN": of["ACRN"]} for a, of in sweep.settings.items()}))
@@ -177,15 +183,11 @@ def _against_labels(run: cached.Run) -> Values:
     }
 
 
-def _over(values: list[dict[str, float]], names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-    """Mean, deviation (n - 1) and number of an attribute's values, None where it has none."""
-    table: dict[str, dict[str, Any] | None] = {}
+def _over(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> Column:
+    """Mean, standard deviation (n - 1) and number of an attribute's values, None where it has none."""
+    table: Column = {}
     for name in names:
         own = [of[name] for of in values if name in of]
-        deviation = float(np.std(own, ddof=1)) if len(own) > 1 else None
-        table[name] = {"mean": float(np.mean(own)), "deviation": deviation, "runs": len(own)} if own else None
+        std = float(np.std(own, ddof=1)) if len(own) > 1 else None
+        table[name] = Spread(mean=float(np.mean(own)), deviation=std, runs=len(own)) if own else None
     return table
-
-
-def _number(value):
-    return value if isinstance(value, int) else (float(value) if np.isfinite(value) else None)

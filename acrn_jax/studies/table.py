@@ -5,23 +5,24 @@ queries. Their 95 % interval is over splits, or over seeds and people (evaluatio
 `over` says which; docs/ablations.md says how to read it.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from acrn_jax import files, runs, settings
 from acrn_jax.evaluation import resampling
 from acrn_jax.report import tables
+from acrn_jax.report.seeds import method_names
+from acrn_jax.report.table import render
+from acrn_jax.results import Job, PerImage, PerQuery, Recognition, Results, StudyRow, StudyTable
 from acrn_jax.runs import phases, workdir
 from acrn_jax.studies import arms
 
-COLUMNS = (
-    "study", "arm", "method", "metric", "seeds", "mean", "deviation", "reference", "difference", "low", "high", "over",
-    "seconds", "images_per_second", "peak_memory_mib", "failed",
-)  # fmt: skip
+COLUMNS = tuple(field.name for field in dataclasses.fields(StudyRow))
 SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
 SAME_REPLICATE = ("dataset", "split", "fingerprint", "queries", "gallery")  # in all arms of one
 MADE_OF = {"attributes": "attribute nets", "data": "training data of one name"}
@@ -36,10 +37,27 @@ OVER = {
 }
 
 
+class Conditions(NamedTuple):
+    """On what, by which rules and with which inputs scores were measured."""
+
+    dataset: str
+    split: str
+    fingerprint: str | None
+    protocol: str
+    protocol_options: Mapping[str, Any] | None = None
+    no_match: str | None = None
+    partial: bool = False
+    queries: int | None = None
+    gallery: int | None = None
+    commit: str | None = None
+    config: Mapping[str, Any] = {}
+    inputs: Mapping[str, Any] = {}  # of the run's last phase, see phases.py; older runs may not tell theirs
+
+
 class Scores(NamedTuple):
     """What one arm reached in one replicate."""
 
-    about: Mapping[str, Any]  # protocol, fingerprint and so on, as in results.json
+    about: Results | Recognition | Mapping[str, Any]  # a mapping is as of results.json, its `inputs` maybe beside
     metrics: Mapping[tuple[str, str], float]  # (method, metric) -> mean
     each: Mapping[tuple[str, str], np.ndarray]  # the same -> [n], over queries (or images) that count
     groups: np.ndarray  # [n] whose query (or image) it is
@@ -53,32 +71,43 @@ def read(job: arms.Job) -> Scores:
 
 def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
     """The scores of an evaluated run, without its cost."""
-    about = files.read_json(folder / ("recognition.json" if attribute_net else "results.json"))
-    with np.load(folder / ("per_image.npz" if attribute_net else "per_query.npz"), allow_pickle=False) as kept:
-        arrays = dict(kept)
-    if "person_id" not in arrays:
-        raise ValueError(f"{folder} was evaluated by an older version, whose files lack people; evaluate it again.")
-    groups = arrays.pop("person_id")
     if attribute_net:
-        each = {("attribute net", name): v for name, v in arrays.items() if about[name] is not None}  # if defined
-        metrics = {(method, name): about[name] for method, name in each}
-        if any(abs(values.mean() - metrics[key]) > 1e-6 for key, values in each.items()):
-            raise ValueError(
-                f"{folder} was scored by an older version, whose scores of images are not about its metrics; delete "
-                "its recognition.json and run the study again, which trains nothing anew."
-            )
-        about = {"protocol": "attributes", **about}
-    else:
-        counted = arrays.pop("counted")
-        del arrays["key"]
-        groups = groups[counted]
-        each = {tuple(name.rsplit("/", 1)): values[counted] for name, values in arrays.items()}
-        metrics = {(method, name): value for method, of in about["methods"].items() for name, value in of.items()}
-        about["inputs"] = (about.get("made_of") or {}).get("run") or phases.read(folder / "reid")
-    return Scores(about, metrics, each, groups, {})
+        return _read_attribute_net(folder)
+    about, per_query = Results.read(folder / "results.json"), PerQuery.read(folder / "per_query.npz")
+    if not about.made_of and (inputs := phases.read(folder / "reid")):
+        about = dataclasses.replace(about, made_of={"run": inputs})
+    counted = per_query.counted
+    each = {(method, name): v[counted] for method, of in per_query.scores.items() for name, v in of.items()}
+    metrics = {(method, name): value for method, of in about.methods.items() for name, value in of.items()}
+    return Scores(about, metrics, each, per_query.person_id[counted], {})
 
 
-def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[str, Any]:
+def _read_attribute_net(folder: Path) -> Scores:
+    about, per_image = Recognition.read(folder / "recognition.json"), PerImage.read(folder / "per_image.npz")
+    metrics = {name: getattr(about, name) for name in per_image.scores}
+    metrics = {("attribute net", name): value for name, value in metrics.items() if value is not None}  # if defined
+    each = {("attribute net", name): values for name, values in per_image.scores.items()}
+    each = {key: each[key] for key in metrics}
+    if any(abs(values.mean() - metrics[key]) > 1e-6 for key, values in each.items()):
+        raise ValueError(
+            f"{folder} was scored by an older version, whose scores of images are not about its metrics; delete "
+            "its recognition.json and run the study again, which trains nothing anew."
+        )
+    return Scores(about, metrics, each, per_image.person_id, {})
+
+
+def conditions(about: Results | Recognition | Mapping[str, Any]) -> Conditions:
+    """What scores that are to be compared must share."""
+    inputs = None
+    if isinstance(about, Mapping):
+        inputs, about = about.get("inputs"), Results.parse(about)
+    inputs = inputs or (about.made_of or {}).get("run") or {}
+    protocol = "attributes" if isinstance(about, Recognition) else about.protocol
+    known = {name: getattr(about, name) for name in Conditions._fields if hasattr(about, name)}
+    return Conditions(**known | {"protocol": protocol, "inputs": inputs})
+
+
+def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> StudyTable:
     """The methods of evaluated runs (the rows of their tables) as arms, paired within each run.
 
     Args:
@@ -90,20 +119,21 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> dict[s
       ValueError: a run lacks the reference; the runs are of different settings, or as `build_table`.
     """
     scores: dict[str, dict[str, Scores]] = {}
-    abouts: list[tuple[Path, Mapping[str, Any]]] = []
+    abouts: list[tuple[Path, Any]] = []
     for folder in map(Path, workdirs):
         runs.read_results(folder)
         one = read_run(folder)
+        about = cast(Results, one.about)
         check_setting(abouts := [*abouts, (folder, one.about)])
-        for method in tables.method_names(one.about):
+        for method in method_names(about):
             metrics, each = (
                 {("each method", metric): value for (name, metric), value in of.items() if name == method}
                 for of in (one.metrics, one.each)
             )
             scores.setdefault(method, {})[str(folder)] = one._replace(metrics=metrics, each=each)
         reference = reference or next(iter(scores))
-        if reference not in one.about["methods"]:
-            raise ValueError(f"{folder} has no method {reference!r}; it has {', '.join(one.about['methods'])}.")
+        if reference not in about.methods:
+            raise ValueError(f"{folder} has no method {reference!r}; it has {', '.join(about.methods)}.")
     return build_table("methods", scores, reference=str(reference))
 
 
@@ -117,8 +147,9 @@ def cost(job: arms.Job) -> dict[str, float | None]:
         start = phases.locate(job.folder, init["from"], kept, Path.is_dir)
         if start.name == "identity" and start.is_dir():
             seconds += _spent(start.parent, "identity")[0]
-    note = arms.read_json(job.folder / "job.json")
-    return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": note.get("peak_memory_mib")}
+    note = job.folder / "job.json"
+    peak = Job.read(note).peak_memory_mib if note.is_file() else None
+    return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": peak}
 
 
 def _spent(workdir, phase):
@@ -132,7 +163,7 @@ def _spent(workdir, phase):
     return seconds, float(np.median(speeds))
 
 
-def of_jobs(study: str, jobs: Sequence[arms.Job], reference: str) -> dict[str, Any]:
+def of_jobs(study: str, jobs: Sequence[arms.Job], reference: str) -> StudyTable:
     """The table of a study as far as it has come."""
     scores: dict[str, dict[str, Scores]] = {job.arm: {} for job in jobs}
     failed, missing = {}, []
@@ -154,8 +185,8 @@ def build_table(
     failed: Mapping[str, str] | None = None,
     missing: Sequence[str] = (),
     resamples: int = 10_000,
-) -> dict[str, Any]:
-    """The table as one JSON object; its `rows` are tidy, one for each (arm, method, metric).
+) -> StudyTable:
+    """The table; its `rows` are tidy, one for each (arm, method, metric).
 
     Args:
       study: its name.
@@ -172,69 +203,64 @@ def build_table(
     check_same(scores)
     failed = dict(failed or {})
     intervals = _intervals(scores, reference, resamples)
-    rows = []
-    for arm, replicates in scores.items():
-        broken = "; ".join(f"{name}: {why}" for name, why in failed.items() if name.startswith(f"{arm}/"))
-        blank = dict.fromkeys(COLUMNS) | {"study": study, "arm": arm, "reference": reference, "failed": broken or None}
-        spent = {name: _mean([s.cost.get(name) for s in replicates.values()]) for name in tables.COSTS}
-        keys = dict.fromkeys(key for one in replicates.values() for key in one.metrics)
-        for method, metric in keys:
-            values = [one.metrics[method, metric] for one in replicates.values() if (method, metric) in one.metrics]
-            row = blank | spent | {"method": method, "metric": metric, "seeds": len(values), "mean": _mean(values)}
-            row["deviation"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            if interval := intervals.get((arm, method, metric)):
-                row |= dict(zip(("difference", "low", "high", "over"), interval, strict=True))
-            rows.append(row)
-        if not replicates:
-            rows.append(blank | {"seeds": 0})
-    abouts = [one.about for replicates in scores.values() for one in replicates.values()]
-    return {
-        "schema": 1,
-        "study": study,
-        "reference": reference,
-        "interval": "; ".join(f"95 % {OVER[over]}" for over in OVER if any(row["over"] == over for row in rows))
+    rows = [row for arm, of in scores.items() for row in _rows(study, arm, of, reference, failed, intervals)]
+    known = [conditions(one.about) for replicates in scores.values() for one in replicates.values()]
+    overs = {row.over for row in rows}
+    return StudyTable(
+        study=study,
+        reference=reference,
+        interval="; ".join(f"95 % {words}" for over, words in OVER.items() if over in overs)
         or "none, there is nothing to compare",
-        "protocol": abouts[0]["protocol"] if abouts else None,
-        "datasets": sorted({about["dataset"] for about in abouts}),
-        "fingerprints": sorted({about["fingerprint"] for about in abouts}),
-        "attribute_nets": _attribute_nets(abouts),
-        "commits": sorted({about["commit"] for about in abouts if "commit" in about}),
-        "replicates": {arm: list(replicates) for arm, replicates in scores.items()},
-        "failed": failed,
-        "missing": list(missing),
-        "rows": rows,
-    }
+        protocol=known[0].protocol if known else None,
+        datasets=tuple(sorted({about.dataset for about in known})),
+        fingerprints=tuple(sorted({about.fingerprint for about in known if about.fingerprint})),
+        attribute_nets={net["fingerprint"]: net["name"] for about in known if (net := about.inputs.get("attributes"))},
+        commits=tuple(sorted({about.commit for about in known if about.commit})),
+        replicates={arm: tuple(replicates) for arm, replicates in scores.items()},
+        failed=failed,
+        missing=tuple(missing),
+        rows=tuple(rows),
+    )
 
 
-def _attribute_nets(abouts) -> dict[str, str]:
-    """Fingerprint -> name of the attribute nets; runs of older versions do not tell theirs."""
-    nets = [net for about in abouts if (net := (about.get("inputs") or {}).get("attributes"))]
-    return {net["fingerprint"]: net["name"] for net in nets}
+def _rows(study, arm, replicates, reference, failed, intervals):
+    """An arm's rows; of one without replicates a blank one."""
+    broken = "; ".join(f"{name}: {why}" for name, why in failed.items() if name.startswith(f"{arm}/"))
+    blank = StudyRow(study=study, arm=arm, seeds=0, reference=reference, failed=broken or None)
+    spent = {name: _mean([s.cost.get(name) for s in replicates.values()]) for name in tables.COSTS}
+    for method, metric in dict.fromkeys(key for one in replicates.values() for key in one.metrics):
+        values = [one.metrics[method, metric] for one in replicates.values() if (method, metric) in one.metrics]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        interval = dict(
+            zip(("difference", "low", "high", "over"), intervals.get((arm, method, metric), ()), strict=False)
+        )
+        row = {"method": method, "metric": metric, "seeds": len(values), "mean": _mean(values), "deviation": std}
+        yield dataclasses.replace(blank, **spent, **row, **interval)
+    if not replicates:
+        yield blank
 
 
-def check_setting(abouts: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+def check_setting(abouts: Sequence[tuple[Path, Results | Recognition | Mapping[str, Any]]]) -> None:
     """ValueError unless runs are replicates of one setting: they may differ in seed and split, and in what is free.
 
     Args:
       abouts: (workdir, its results) of each.
     """
-    flat = []
-    for folder, about in abouts:
-        if "config" in about:
-            flat.append((folder, settings.OLD_DEFAULTS | settings.flat(about["config"])))
-    for folder, mine in flat[1:]:
+    configs = [(folder, conditions(about).config) for folder, about in abouts]
+    flat = [(folder, settings.OLD_DEFAULTS | settings.flat(config)) for folder, config in configs if config]
+    for folder, current in flat[1:]:
         other, first = flat[0]
         keys = sorted(
             key
-            for key in mine.keys() | first.keys()
-            if mine.get(key) != first.get(key) and not settings.is_in(key, (*workdir.MAY_CHANGE, *PER_REPLICATE))
+            for key in current.keys() | first.keys()
+            if current.get(key) != first.get(key) and not settings.is_in(key, (*workdir.MAY_CHANGE, *PER_REPLICATE))
         )
         if keys:
-            told = "; ".join(
-                f"{key} is {first.get(key)!r} in {other}, {mine.get(key)!r} in {folder}" for key in keys[:5]
+            differences = "; ".join(
+                f"{key} is {first.get(key)!r} in {other}, {current.get(key)!r} in {folder}" for key in keys[:5]
             )
             raise ValueError(
-                f"These runs are not replicates of one setting: {told}. Make a table of each "
+                f"These runs are not replicates of one setting: {differences}. Make a table of each "
                 "setting, or compare them by a study with arms."
             )
 
@@ -244,32 +270,36 @@ def check_same(scores: Mapping[str, Mapping[str, Scores]]) -> None:
 
     Other images may go with another attribute net: worlds that are drawn with a net each are replicates, too.
     """
-    every = [(f"{arm}/{name}", name, one) for arm, of in scores.items() for name, one in of.items()]
-    first: dict[str, tuple[str, Scores]] = {}
-    for label, replicate, one in every:
+    every = [(f"{arm}/{name}", name, conditions(one.about)) for arm, of in scores.items() for name, one in of.items()]
+    first: dict[str, tuple[str, Conditions]] = {}
+    for label, replicate, about in every:
         for keys, other_label, other in (
             (SAME_STUDY, every[0][0], every[0][2]),
-            (SAME_REPLICATE, *first.setdefault(replicate, (label, one))),
+            (SAME_REPLICATE, *first.setdefault(replicate, (label, about))),
         ):
             for key in keys:
-                mine, theirs = one.about.get(key), other.about.get(key)
-                if mine != theirs:
+                value, other_value = getattr(about, key), getattr(other, key)
+                if value != other_value:
                     raise ValueError(
-                        f"Results of different {key} do not belong in one table: {other_label} has {theirs!r}, {label} "
-                        f"has {mine!r}; evaluate them on the same prepared data with the same protocol."
+                        f"Results of different {key} do not belong in one table: {other_label} has {other_value!r}, "
+                        f"{label} has {value!r}; evaluate them on the same prepared data with the same protocol."
                     )
+    _check_inputs([(label, about) for label, _, about in every])
+
+
+def _check_inputs(every: Sequence[tuple[str, Conditions]]) -> None:
     before: dict[Any, tuple[str, Mapping[str, str]]] = {}
-    for label, _, one in every:
+    for label, about in every:
         for kind, what in MADE_OF.items():
-            if not (made := (one.about.get("inputs") or {}).get(kind)):
+            if not (source := about.inputs.get(kind)):
                 continue  # a ReIdCNN has no attribute net, and old runs do not tell theirs
-            key = (kind, one.about["fingerprint"], made["name"] if kind == "data" else None)
-            other_label, theirs = before.setdefault(key, (label, made))
-            if made["fingerprint"] != theirs["fingerprint"]:
+            key = (kind, about.fingerprint, source["name"] if kind == "data" else None)
+            other_label, other = before.setdefault(key, (label, source))
+            if source["fingerprint"] != other["fingerprint"]:
                 raise ValueError(
                     f"Results of different {what} do not belong in one table: {other_label} was made with "
-                    f"{theirs['name']} (fingerprint {theirs['fingerprint'][:12]}), {label} with {made['name']} "
-                    f"({made['fingerprint'][:12]}); use a --workdir, or a list of runs, for each."
+                    f"{other['name']} (fingerprint {other['fingerprint'][:12]}), {label} with {source['name']} "
+                    f"({source['fingerprint'][:12]}); use a --workdir, or a list of runs, for each."
                 )
 
 
@@ -287,9 +317,9 @@ def _intervals(scores, reference, resamples):
             for key in scores[arm][common[0]].each
             if all(key in scores[arm][r].each and key in base[r].each for r in common)
         ]
-        splits: dict[str, list[str]] = {}  # replicates that rank the same queries
+        splits: dict[str | None, list[str]] = {}  # replicates that rank the same queries
         for replicate in common:
-            splits.setdefault(base[replicate].about["fingerprint"], []).append(replicate)
+            splits.setdefault(conditions(base[replicate].about).fingerprint, []).append(replicate)
         differences = [
             np.stack(
                 [
@@ -320,12 +350,13 @@ def _mean(values):
     return float(np.mean(values)) if values else None
 
 
-def write(folder: Path, table: Mapping[str, Any]) -> None:
+def write(folder: Path, table: StudyTable) -> None:
     """Writes table.json and table.csv into the study's folder."""
-    workdir.write_json(folder / "table.json", dict(table))
-    files.write_csv(folder / "table.csv", [COLUMNS, *([row[name] for name in COLUMNS] for row in table["rows"])])
+    content = table.to_json()
+    workdir.write_json(folder / "table.json", content)
+    files.write_csv(folder / "table.csv", [COLUMNS, *([row[name] for name in COLUMNS] for row in content["rows"])])
 
 
-def show(table: Mapping[str, Any], *, method: str | None = None, format: str = "text") -> str:
+def show(table: StudyTable, *, method: str | None = None, format: str = "text") -> str:
     """One method of a table for the eye: means, and differences with their intervals, in per cent."""
-    return tables.render(tables.study(table, method=method), format)
+    return render(tables.study(table, method=method), format)

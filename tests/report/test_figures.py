@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from acrn_jax.report import figures, tables
+from acrn_jax.report.seeds import aggregate
+from acrn_jax.results import Results
 from tests.report import conftest
 
 
@@ -34,7 +36,7 @@ def test_legends_lie_outside_the_axes(monkeypatch):
     monkeypatch.setattr(figures, "_chart", lambda drawing, title, text: drawings.append(drawing))
     keys = ("active", "switched_on", "switched_off", "positive", "negative", "attribute_active", "spread", "weight_rms")
     figures.training([{"step": i, **dict.fromkeys(keys, 0.5), "loss": 1.0, "attribute_loss": 1.0} for i in range(9)])
-    figures.cmc(conftest.make_results())
+    figures.cmc(Results.of(conftest.make_results()))
     assert len(drawings) == 5
     for drawing in drawings:
         drawing.draw_without_rendering()
@@ -58,22 +60,22 @@ def test_no_scalars_no_charts():
 
 def test_scatter_names_spearman():
     results = conftest.make_results()
-    assert "Spearman 0.89" in figures.weight_scatter(results).title
+    assert "Spearman 0.89" in figures.weight_scatter(Results.of(results)).title
     for item in results["weights"]:
         item["between_within"] = -abs(item["weight"])
-    assert "Spearman -1.00" in figures.weight_scatter(results, against="between_within").title
+    assert "Spearman -1.00" in figures.weight_scatter(Results.of(results), against="between_within").title
 
 
 def test_scatter_needs_three_attributes_with_both():
     results = conftest.make_results()
     for item in results["weights"][2:]:
         item["reliability"] = None
-    assert figures.weight_scatter(results) is None
-    assert figures.weight_bars({**results, "weights": []}) is None
+    assert figures.weight_scatter(Results.of(results)) is None
+    assert figures.weight_bars(Results.of({**results, "weights": []})) is None
 
 
 def test_charts_of_aggregates():
-    whole = tables.aggregate([conftest.make_results(seed=seed) for seed in range(3)])
+    whole = aggregate([Results.of(conftest.make_results(seed=seed)) for seed in range(3)])
     for chart in (figures.weight_scatter(whole), figures.weight_bars(whole), figures.cmc(whole)):
         svg(chart)
     assert "Male 1.2" in figures.weight_bars(whole).text
@@ -83,15 +85,15 @@ def test_charts_of_aggregates():
 def test_undefined_weights_are_not_drawn(weight):
     results = conftest.make_results()
     results["weights"][0]["weight"] = weight
-    assert "Male" not in figures.weight_bars(results).text
-    assert figures.weight_scatter(results).text.startswith("6 attributes")
-    assert tables.weights(results).rows[-1][:2] == ("Male", "-")
+    assert "Male" not in figures.weight_bars(Results.of(results)).text
+    assert figures.weight_scatter(Results.of(results)).text.startswith("6 attributes")
+    assert tables.weights(Results.of(results)).rows[-1][:2] == ("Male", "-")
 
 
 def test_cmc_survives_a_missing_rank():
     results = conftest.make_results()
     results["methods"]["ACRN"]["rank5"] = None
-    assert "ACRN" in figures.cmc(results).text
+    assert "ACRN" in figures.cmc(Results.of(results)).text
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -107,5 +109,5 @@ def test_spearman_of_a_constant_is_undefined():
 
 def test_equal_input_gives_equal_bytes_and_no_global_state_moves():
     before = dict(matplotlib.rcParams)
-    assert figures.cmc(conftest.make_results()) == figures.cmc(conftest.make_results())
+    assert figures.cmc(Results.of(conftest.make_results())) == figures.cmc(Results.of(conftest.make_results()))
     assert dict(matplotlib.rcParams) == before

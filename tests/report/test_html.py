@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from acrn_jax.report import html as report
-from acrn_jax.report import tables
+from acrn_jax.report.seeds import estimate
 from tests.report import conftest
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
@@ -101,7 +101,7 @@ def test_it_can_be_read_without_eyes_or_colours(written):
     assert {a["aria-labelledby"] for _, a in written.tags if "aria-labelledby" in a} <= set(identifiers)
     marks = [part.split()[-1] for part in written.text if re.fullmatch(r"(… )?\d+ [✓✗] (right|wrong)", part)]
     classes = [a["class"].split()[0] for a in written.all("li") if a.get("class", "").startswith(("right", "wrong"))]
-    assert marks == classes and len(marks) == 3 * report.SHOWN
+    assert marks == classes and len(marks) == 3 * report.RANK_LIST_LENGTH
     assert [attributes.get("class") for attributes in written.all("li")].count("query") == 3
 
 
@@ -116,7 +116,7 @@ def test_the_first_right_picture_has_its_rank_and_distances_say_what_they_are(tm
     run = conftest.make_workdir(tmp_path / "run", config={"loss": {"distance": "squared_euclidean"}})
     lists = json.loads((run / "rank_lists.json").read_text())
     for query in lists["query"]["hardest"]:
-        del query["gallery"][report.SHOWN :]
+        del query["gallery"][report.RANK_LIST_LENGTH :]
         for rank, item in enumerate(query["gallery"], start=1):
             item |= {"rank": rank, "right": False}
         query["gallery"][-1] |= {"rank": 1203, "right": True}
@@ -156,8 +156,8 @@ def test_seeds_become_mean_and_interval(tmp_path):
     run = report.read(folder)
     assert list(run.seeds) == ["seed_2", "seed_9", "seed_10"] and run.first == folder / "seed_2"
     got = page(folder, out=tmp_path / "report.html")
-    values = [one["methods"]["ACRN"]["rank1"] for one in run.seeds.values()]
-    expected = tables.estimate(values)
+    values = [one.methods["ACRN"]["rank1"] for one in run.seeds.values()]
+    expected = estimate(values)
     assert f"{100 * expected.mean:.1f} ± {100 * expected.half_width:.1f}" in got.cells
     assert f"{100 * values[1]:.1f}" in got.cells  # each seed is there too
     assert "Training of seed_2" in got.text
@@ -209,8 +209,14 @@ def test_missing_results_name_the_command(tmp_path):
         ("[1]", "is to hold a JSON object"),
         ('{"schema": 2}', "schema 2"),
         ('{"schema": 1, "dataset": "x", "protocol": "y"}', "lacks methods"),
-        ('{"schema": 1, "dataset": "x", "protocol": "y", "methods": {"ACRN": {"rank1": "high"}}}', '"methods"'),
-        ('{"schema": 1, "dataset": "x", "protocol": "y", "methods": {"ACRN": {}}, "weights": [1]}', '"weights"'),
+        (
+            '{"schema": 1, "dataset": "x", "protocol": "y", "methods": {"ACRN": {"rank1": "high"}}}',
+            "rank1 is",
+        ),
+        (
+            '{"schema": 1, "dataset": "x", "protocol": "y", "methods": {"ACRN": {}}, "weights": [1]}',
+            r"\[0\] is",
+        ),
     ],
 )
 def test_broken_results_are_named(tmp_path, content, words):
@@ -264,8 +270,8 @@ def add_studies(folder):
         {"name": "<i>x</i>", "weight": {"mean": 0.5, "deviation": 0.1, "runs": 3}, "recognition": None},
     ]
     ledger = {
-        "target": "peta", "runs": [{}] * 3, "attributes": attributes, "interval": "95 % bootstrap",
-        "recognition": [{"dataset": "peta/random_0"}], "recognition_disjoint": [],
+        "target": "peta", "runs": [conftest.LEDGER_RUN] * 3, "attributes": attributes, "interval": "95 % bootstrap",
+        "recognition": [{"workdir": "M", "dataset": "peta/random_0"}], "recognition_disjoint": [],
         "spearman": {"recognition": {"value": 0.375, "low": -0.25, "high": 0.7, "attributes": 35},
                      "mAP_change": {"value": None, "low": None, "high": None, "attributes": 1}},
     }  # fmt: skip

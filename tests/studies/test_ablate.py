@@ -66,15 +66,13 @@ def test_table_of_the_study_names_the_failing_arm(study):
     _, jobs, sentence = study
     assert "config.reid.people is 99" in sentence
     found = table.of_jobs("mini", jobs, "reference")
-    assert found["failed"] == {"broken/seed_0": sentence} and found["missing"] == []
-    (row,) = [r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("gamma_2", "ACRN", "rank1")]
+    assert found.failed == {"broken/seed_0": sentence} and found.missing == ()
+    (row,) = [r for r in found.rows if (r.arm, r.method, r.metric) == ("gamma_2", "ACRN", "rank1")]
     a, b = (results(job)["methods"]["ACRN"]["rank1"] for job in jobs[:2])
-    assert (row["mean"], row["difference"]) == (b, pytest.approx(b - a)) and row["low"] <= row["difference"] <= row[
-        "high"
-    ]
-    assert row["seconds"] > 0 and row["images_per_second"] > 0 and row["peak_memory_mib"] > 50
-    (own,) = [r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("gamma_2", "ReIdCNN", "rank1")]
-    assert (own["low"], own["high"]) == (0, 0)  # the same net
+    assert (row.mean, row.difference) == (b, pytest.approx(b - a)) and row.low <= row.difference <= row.high
+    assert row.seconds > 0 and row.images_per_second > 0 and row.peak_memory_mib > 50
+    (own,) = [r for r in found.rows if (r.arm, r.method, r.metric) == ("gamma_2", "ReIdCNN", "rank1")]
+    assert (own.low, own.high) == (0, 0)  # the same net
 
 
 def test_again_nothing_is_missing(study):
@@ -150,7 +148,7 @@ def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute
     arms.work(job, attributes=None, shared=tmp_path)
     found = table.of_jobs("views", [job], "reference")
     whole = json.loads((attribute_net / "recognition.json").read_text())
-    assert {r["metric"]: r["mean"] for r in found["rows"]} == {
+    assert {r.metric: r.mean for r in found.rows} == {
         name: whole[name] for name in ("mA", "accuracy", "precision", "recall", "f1")
     }
     with np.load(job.folder / "per_image.npz") as kept:

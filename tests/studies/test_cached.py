@@ -31,6 +31,7 @@ def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_e
     for arrays in (f, b, a):
         arrays[1][[*range(40, 50), G - 1]] = arrays[1][3]  # ties, also at the end of a row
     about = {"protocol": protocol, "no_match": no_match, "dataset": "d/0", "fingerprint": f"f{seed}", "runs": {}}
+    about["methods"] = {}
     train = rng.random((40, A)).astype(np.float32)
     labels = Labels(np.repeat(np.arange(1, 11), 4), np.tile([1, 2], 20))
     return cached.Run(
@@ -177,9 +178,9 @@ def test_study_over_runs_makes_one_table(monkeypatch):
     made = {f"r{i}": changed(drawn(i), f"r{i}", seed=i) for i in range(3)}
     monkeypatch.setattr(cached, "load", lambda folder, out=None: made[str(folder)])
     found = cached.study("gamma", list(made), [0.0, 1.0])
-    assert found["reference"] == "0.5" and found["replicates"]["1"] == [f"target_0/seed_{i}" for i in range(3)]
-    row = next(r for r in found["rows"] if (r["arm"], r["method"], r["metric"]) == ("0", "ACRN", "rank1"))
-    assert row["seeds"] == 3 and row["low"] <= row["difference"] <= row["high"]
+    assert found.reference == "0.5" and found.replicates["1"] == tuple(f"target_0/seed_{i}" for i in range(3))
+    row = next(r for r in found.rows if (r.arm, r.method, r.metric) == ("0", "ACRN", "rank1"))
+    assert row.seeds == 3 and row.low <= row.difference <= row.high
     made["r1"].results["no_match"] = "count_as_miss"
     with pytest.raises(ValueError, match="different no_match"):
         cached.study("gamma", list(made))

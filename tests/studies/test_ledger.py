@@ -12,6 +12,7 @@ from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.evaluation import methods, protocols, ranking
 from acrn_jax.report import tables
+from acrn_jax.report.table import render
 from acrn_jax.runs import AcrnRun
 from acrn_jax.runs.outputs import Predictions
 from acrn_jax.schema import Labels
@@ -52,7 +53,9 @@ def made(tmp_path, monkeypatch):
         results = {"dataset": "drawn/x", "protocol": "market1501", "no_match": "skip", "methods": {"ACRN": {}}}
         results["methods"]["ACRN"] = {"mAP_precision": 0.5, "rank1": 0.5}
         keys = ("reliability", "accuracy", "between_within")
-        results["weights"] = [{"name": n} | dict.fromkeys(keys, 0.1 * i + seed) for i, n in enumerate(NAMES)]
+        results["weights"] = [
+            {"name": n, "weight": 1.0} | dict.fromkeys(keys, 0.1 * i + seed) for i, n in enumerate(NAMES)
+        ]
         results["weights"][4]["accuracy"] = None
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
@@ -90,7 +93,8 @@ def score(run, shown, weights):
 
 def test_every_column(made, capsys):
     folder, every, splits, shown = made
-    content = json.loads(json.dumps(ledger.collect([folder / "W"], disjoint=folder / "M")))
+    record = ledger.collect([folder / "W"], disjoint=folder / "M")
+    content = json.loads(json.dumps(record.to_json()))
     rows = {entry["name"]: entry for entry in content["attributes"]}
     assert [e["name"] for e in content["attributes"]] == [
         "personalMale", "hairLong", "upperBodyLogo", "accessoryHat", "footwearShoes",
@@ -125,12 +129,12 @@ def test_every_column(made, capsys):
     assert content["spearman"]["recognition"]["attributes"] == 4
     assert content["spearman"]["between_within"]["attributes"] == 5
 
-    ledger.write(folder, content)
+    ledger.write(folder, record)
     assert json.loads((folder / "ledger.json").read_text()) == content
     lines = list(csv.DictReader((folder / "ledger.csv").open()))
     assert [line["attribute"] for line in lines] == list(rows) and lines[3]["auc"] == ""
     assert float(lines[2]["weight_deviation"]) == rows["upperBodyLogo"]["weight"]["deviation"]
-    text = tables.render(tables.ledger(content)) + tables.render(tables.ledger_spearman(content))
+    text = render(tables.ledger(record)) + render(tables.ledger_spearman(record))
     text = " ".join(text.split())
     assert "0.600 ± 0.707" in text and "people whom training never" in text and "mA seen" not in text
 
