@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch):
         Image.new("RGB", (8, 16), tuple(map(int, rng.integers(0, 256, 3)))).save(file)
     ran = []
 
-    def compute(run, split, batch):
+    def compute(run, split, batch, quiet):
         ran.append(run.workdir.name)
         feature, logits = said(split)
         return {"attribute_logits": logits} if run.workdir.name == "net" else {"feature": feature}
