@@ -79,7 +79,7 @@ def test_held_out_people_are_not_trained_on(chain):
     # The first step's scales are the mean distances of all that it saw: of the right attributes of the right images.
     whole = np.concatenate([probabilities(net, train), probabilities(net, held)])
     wanted = mean_over_pairs(whole[: len(train)])
-    assert results["scales"]["attribute"] == pytest.approx(wanted, rel=1e-4)
+    assert results.scales["attribute"] == pytest.approx(wanted, rel=1e-4)
     assert abs(mean_over_pairs(whole) / wanted - 1) > 1e-2
     by_position = probabilities(net, build.open_split(config, "train"))[: len(train)]
     assert abs(mean_over_pairs(by_position) / wanted - 1) > 1e-2
@@ -97,7 +97,7 @@ def test_attributes_are_joined_by_key(chain):
 def test_the_tuned_factor_is_chosen_on_held_out_people_with_both_scales(chain):
     config, net, run, results = chain
     train, held = build.reid_splits(config)
-    s_f, s_a = phases.load(run / "baseline" / "reid")["scales"]["feature"], results["scales"]["attribute"]
+    s_f, s_a = phases.load(run / "baseline" / "reid")["scales"]["feature"], results.scales["attribute"]
 
     def best(split, s_a):
         feature = runs.load(run / "baseline").outputs(split, batch=16)["feature"]
@@ -108,7 +108,7 @@ def test_the_tuned_factor_is_chosen_on_held_out_people_with_both_scales(chain):
         ]
         return methods.CANDIDATES[int(np.argmax([score["mAP_precision"] for score in scores]))]
 
-    assert results["tuned_factor"] == best(held, s_a)
+    assert results.tuned_factor == best(held, s_a)
     assert best(held, s_a) not in (best(held, 1.0), best(train, s_a))
 
 
@@ -129,20 +129,20 @@ def test_scores_of_each_query_stand_with_its_key_and_its_person(chain):
     with np.load(run / "per_query.npz") as kept:
         np.testing.assert_array_equal(kept["key"], query.key)
         np.testing.assert_array_equal(kept["person_id"], query.person_id)
-        for method, metrics in results["methods"].items():
+        for method, metrics in results.methods.items():
             for metric, value in metrics.items():
                 assert kept[f"{method}/{metric}"][kept["counted"]].mean() == pytest.approx(value)
 
 
 def test_correlations_are_of_the_size_of_weights(chain):
     results = chain[-1]
-    entries = results["weights"]
-    assert {entry["name"]: entry["weight"] for entry in entries} == WEIGHTS
+    entries = results.weights
+    assert {entry.name: entry.weight for entry in entries} == WEIGHTS
     for key in ("accuracy", "between_within"):
-        values = [entry[key] for entry in entries]
-        wanted = stats.spearmanr([abs(entry["weight"]) for entry in entries], values).statistic
-        assert results[f"spearman_weight_{key}"] == pytest.approx(wanted)
-        assert abs(stats.spearmanr([entry["weight"] for entry in entries], values).statistic - wanted) > 0.1
+        values = [getattr(entry, key) for entry in entries]
+        wanted = stats.spearmanr([abs(entry.weight) for entry in entries], values).statistic
+        assert getattr(results, f"spearman_weight_{key}") == pytest.approx(wanted)
+        assert abs(stats.spearmanr([entry.weight for entry in entries], values).statistic - wanted) > 0.1
 
 
 def test_search_measures_with_the_runs_own_scales_and_weights(chain, tmp_path):
@@ -157,7 +157,7 @@ def test_search_measures_with_the_runs_own_scales_and_weights(chain, tmp_path):
     feature, weights = runs.load(run).outputs(split)["feature"], np.array(list(WEIGHTS.values()))
     attribute = weights * probabilities(net, split)
     of_feature, of_attributes = (
-        part * squared(x, x)[0] / results["scales"][name]
+        part * squared(x, x)[0] / results.scales[name]
         for name, x, part in (("feature", feature, 1), ("attribute", attribute, config.loss.gamma))
     )
     for entry in found["results"]:
@@ -178,14 +178,12 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(chain, tmp_path, 
 
     before, out = state(), tmp_path / "out"
     again = runs.evaluate(run, baseline=run / "baseline", tune=run / "baseline", out=out)
-    assert again["methods"] == results["methods"]
+    assert again.methods == results.methods
     names = {"predictions", "thumbnails", "results.json", "rank_lists.json", "look_alikes.json", "per_query.npz"}
     assert {path.name for path in out.iterdir()} == names
     assert {path.stem for path in (out / "predictions").iterdir()} == {"query", "gallery", "train"}
-    assert (out / again["runs"]["run"]).resolve() == run and (
-        out / again["runs"]["baseline"]
-    ).resolve() == run / "baseline"
-    assert runs.evaluate(net, out=tmp_path / "net_out")["attributes"]
+    assert (out / again.runs["run"]).resolve() == run and (out / again.runs["baseline"]).resolve() == run / "baseline"
+    assert runs.evaluate(net, out=tmp_path / "net_out").attributes
 
     pictures = tmp_path.parent / "pictures"
     split = build.open_split(config, "query")

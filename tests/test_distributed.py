@@ -108,7 +108,7 @@ def test_two_processes_give_the_result_of_one(data_dir, tmp_path):
     one, two = (json.loads((place["mva"] / "recognition.json").read_text()) for place in (alone, both))
     assert one["images"] == two["images"] and one["attributes"] == two["attributes"]
     again = json.loads((both["reid"] / "results.json").read_text())
-    assert again["methods"] == results["methods"]  # each process looked at half of the images
+    assert again.methods == results.methods  # each process looked at half of the images
 
     later = tmp_path / "later"  # as if killed after the save before the last, and then with another number of processes
     shutil.copytree(both["mva"], later)

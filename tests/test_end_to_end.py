@@ -71,18 +71,19 @@ def contents(folder):
 
 def test_results_hold_what_the_readme_says(chain, data_dir):
     _, run, results, _ = chain
-    assert results == json.loads((run / "results.json").read_text())
-    assert tuple(results["methods"]) == schema.METHODS
-    for metrics in results["methods"].values():
+    assert results.to_json() == json.loads((run / "results.json").read_text())
+    assert results == Results.read(run / "results.json")
+    assert tuple(results.methods) == schema.METHODS
+    for metrics in results.methods.values():
         assert tuple(metrics) == tuple(METRICS) and all(0 <= value <= 1 for value in metrics.values())
     query, gallery = (
         source.open_split(data_dir, "synthetic_pedestrians", "target_mini", s) for s in ("query", "gallery")
     )
-    assert (results["queries"], results["gallery"], results["protocol"]) == (len(query), len(gallery), "market1501")
-    assert {w["name"]: w["reliability"] for w in results["weights"]} == query.metadata["reliability"]
-    assert results["seeds"] == {"train": 0} and results["config"]["loss"]["gamma"] == 0.5
-    assert results["scales"]["feature"] != 1 and results["tuned_factor"] is not None
-    assert set(results["versions"]) >= {"jax", "flax", "optax", "numpy", "python"}
+    assert (results.queries, results.gallery, results.protocol) == (len(query), len(gallery), "market1501")
+    assert {w.name: w.reliability for w in results.weights} == query.metadata["reliability"]
+    assert results.seeds == {"train": 0} and results.config["loss"]["gamma"] == 0.5
+    assert results.scales["feature"] != 1 and results.tuned_factor is not None
+    assert set(results.versions) >= {"jax", "flax", "optax", "numpy", "python"}
 
 
 def test_learned_features_tell_apart_the_people_they_were_learned_from(chain, data_dir):
@@ -109,23 +110,23 @@ def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     stored = [np.load(run / "predictions" / f"{s}.npz") for s in ("query", "gallery")]
     for split, kept in zip(splits, stored, strict=True):
         assert list(kept["key"]) == list(split.key)
-    w = np.array([entry["weight"] for entry in results["weights"]])
+    w = np.array([entry.weight for entry in results.weights])
     a = [w / (1 + np.exp(-kept["logits"].astype(np.float64))) for kept in stored]
 
     def squared(pair):
         return ((pair[0][:, None] - pair[1][None]) ** 2).sum(-1)
 
-    d = squared(f) / results["scales"]["feature"] + 0.5 * squared(a) / results["scales"]["attribute"]
+    d = squared(f) / results.scales["feature"] + 0.5 * squared(a) / results.scales["attribute"]
     found = ranking.evaluate(d, splits[0].labels, splits[1].labels, protocol=protocols.MARKET1501).metrics
     for name, value in found.items():
-        assert np.isclose(value, results["methods"]["ACRN"][name], atol=1e-3), name
+        assert np.isclose(value, results.methods["ACRN"][name], atol=1e-3), name
 
 
 def test_features_that_leave_in_a_mat_file_score_the_same(chain, data_dir, tmp_path):
     _, run, results, _ = chain
     extraction.extract(run / "baseline", query_and_gallery(data_dir), tmp_path / "f.mat", format="mat")
     found = score.score_files([tmp_path / "f.mat"], protocol=protocols.MARKET1501)
-    assert found["methods"]["features"] == results["methods"]["ReIdCNN"]
+    assert found["methods"]["features"] == results.methods["ReIdCNN"]
 
 
 def test_the_attribute_net_stays_frozen(chain):
@@ -135,7 +136,7 @@ def test_the_attribute_net_stays_frozen(chain):
 
 def test_weights_moved_and_the_identity_phase_is_shared(chain):
     _, run, results, _ = chain
-    assert len({round(entry["weight"], 6) for entry in results["weights"]}) > 5
+    assert len({round(entry.weight, 6) for entry in results.weights}) > 5
     base = json.loads((run / "baseline" / "config.json").read_text())
     assert base["init_from"].endswith("identity") and base["phases"] == ["reid"]
     assert not (run / "baseline" / "identity").exists()
@@ -152,7 +153,7 @@ def test_again_does_nothing_and_says_so(chain, data_dir, capsys):
     net, run, results, _ = chain
     before = contents(run / "reid" / "checkpoints")
     again = runs.reproduce(config_of("acrn", data_dir), attributes=net, workdir=run)
-    assert again["methods"] == results["methods"] and contents(run / "reid" / "checkpoints") == before
+    assert again.methods == results.methods and contents(run / "reid" / "checkpoints") == before
     assert capsys.readouterr().out.count("nothing to do") == 3
 
 
@@ -175,7 +176,7 @@ def test_recognition(chain):
 def test_report(chain, tmp_path):
     _, run, results, _ = chain
     page = html.write([run], tmp_path / "report.html").read_text()
-    for name, metrics in results["methods"].items():
+    for name, metrics in results.methods.items():
         assert name in page and f"{100 * metrics['mAP_precision']:.1f}" in page
     assert page.count("data:image/jpeg") >= 2 * 2 * 5
 
@@ -224,23 +225,24 @@ def test_scored_on_another_data_set(chain, data_dir, tmp_path, capsys):
     other = "synthetic_pedestrians/target_other"
     found = runs.evaluate(run, baseline=run / "baseline", dataset=other)
     assert found == json.loads((run / "on_synthetic_pedestrians_target_other" / "results.json").read_text())
-    assert results == json.loads((run / "results.json").read_text())
-    assert (found["dataset"], found["trained_on"]) == (other, results["dataset"])
-    assert tuple(found["methods"]) == schema.METHODS and found["missing"] == {}
+    assert results.to_json() == json.loads((run / "results.json").read_text())
+    assert results == Results.read(run / "results.json")
+    assert (found.dataset, found.trained_on) == (other, results.dataset)
+    assert tuple(found.methods) == schema.METHODS and found.missing == {}
     query, gallery = (source.open_split(data_dir, *other.split("/"), s) for s in ("query", "gallery"))
     f = [runs.load(run / "baseline").outputs(s, batch=16)["feature"].astype(np.float64) for s in (query, gallery)]
     d = ((f[0][:, None] - f[1][None]) ** 2).sum(-1)
     expected = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501)
-    assert found["methods"]["ReIdCNN"] == pytest.approx(expected.metrics, abs=1e-3)
-    text = " ".join(tables.methods_table(Results.of(found)).split())
+    assert found.methods["ReIdCNN"] == pytest.approx(expected.metrics, abs=1e-3)
+    text = " ".join(tables.methods_table(found).split())
     assert "target_other, query/gallery, trained on synthetic_pedestrians/target_mini" in text
     # The run's own training set need not be there.
     (tmp_path / "synthetic_pedestrians").mkdir()
     (tmp_path / other).symlink_to(data_dir / other)
     alone = runs.evaluate(run, baseline=run / "baseline", dataset=other, data_dir=str(tmp_path))
-    assert set(alone["missing"]) == {"Attributes-KISSME", "ReIdCNN+Attributes-tuned"}
-    assert "target_mini is not prepared" in alone["missing"]["Attributes-KISSME"]
-    assert alone["methods"] == {n: m for n, m in found["methods"].items() if n not in alone["missing"]}
+    assert set(alone.missing) == {"Attributes-KISSME", "ReIdCNN+Attributes-tuned"}
+    assert "target_mini is not prepared" in alone.missing["Attributes-KISSME"]
+    assert alone.methods == {n: m for n, m in found.methods.items() if n not in alone.missing}
     with pytest.raises(ValueError, match="has no split 'query'; it has"):
         runs.evaluate(run, dataset="synthetic_pedestrians/source_mini")
     with pytest.raises(ValueError, match="write NAME/CONFIG"):
@@ -274,12 +276,12 @@ def test_protocols_that_draw(chain, monkeypatch):
 
     monkeypatch.setattr(build, "open_split", two_views)
     found = runs.evaluate(run, **here)
-    assert found["protocol_options"] == {"repeats": 3, "seed": 0, "probe_view": "both"}
-    assert tuple(found["deviation"]) == tuple(found["methods"]) and set(found["missing"]) == set(schema.METHODS) - set(
-        found["methods"]
+    assert found.protocol_options == {"repeats": 3, "seed": 0, "probe_view": "both"}
+    assert tuple(found.deviation) == tuple(found.methods) and set(found.missing) == set(schema.METHODS) - set(
+        found.methods
     )
-    assert set(found["deviation"]["ACRN"]) == set(METRICS)
-    text = " ".join(tables.methods_table(Results.of(found)).split())
+    assert set(found.deviation["ACRN"]) == set(METRICS)
+    text = " ".join(tables.methods_table(found).split())
     assert "cuhk03_single_shot (repeats 3, seed 0, probe_view both)" in text and "deviation over 3 draws" in text
     row = f"{100 * found['methods']['ACRN']['rank1']:.1f} ± {100 * found['deviation']['ACRN']['rank1']:.1f}"
     assert row in text
@@ -320,7 +322,7 @@ def test_multi_query_averages_features_and_attributes(chain, monkeypatch):
         )
         d = ((asked[:, None].astype(np.float64) - known[None]) ** 2).sum(-1)
         expected = ranking.evaluate(d, query.labels, gallery.labels, protocol=protocols.MARKET1501)
-        assert found["methods"][name] == pytest.approx(expected.metrics, abs=1e-3), name
+        assert found.methods[name] == pytest.approx(expected.metrics, abs=1e-3), name
 
 
 @pytest.mark.slow
@@ -332,8 +334,8 @@ def test_calibrated_recognition(chain, data_dir, tmp_path, capsys):
     assert first == json.loads((net / "recognition.json").read_text())
     val = build.open_split(config, "val")
     said = REPRESENTATIONS["probabilities"](runs.load(net).outputs(val, batch=16)["attribute_logits"])
-    np.testing.assert_allclose(found["threshold"], attributes.calibrate(said, val.attributes), atol=1e-6)
-    assert found["calibrated"]["split"] == "synthetic_pedestrians/source_mini/val"
+    np.testing.assert_allclose(found.threshold, attributes.calibrate(said, val.attributes), atol=1e-6)
+    assert found.calibrated.split == "synthetic_pedestrians/source_mini/val"
     assert "A threshold per attribute. Each has the best mA on synthetic_pedestrians/source_mini/val." in " ".join(
         capsys.readouterr().out.split()
     )
@@ -347,7 +349,7 @@ def test_calibrated_recognition(chain, data_dir, tmp_path, capsys):
 def test_attribute_net_on_another_data_set(chain):
     net = chain[0]
     first = json.loads((net / "recognition.json").read_text())
-    found = runs.evaluate(net, dataset="synthetic_pedestrians/source_mini")  # its own will do
+    found = runs.evaluate(net, dataset="synthetic_pedestrians/source_mini").to_json()  # its own will do
     file = net / "on_synthetic_pedestrians_source_mini" / "recognition.json"
     assert found == json.loads(file.read_text())
     assert set(first) - set(found) == {"unseen"}  # person ids there are other people, or so one must think

@@ -16,7 +16,7 @@ from acrn_jax import build, runs
 from acrn_jax.data_prep import prepare
 from acrn_jax.report import tables
 from acrn_jax.report.seeds import check_same
-from acrn_jax.results import Results
+from acrn_jax.results import Unfinished
 from acrn_jax.runs import bundles, extraction, phases, search
 from acrn_jax.runs.workdir import write_json
 from acrn_jax.studies import cached, table
@@ -128,13 +128,13 @@ def test_a_net_retrained_in_place_is_refused_and_the_same_net_elsewhere_is_not(p
     runs.train(config_of("reid", "data", "there/net"), Path("run"))
     assert capsys.readouterr().out.count("nothing to do") == 2
     results = runs.evaluate(Path("run"))
-    made_of = results["made_of"]
+    made_of = results.made_of
     assert made_of["attributes"]["values"] == made_of["run"]["attributes"]["fingerprint"]
     assert (
         made_of["run"]["data"]["fingerprint"]
         == json.loads(next(Path("data/image_folder/people").glob("*/fingerprint.json")).read_text())["train"]["sha256"]
     )
-    assert "unfinished" not in results
+    assert results.unfinished is None
     other_values(Path("there/net/mva"))
     Path("net").rename("gone")
     with pytest.raises(ValueError, match="run/reid was trained with the attribute net there/net"):
@@ -202,19 +202,19 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
         runs.train(config_of("reid", "data", **start), Path("second"))
     assert not Path("second").exists()
     results = runs.evaluate(Path("run"), unfinished=True)
-    assert results["unfinished"] == {"step": 8, "steps": 10}
-    assert "NOT FINISHED: step 8 of 10" in tables.methods_table(Results.of(results))
+    assert results.unfinished == Unfinished(step=8, steps=10)
+    assert "NOT FINISHED: step 8 of 10" in tables.methods_table(results)
     capsys.readouterr()
     runs.train(config_of("reid", "data", "net"), Path("run"))
     assert "reid: goes on from step 8 of 10 (run/reid)." in capsys.readouterr().out
     ended = runs.evaluate(Path("run"), unfinished=True)
-    assert "unfinished" not in ended and "NOT FINISHED" not in tables.methods_table(Results.of(ended))
-    write_json(Path("run/results.json"), results)
+    assert ended.unfinished is None and "NOT FINISHED" not in tables.methods_table(ended)
+    write_json(Path("run/results.json"), results.to_json())
     for read in (cached.load, lambda run: table.of_methods([run])):
         with pytest.raises(ValueError, match="run was evaluated at step 8 of 10 of its training; let that come"):
             read(Path("run"))
     with pytest.raises(ValueError, match="different unfinished"):
-        check_same([Results.of(ended), Results.of(results)], ["a", "b"])
+        check_same([ended, results], ["a", "b"])
 
 
 @pytest.mark.parametrize("said", [True, False])
@@ -229,7 +229,7 @@ def test_an_unfinished_attribute_net_is_refused(place, said):
     with pytest.raises(ValueError, match="is not finished"):
         runs.evaluate(Path("net"))
     found = runs.evaluate(Path("net"), unfinished=True)
-    assert found["unfinished"] == {"step": 8, "steps": 10}
+    assert found.unfinished == Unfinished(step=8, steps=10)
     assert "NOT FINISHED: step 8 of 10" in tables.recognition_table(found)
 
 
@@ -241,7 +241,7 @@ def test_a_moved_run_finds_what_lies_in_it(place, tmp_path, monkeypatch, old, ca
     if old:
         for file in place.glob("moved/**/inputs.json"):
             file.unlink()
-    before = runs.evaluate(Path("run"))["methods"]
+    before = runs.evaluate(Path("run")).methods
     capsys.readouterr()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -252,7 +252,7 @@ def test_a_moved_run_finds_what_lies_in_it(place, tmp_path, monkeypatch, old, ca
     monkeypatch.chdir(elsewhere)
     run = Path("moved")
     results = runs.evaluate(run)
-    assert results["methods"] == before and results["runs"]["attributes"] == "net"
+    assert results.methods == before and results.runs["attributes"] == "net"
     USES["export"](run)
     search.search(run, Path("raw"), query=picture)
     told = capsys.readouterr().out
@@ -261,12 +261,12 @@ def test_a_moved_run_finds_what_lies_in_it(place, tmp_path, monkeypatch, old, ca
 
 def test_a_run_beside_its_net_works_from_anywhere_and_a_flag_names_a_net_elsewhere(place, monkeypatch):
     monkeypatch.chdir(place.parent)
-    before = runs.evaluate(Path("copy/run"))["methods"]
+    before = runs.evaluate(Path("copy/run")).methods
     Path("copy/net").rename("net_elsewhere")
     with pytest.raises(FileNotFoundError, match=r"^net holds no finished attribute net .*--attributes=M"):
         runs.evaluate(Path("copy/run"))
     results = runs.evaluate(Path("copy/run"), attributes=Path("net_elsewhere"))
-    assert results["methods"] == before and results["runs"]["attributes"] == "../../net_elsewhere"
+    assert results.methods == before and results.runs["attributes"] == "../../net_elsewhere"
 
 
 @pytest.mark.parametrize(("name", "people", "who"), [("a", NET, "attribute net"), ("b", REID, "run")])
@@ -275,7 +275,7 @@ def test_images_that_a_net_was_trained_on_are_not_scored(place, name, people, wh
     other = {"dataset": f"image_folder/{name}"}
     with pytest.raises(ValueError, match=f"The {who} .* was trained on 12 images of image_folder/{name}/query, e.g. "):
         runs.evaluate(Path("run"), **other)
-    assert runs.evaluate(Path("run"), allow_overlap=True, **other)["config"]["attributes"]["allow_overlap"]
+    assert runs.evaluate(Path("run"), allow_overlap=True, **other).config["attributes"]["allow_overlap"]
     if name == "a":
         with pytest.raises(ValueError, match="The run net was trained on 12 images of image_folder/a/test"):
             runs.evaluate(Path("net"), **other)

@@ -13,7 +13,6 @@ from acrn_jax.cli import cards, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
 from acrn_jax.report.table import page_width
-from acrn_jax.results import Results
 from acrn_jax.train.logs import clock
 
 _OUT = paths.define_folder("out", "demo", "Folder for data, nets, results.json and report.html.")
@@ -52,7 +51,7 @@ def main(argv):
                 f"The built-in data could not be prepared in {data_dir} (see above); can --out be written?"
             )
     runs.train(attributes, net)
-    results = Results.of(runs.reproduce(acrn, attributes=net, workdir=out))
+    results = runs.reproduce(acrn, attributes=net, workdir=out)
     report = html.write([out], out / "report.html")
     print(tables.methods_table(results))
     print(tables.weights_table(results))

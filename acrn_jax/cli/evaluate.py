@@ -7,7 +7,6 @@ Or scores anyone's feature files, without a run: ./launch.sh evaluate --features
 acrn_jax/evaluation/feature_files.py lists the files that it reads.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -17,7 +16,7 @@ from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.evaluation import fusion, protocols, score
 from acrn_jax.report import scores, tables
-from acrn_jax.results import Recognition, Results
+from acrn_jax.results import Results
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
@@ -109,8 +108,6 @@ def score_run():
         settings=shared_flags.of_evaluation(),
         out=out,
     )
-    if isinstance(found, Mapping):
-        found = (Results if "methods" in found else Recognition).of(found)
     if isinstance(found, Results):
         print(tables.methods_table(found))
         if found.weights:

@@ -15,7 +15,6 @@ from acrn_jax import runs
 from acrn_jax.cli import distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import html, tables
-from acrn_jax.results import Results
 from acrn_jax.train import parallel
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of ACRN, e.g. configs/acrn_peta.py:grid.", lock_config=True)
@@ -37,7 +36,7 @@ def main(argv):
     for seed in range(config.seed, config.seed + _SEEDS.value):
         of_seed, folder = config.changed({"seed": seed}), workdir / f"seed_{seed}"
         results = runs.reproduce(of_seed, attributes=attributes, workdir=folder)
-        print(tables.methods_table(Results.of(results)), flush=True)
+        print(tables.methods_table(results), flush=True)
     if not parallel.is_primary():
         return
     report = html.write([workdir], workdir / "report.html")

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from acrn_jax import build, settings
 from acrn_jax.data import source
 from acrn_jax.evaluation import protocols, ranking
+from acrn_jax.results import Results
 from acrn_jax.runs import evaluation, overlap, training, workdir
 from acrn_jax.runs.run import AcrnRun
 from acrn_jax.settings import Settings
@@ -39,9 +40,7 @@ def begin(config: Settings, *, attributes: Path | None, shared: Shared | None = 
     return config
 
 
-def reproduce(
-    config: Settings, *, attributes: Path | None, workdir: Path, shared: Shared | None = None
-) -> dict[str, Any]:
+def reproduce(config: Settings, *, attributes: Path | None, workdir: Path, shared: Shared | None = None) -> Results:
     """One seed of method.md's chain: ACRN with its identity phase, the ReIdCNN that shares it, the table of methods.
 
     Args:
@@ -57,7 +56,7 @@ def reproduce(
     config = begin(config, attributes=attributes, shared=shared)
     training.train(config, workdir)
     if config.loss.kind == "classic":
-        return evaluation.evaluate(workdir)
+        return cast(Results, evaluation.evaluate(workdir))
 
     def beside(name, config):
         training.train(config, workdir / name)
@@ -71,7 +70,7 @@ def reproduce(
         held = {"data.validation_identities": config.evaluate.tune_identities}
         held |= {"phases": whole.phases, "init_from": whole.init_from}
         tune = (shared or beside)("tune", classic.changed(held))
-    return evaluation.evaluate(workdir, baseline=baseline, tune=tune)
+    return cast(Results, evaluation.evaluate(workdir, baseline=baseline, tune=tune))
 
 
 def check_seeds(folder: Path, config: Settings, count: int) -> None:

@@ -12,6 +12,7 @@ from acrn_jax.data import source
 from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import correlation, fusion, hints, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
+from acrn_jax.results import PerQuery, Recognition, Results
 from acrn_jax.runs import baseline as baselines
 from acrn_jax.runs import illustrations, origin, overlap, parts, recognition, workdir
 from acrn_jax.runs.origin import number
@@ -33,7 +34,7 @@ def evaluate(
     allow_overlap: bool = False,
     settings: dict[str, Any] | None = None,
     out: Path | None = None,
-) -> dict[str, Any]:
+) -> Results | Recognition:
     """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
 
     Args:
@@ -79,14 +80,10 @@ def evaluate(
     if made_of:
         rates = run.attribute_net.recognition_rates if isinstance(run, AcrnRun) else None
         shown.confusions(rates)
-    workdir.write_arrays(
-        out / "per_query.npz",
-        key=query.key,
-        person_id=query.person_id,
-        counted=scored[main].counted,
-        **{f"{name}/{metric}": values for name, r in scored.items() for metric, values in r.per_query.items()},
-    )
-    workdir.write_json(out / "results.json", results)
+    each = {name: result.per_query for name, result in scored.items()}
+    per_query = PerQuery(query.key, query.person_id, scored[main].counted, each)
+    workdir.write_arrays(out / "per_query.npz", **per_query.to_arrays())
+    workdir.write_json(out / "results.json", results.to_json())
     return results
 
 
@@ -181,7 +178,7 @@ class _Test:
         rows: dict[str, DistanceFn],
         beside: dict[str, ReidCnnRun],
         extra: dict[str, Any],
-    ) -> dict[str, Any]:
+    ) -> Results:
         """The content of results.json."""
         run, config, query = self.run, self.run.config, self.query
         data, main = (self.target or config).data, scored["ACRN" if "ACRN" in scored else "ReIdCNN"]
@@ -194,8 +191,7 @@ class _Test:
         if self.protocol.options:
             std = {n: {m: number(v) for m, v in (result.deviation or {}).items()} for n, result in scored.items()}
             extra = extra | {"protocol_options": self.protocol.options, "deviation": std}
-        return {
-            "schema": 1,
+        content = {
             "dataset": f"{data.name}/{data.config}",
             "trained_on": f"{config.data.name}/{config.data.config}",
             "split": "query/gallery",
@@ -215,6 +211,7 @@ class _Test:
             **origin.of_code(config),
             "fingerprint": hashlib.sha256(f"{query.fingerprint} {self.gallery.fingerprint}".encode()).hexdigest(),
         }
+        return Results.of(content)
 
     def _missing(self, made_of: DistanceParts, factor: float | None) -> dict[str, str]:
         """Method -> why it has no row."""

@@ -13,6 +13,7 @@ from acrn_jax import files
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import explain, fusion, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
+from acrn_jax.results import Confusions, RankLists
 from acrn_jax.runs import workdir
 from acrn_jax.runs.parts import DistanceParts
 from acrn_jax.settings import Settings
@@ -44,7 +45,7 @@ class Shown:
             "random": np.random.default_rng(self.config.seed).permutation(len(self.query))[:count],
         }
         lists = {name: self._lists(chosen, scored) for name, chosen in choices.items()}
-        workdir.write_json(self.out / "rank_lists.json", {"query": lists})
+        workdir.write_json(self.out / "rank_lists.json", RankLists.parse({"query": lists}, strict=True).to_json())
 
     def _lists(self, chosen: np.ndarray, scored: ranking.Result) -> list[dict[str, Any]]:
         found = ranking.rank_list(
@@ -109,7 +110,7 @@ class Shown:
         )
         pairs = [self._pair(made_of, near, q, wrong, right) for q, wrong, right in zip(*found, strict=True)]
         about = {"representation": self.config.attributes.representation, "recognition": recognition_rates}
-        workdir.write_json(self.out / "look_alikes.json", {**about, "pairs": pairs})
+        workdir.write_json(self.out / "look_alikes.json", Confusions.of(about, pairs=pairs).to_json())
 
     def _pair(self, made_of: DistanceParts, near: DistanceFn, q: int, wrong: int, right: int) -> dict[str, Any]:
         """A query, the nearest wrong image by the feature, a right one, and the attributes that tell them apart."""

@@ -1,7 +1,6 @@
 """How well an attribute net recognises: recognition.json."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from acrn_jax.data import source
 from acrn_jax.evaluation import attributes as metrics
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import tables
+from acrn_jax.results import Recognition
 from acrn_jax.runs import origin, workdir
 from acrn_jax.runs.origin import number
 from acrn_jax.runs.run import AttributeRun, load
@@ -24,7 +24,7 @@ def recognise(
     target: Settings | None = None,
     out: Path | None = None,
     unfinished: bool = False,
-) -> dict[str, Any]:
+) -> Recognition:
     """Scores an attribute net on a split and writes recognition.json.
 
     Args:
@@ -50,7 +50,7 @@ def recognise(
     threshold, calibrated = _threshold(run, calibration_split(config, trained_on), known)
     found = _probabilities(run, split)[:, known]
     whole = metrics.evaluate(found, labels, threshold=threshold)
-    result = {
+    content = {
         "dataset": split.name.rsplit("/", 1)[0],
         "trained_on": f"{config.data.name}/{config.data.config}",
         "split": split_name,
@@ -71,9 +71,9 @@ def recognise(
             if mask.any():
                 part = metrics.evaluate(found[mask], labels[mask], threshold=threshold)
                 each = [{"name": n, "mA": number(m)} for n, m in zip(common, part.attribute_mA, strict=True)]
-                result[name] = _summary(part) | {"attributes": each}
-    result |= origin.of_code(config)
-    workdir.write_json((out or folder) / "recognition.json", result)
+                content[name] = _summary(part) | {"attributes": each}
+    result = Recognition.of(content, **origin.of_code(config))
+    workdir.write_json((out or folder) / "recognition.json", result.to_json())
     print(tables.recognition_table(result), flush=True)
     return result
 
