@@ -149,9 +149,9 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
-    if protocol.name == protocols.ALL_VS_ALL.name and (expand or reranking is not None):
+    if protocol.one_set and (expand or reranking is not None):
         raise ValueError(
-            "all_vs_all ranks a set against itself, where --expand and --rerank would meet every image twice."
+            f"{protocol.name} ranks a set against itself, where --expand and --rerank would meet every image twice."
         )
     inputs.check(search, protocol)
 
@@ -200,7 +200,7 @@ def _operating_points(distances, query, gallery, protocol):
         "impostor": roc.impostor,
         "identification": None,
     }
-    if protocol.name != protocols.ALL_VS_ALL.name and not np.isin(query.person_id, gallery.person_id).all():
+    if not protocol.one_set and not np.isin(query.person_id, gallery.person_id).all():
         watch = operating_points.identification(distances, query, gallery, protocol=protocol, far=FPR)
         found["identification"] = {
             "points": [
