@@ -47,6 +47,40 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
         return name
 
+    def affine(self, x: Map, factor: np.ndarray, shift: np.ndarray) -> Map:
+        return x._replace(name=self.add("Add", self.add("Mul", x.name, self.constant(factor)), self.constant(shift)))
+
+    def pool(self, x: Map, *, window=3, stride=2, padding="same", op="MaxPool") -> Map:
+        pads, *size = _pads(x, window, stride, padding)
+        extra = {"count_include_pad": 0} if op == "AveragePool" else {}
+        name = self.add(op, x.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=pads, **extra)
+        return Map(name, *size)
+
+    def conv(self, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
+        """ConvNorm; its result times `factor`."""
+        kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
+        pads, *size = _pads(x, len(kernel), stride, padding)
+        kernel = self.constant(factor * kernel.transpose(3, 2, 0, 1))
+        name = self.add("Conv", x.name, kernel, self.constant(factor * bias), strides=[stride] * 2, pads=pads)
+        return Map(name if linear else self.add("Relu", name), *size)
+
+    def chain(self, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:
+        for i in range(len(layers)):
+            x = self.conv(x, layers[f"conv{i}"], stride=last_stride if i == len(layers) - 1 else 1)
+        return x
+
+    def concat(self, *maps: Map) -> Map:
+        return maps[0]._replace(name=self.add("Concat", *(m.name for m in maps), axis=1))
+
+    def dense(self, x: str, layer: dict[str, Any], norm: dict[str, Any] | None = None) -> str:
+        kernel, bias = layer["kernel"], layer["bias"]
+        if norm is not None:
+            kernel, bias = fold(kernel, bias, norm, _EPSILON)
+        return self.add("Gemm", x, self.constant(kernel), self.constant(bias))
+
+    def average(self, x: Map) -> str:
+        return self.add("Flatten", self.add("GlobalAveragePool", x.name))
+
 
 def fold(kernel: np.ndarray, bias: Any, norm: dict[str, np.ndarray], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
     """(kernel, bias) of the layer that does what layer and batch normalisation after it do.
@@ -163,13 +197,6 @@ def _weights(g: Graph, length: str, size: int) -> tuple[str, str]:
     return g.add("Cast", upper, to=TensorProto.FLOAT), g.add("Cast", lower, to=TensorProto.FLOAT)
 
 
-def _affine(g: Graph, x: Map, factor: np.ndarray, shift: np.ndarray) -> Map:
-    return x._replace(name=g.add("Add", g.add("Mul", x.name, g.constant(factor)), g.constant(shift)))
-
-
-# Layers
-
-
 def _pads(x: Map, window: int, stride: int, padding: Any) -> tuple[list[int], int, int]:
     """(padding as ONNX wants it, rows and columns of the result); `padding` same, ceil (at the end alone) or pixels."""
     before, after, sizes = [], [], []
@@ -188,62 +215,25 @@ def _pads(x: Map, window: int, stride: int, padding: Any) -> tuple[list[int], in
     return before + after, *sizes
 
 
-def _pool(g: Graph, x: Map, *, window=3, stride=2, padding="same", op="MaxPool") -> Map:
-    pads, *size = _pads(x, window, stride, padding)
-    extra = {"count_include_pad": 0} if op == "AveragePool" else {}
-    name = g.add(op, x.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=pads, **extra)
-    return Map(name, *size)
-
-
-def _conv(g: Graph, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
-    """ConvNorm; its result times `factor`."""
-    kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
-    pads, *size = _pads(x, len(kernel), stride, padding)
-    kernel = g.constant(factor * kernel.transpose(3, 2, 0, 1))
-    name = g.add("Conv", x.name, kernel, g.constant(factor * bias), strides=[stride] * 2, pads=pads)
-    return Map(name if linear else g.add("Relu", name), *size)
-
-
-def _chain(g: Graph, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:
-    for i in range(len(layers)):
-        x = _conv(g, x, layers[f"conv{i}"], stride=last_stride if i == len(layers) - 1 else 1)
-    return x
-
-
-def _concat(g: Graph, *maps: Map) -> Map:
-    return maps[0]._replace(name=g.add("Concat", *(m.name for m in maps), axis=1))
-
-
-def _dense(g: Graph, x: str, layer: dict[str, Any], norm: dict[str, Any] | None = None) -> str:
-    kernel, bias = layer["kernel"], layer["bias"]
-    if norm is not None:
-        kernel, bias = fold(kernel, bias, norm, _EPSILON)
-    return g.add("Gemm", x, g.constant(kernel), g.constant(bias))
-
-
-def _average(g: Graph, x: Map) -> str:
-    return g.add("Flatten", g.add("GlobalAveragePool", x.name))
-
-
 # Nets
 
 
 def _acrn(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
-    x = _affine(g, x, 1 / (255 * deviation), -mean / deviation)
+    x = g.affine(x, 1 / (255 * deviation), -mean / deviation)
     for i in range(len(acrn.STEM)):
-        x = _conv(g, x, layers[f"stem{i}"])
+        x = g.conv(x, layers[f"stem{i}"])
         if i % 2:
-            x = _pool(g, x)
+            x = g.pool(x)
     mixed = layers["v3"]
-    branches = [_chain(g, x, mixed[name]) for name in ("branch1", "branch5", "branch33")]
-    x = _concat(g, *branches, _chain(g, _pool(g, x, stride=1, op="AveragePool"), mixed["pool"]))
+    branches = [g.chain(x, mixed[name]) for name in ("branch1", "branch5", "branch33")]
+    x = g.concat(*branches, g.chain(g.pool(x, stride=1, op="AveragePool"), mixed["pool"]))
     for i in range(1, 9):
         layer = layers[f"layer{i}"]
         if i in acrn.REDUCING:
-            x = _concat(g, _pool(g, x), *(_chain(g, x, layer[n], last_stride=2) for n in ("branch3", "branch33")))
+            x = g.concat(g.pool(x), *(g.chain(x, layer[n], last_stride=2) for n in ("branch3", "branch33")))
         else:
-            mixed = _concat(g, *(_chain(g, x, layer[name]) for name in ("branch1", "branch3", "branch33")))
-            mixed = _conv(g, mixed, layer["mix"], linear=True, factor=module.residual_scale)
+            mixed = g.concat(*(g.chain(x, layer[name]) for name in ("branch1", "branch3", "branch33")))
+            mixed = g.conv(mixed, layer["mix"], linear=True, factor=module.residual_scale)
             x = x._replace(name=g.add("Relu", g.add("Add", x.name, mixed.name)))
     dense = dict(layers["feature"])
     if module.head_pooling == "flatten":  # flax flattens [rows, columns, C], ONNX [C, rows, columns]
@@ -251,8 +241,8 @@ def _acrn(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarra
         dense["kernel"] = kernel.transpose(2, 0, 1, 3).reshape(-1, module.feature_dim)
         flat = g.add("Flatten", x.name)
     else:
-        flat = _average(g, x)
-    feature = _dense(g, flat, dense, layers.get("feature_norm"))
+        flat = g.average(x)
+    feature = g.dense(flat, dense, layers.get("feature_norm"))
     if module.feature_norm != "l2":
         return feature
     squares = g.add("ReduceSumSquare", feature, g.constant([1], np.int64), keepdims=1)
@@ -266,41 +256,41 @@ def _mva(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarray
         own_mean, own_deviation = (np.asarray(v).reshape(1, 3, 1, 1) for v in (module.mean, module.deviation))
         factor, shift = 2 * own_deviation * factor, 2 * (own_deviation * shift + own_mean) - 1
     trunk = layers["trunk"]
-    first = _conv(g, _affine(g, x, factor, shift), trunk["conv1"], stride=2, padding=layout.padding)
-    x = _pool(g, first, padding=layout.pooling)
-    x = _conv(g, _conv(g, x, trunk["conv2"]), trunk["conv3"])
+    first = g.conv(g.affine(x, factor, shift), trunk["conv1"], stride=2, padding=layout.padding)
+    x = g.pool(first, padding=layout.pooling)
+    x = g.conv(g.conv(x, trunk["conv2"]), trunk["conv3"])
     for name in inception.GOOGLENET:
         if name in inception.POOL_BEFORE:
-            x = _pool(g, x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
+            x = g.pool(x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
         block = trunk[f"inception{name}"]
-        branches = [_chain(g, x, block[n]) for n in ("branch1", "branch3", "branch5")]
-        x = _concat(g, *branches, _chain(g, _pool(g, x, stride=1), block["pool"]))
-    parts = [(_average(g, x), layers["global_dense"])]
+        branches = [g.chain(x, block[n]) for n in ("branch1", "branch3", "branch5")]
+        x = g.concat(*branches, g.chain(g.pool(x, stride=1), block["pool"]))
+    parts = [(g.average(x), layers["global_dense"])]
     for view, (start, stop) in zip(mva.VIEWS, mva.bands(first.rows), strict=True):
         if view in module.views:
             local = layers[f"view_{view}"]
             edges = [g.constant([value], np.int64) for value in (start, stop, 2)]
             band = Map(g.add("Slice", first.name, *edges), stop - start, first.columns)
             band = _residual(g, _residual(g, _convs(g, band, local), local["block0"]), local["block1"])
-            parts.append((_average(g, band), local["dense"]))
+            parts.append((g.average(band), local["dense"]))
     dense, start = [], 0
     for value, layer in parts:  # the normalisation of all views together, folded into each one's layer
         stop = start + len(layer["bias"])
         norm = {name: v[start:stop] for name, v in layers["views_norm"].items()}
-        dense.append(_dense(g, value, layer, norm))
+        dense.append(g.dense(value, layer, norm))
         start = stop
     joined = g.add("Relu", g.add("Concat", *dense, axis=1))
-    head = g.add("Relu", _dense(g, joined, layers["head_dense"], layers["head_norm"]))
-    return _dense(g, head, layers["attributes"])
+    head = g.add("Relu", g.dense(joined, layers["head_dense"], layers["head_norm"]))
+    return g.dense(head, layers["attributes"])
 
 
 def _convs(g: Graph, x: Map, view: dict[str, Any]) -> Map:
-    return _conv(g, _conv(g, x, view["conv0"]), view["conv1"])
+    return g.conv(g.conv(x, view["conv0"]), view["conv1"])
 
 
 def _residual(g: Graph, x: Map, block: dict[str, Any]) -> Map:
-    y = _conv(g, _conv(g, x, block["conv1"], stride=2), block["conv2"], linear=True)
-    shortcut = _conv(g, x, block["shortcut"], stride=2, linear=True)
+    y = g.conv(g.conv(x, block["conv1"], stride=2), block["conv2"], linear=True)
+    shortcut = g.conv(x, block["shortcut"], stride=2, linear=True)
     return y._replace(name=g.add("Relu", g.add("Add", y.name, shortcut.name)))
 
 
