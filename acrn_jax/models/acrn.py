@@ -1,4 +1,4 @@
-"""ACRN, the re-identification net (Schumann and Stiefelhagen 2017, section 3.2; method.md section 3)."""
+"""ACRN, the re-identification net (Schumann and Stiefelhagen 2017, section 3.2; docs/method.md section 3)."""
 
 import functools
 from typing import Annotated, Any

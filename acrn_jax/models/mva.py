@@ -1,4 +1,4 @@
-"""MVA, the multi-view attribute net (Schumann and Stiefelhagen 2017, section 3.1; method.md section 2)."""
+"""MVA, the multi-view attribute net (Schumann and Stiefelhagen 2017, section 3.1; docs/method.md section 2)."""
 
 import functools
 from typing import Annotated, Any
