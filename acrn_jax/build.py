@@ -129,7 +129,7 @@ def training_split(config: Settings) -> source.Split:
 
 
 def epoch_plan(config: Settings, split: source.Split, phase: str) -> Callable[[int], np.ndarray]:
-    """Epoch -> record numbers of its batches, int64 [batches, rows]; method.md section 5."""
+    """Epoch -> record numbers of its batches, int64 [batches, rows]; docs/method.md section 5."""
     if phase != "reid":
         return functools.partial(_shuffle, len(split), config.phase(phase).batch, config.seed)
     if config.reid.miner == "offline":

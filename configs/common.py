@@ -1,4 +1,4 @@
-"""Every key that exists, with its faithful default (method.md's paper settings). Other files here change some of them.
+"""Every key that exists, with its faithful default (docs/method.md, section 5). Other files here change some of them.
 
 Flags override any key: `--config.loss.gamma=0.25`.
 """

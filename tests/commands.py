@@ -34,6 +34,7 @@ STANDS_FOR = {  # what a reader is to put something in place of, where the flag 
 def documents():
     """Name and text of everything that tells users what to type: pages, docstrings of configs and of the packages."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "data_prep").rglob("*.md")]
+    pages = [page for page in pages if page.parent.name != "extending"]  # test_docs.py carries these out
     code = [path for folder in ("configs", "acrn_jax", "data_prep") for path in (ROOT / folder).rglob("*.py")]
     texts = [(path, path.read_text()) for path in pages]
     texts += [(path, ast.get_docstring(ast.parse(path.read_text())) or "") for path in code]

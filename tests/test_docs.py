@@ -20,6 +20,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 NOT_RUN_HERE = {  # why; the Python must compile all the same
     "ablations.md": "an excerpt of a file",
     "bundle.md": "tests/export/test_bundle.py runs it beside a bundle",
+    "load.md": "wants a trained ACRN; tests/test_face.py makes these calls",
     "training.md": "wants TensorFlow",
 }
 

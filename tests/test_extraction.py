@@ -77,7 +77,9 @@ def test_one_set_each_in_npz_and_h5(tmp_path):
         metrics.append(score.score_files(paths, labels, protocol=protocols.MARKET1501)["methods"])
     assert metrics[0] == metrics[1]
     with open(tmp_path / "gallery.csv", newline="", encoding="utf-8") as file:
-        assert [row["file_name"] for row in csv.DictReader(file)] == GALLERY.file_name.tolist()
+        rows = list(csv.DictReader(file))
+    assert [row["file_name"] for row in rows] == GALLERY.file_name.tolist()
+    assert list(rows[0]) == ["person_id", "camera_id", "file_name"]  # the values of features have no names
 
 
 def test_npz_of_an_attribute_run_serves_kissme(tmp_path):

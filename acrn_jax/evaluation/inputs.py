@@ -193,8 +193,8 @@ def check(search: Search, protocol: protocols.Protocol) -> None:
             f"Query and gallery features are the same, so every query would find itself first under {protocol.name}; "
             "choose all_vs_all, which leaves it out."
         )
-    if protocol.name == protocols.ALL_VS_ALL.name and not np.array_equal(search.query, search.gallery):
-        raise ValueError("all_vs_all ranks a set against itself, but query and gallery features differ.")
+    if protocol.one_set and not np.array_equal(search.query, search.gallery):
+        raise ValueError(f"{protocol.name} ranks a set against itself, but query and gallery features differ.")
     cameras = np.unique(gallery.camera_id)
     one = len(cameras) == 1 and cameras[0] != UNKNOWN
     if protocol.excluded is protocols.MARKET1501.excluded and one and cameras[0] in query.camera_id:

@@ -136,8 +136,8 @@ def identification(
       ValueError: as `ranking.evaluate`; a rate is not in [0, 1], or there is no stranger or nobody who is listed.
     """
     query, gallery = protocols.check_labels(query, "query"), protocols.check_labels(gallery, "gallery")
-    if protocol.name == protocols.ALL_VS_ALL.name:
-        raise ValueError("all_vs_all ranks a set against itself, which is no watch list; choose market1501.")
+    if protocol.one_set:
+        raise ValueError(f"{protocol.name} ranks a set against itself, which is no watch list; choose market1501.")
     protocol.check(query, gallery)
     wanted = _check_rates(far)
     if np.any(query.person_id < 0):

@@ -66,6 +66,7 @@ class Protocol(NamedTuple):
     repeats: int | None = None  # of draws
     seed: int | None = None  # of draws
     probe_view: str | None = None  # 1: the view with the lower camera id, 2: the other, or both
+    one_set: bool = False  # query and gallery are the same images in the same order
 
     @property
     def options(self) -> dict[str, Any]:
@@ -263,7 +264,7 @@ def _draw_gallery(query: Labels, gallery: Labels, protocol: Protocol, *, other_c
 MARKET1501 = Protocol("market1501", _same_camera, _check_cameras)
 SINGLE_SHOT = Protocol("single_shot", _nothing, _check_single_shot)
 MULTI_SHOT = Protocol("multi_shot", _nothing, lambda query, gallery: None)
-ALL_VS_ALL = Protocol("all_vs_all", _itself, _check_same_set)
+ALL_VS_ALL = Protocol("all_vs_all", _itself, _check_same_set, one_set=True)
 CUHK03_SINGLE_SHOT = Protocol(
     "cuhk03_single_shot", _same_camera, _check_two_views, _draw_pairs, False, repeats=10, seed=0, probe_view="both"
 )
@@ -278,7 +279,7 @@ CUHK03_TORCHREID = Protocol(
 CUHK03_OPEN_REID = CUHK03_TORCHREID._replace(
     name="cuhk03_open_reid", draw=functools.partial(_draw_gallery, other_camera=True)
 )
-PROTOCOLS = {
+PROTOCOLS = {  # all that there are, by name; an entry adds one to calls, configs, flags and messages
     protocol.name: protocol
     for protocol in (
         MARKET1501,

@@ -17,7 +17,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,10 +36,20 @@ from acrn_jax.evaluation import (
 )
 from acrn_jax.evaluation.inputs import Search
 from acrn_jax.evaluation.reranking import rerank
-from acrn_jax.schema import JUNK
+from acrn_jax.schema import JUNK, Labels
 
 FPR = (1e-3, 1e-2)
 PACKAGES = ("numpy", "scipy", "h5py")
+
+
+class Steps(NamedTuple):
+    """What is done to features before they are ranked; see `score_files`."""
+
+    distance: str = "squared_euclidean"
+    multi_query: bool = False
+    kissme_train: Path | None = None
+    expand: tuple[int, float | None] | None = None
+    reranking: dict[str, Any] | None = None
 
 
 def score_files(
@@ -76,13 +86,14 @@ def score_files(
     search = feature_files.read(features, labels)
     query, gallery = search.query_labels, search.gallery_labels
     multi_query = multi_query or protocol.name == "market1501_multi_query"
-    _check(search, protocol, distance, multi_query, kissme_train, expand, reranking)
+    steps = Steps(distance, multi_query, kissme_train, expand, reranking)
+    _check(search, protocol, steps)
     if multi_query and protocol.name == "market1501":
         protocol = protocols.named("market1501_multi_query")
     about = {"distance": distance if search.distances is None else None, "multi_query": multi_query}
     distances = search.distances
     if distances is None:
-        distances, more = _distances(search, distance, multi_query, kissme_train, expand, reranking)
+        distances, more = _distances(search, steps)
         about |= more
     result = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
     intervals = resampling.intervals(result, groups=query.person_id)
@@ -103,6 +114,17 @@ def score_files(
             *hints.hints(result, distances, of="features" if search.distances is None else "distances"),
             *inputs.same_pictures(search, protocol),
         ],
+        **_counts(result, query, gallery),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(PACKAGES),
+    }
+    if operating_points:
+        found["operating_points"] = _operating_points(distances, query, gallery, protocol)
+    return found
+
+
+def _counts(result: ranking.Result, query: Labels, gallery: Labels) -> dict[str, int]:
+    return {
         "queries": result.queries,
         "queries_counted": int(result.counted.sum()),
         "queries_without_match": result.queries_without_match,
@@ -110,12 +132,7 @@ def score_files(
         "gallery_junk": int(np.sum(gallery.person_id == JUNK)),
         "gallery_distractors": int(np.sum(gallery.person_id == 0)),
         "people": len(np.unique(query.person_id)),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(PACKAGES),
     }
-    if operating_points:
-        found["operating_points"] = _operating_points(distances, query, gallery, protocol)
-    return found
 
 
 def parse_expand(parts: Sequence[str]) -> tuple[int, float | None]:
@@ -129,8 +146,9 @@ def parse_expand(parts: Sequence[str]) -> tuple[int, float | None]:
         ) from error
 
 
-def _check(search, protocol, distance, multi_query, kissme_train, expand, reranking) -> None:
+def _check(search: Search, protocol: protocols.Protocol, steps: Steps) -> None:
     """ValueError for what does not go together, before anything is computed."""
+    distance, multi_query, kissme_train, expand, reranking = steps
     query, gallery = search.query_labels, search.gallery_labels
     protocol.check(query, gallery)
     if search.distances is not None:
@@ -149,15 +167,16 @@ def _check(search, protocol, distance, multi_query, kissme_train, expand, rerank
         raise ValueError("--multi_query wants mquery_f, mquery_label and mquery_cam (.npz: mquery_features, ...) too.")
     if kissme_train and distance != "squared_euclidean":
         raise ValueError(f"--kissme_train ranks by its own metric; leave --distance={distance} out.")
-    if protocol.name == protocols.ALL_VS_ALL.name and (expand or reranking is not None):
+    if protocol.one_set and (expand or reranking is not None):
         raise ValueError(
-            "all_vs_all ranks a set against itself, where --expand and --rerank would meet every image twice."
+            f"{protocol.name} ranks a set against itself, where --expand and --rerank would meet every image twice."
         )
     inputs.check(search, protocol)
 
 
-def _distances(search: Search, distance, multi_query, kissme_train, expand, reranking):
+def _distances(search: Search, steps: Steps):
     """Distances for `ranking.evaluate`, and what was done for them."""
+    distance, multi_query, kissme_train, expand, reranking = steps
     query, gallery, about = search.query, search.gallery, {"dimension": search.gallery.shape[1]}
     if multi_query:
         query = protocols.multi_query(search.boxes.values, search.boxes.labels, search.query_labels)
@@ -200,7 +219,7 @@ def _operating_points(distances, query, gallery, protocol):
         "impostor": roc.impostor,
         "identification": None,
     }
-    if protocol.name != protocols.ALL_VS_ALL.name and not np.isin(query.person_id, gallery.person_id).all():
+    if not protocol.one_set and not np.isin(query.person_id, gallery.person_id).all():
         watch = operating_points.identification(distances, query, gallery, protocol=protocol, far=FPR)
         found["identification"] = {
             "points": [

@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from acrn_jax.export import model as models
-from acrn_jax.models import acrn, inception, mva
+from acrn_jax.models import MODELS
 
 OPSET, IR_VERSION = 18, 9  # read by onnxruntime 1.14 (2023) and all later ones
 _CONV_EPSILON, _EPSILON = 1e-3, 1e-5  # of batch normalisation after convolutions, and elsewhere
@@ -47,6 +47,44 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
         return name
 
+    def affine(self, x: Map, factor: np.ndarray, shift: np.ndarray) -> Map:
+        return x._replace(name=self.add("Add", self.add("Mul", x.name, self.constant(factor)), self.constant(shift)))
+
+    def normalise(self, x: Map, mean: np.ndarray, deviation: np.ndarray) -> Map:
+        """Pixels of 0 to 255 with the mean and standard deviation (of pixels in [0, 1]) that a net was trained with."""
+        return self.affine(x, 1 / (255 * deviation), -mean / deviation)
+
+    def pool(self, x: Map, *, window=3, stride=2, padding="same", op="MaxPool") -> Map:
+        pads, *size = _pads(x, window, stride, padding)
+        extra = {"count_include_pad": 0} if op == "AveragePool" else {}
+        name = self.add(op, x.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=pads, **extra)
+        return Map(name, *size)
+
+    def conv(self, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
+        """ConvNorm; its result times `factor`."""
+        kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
+        pads, *size = _pads(x, len(kernel), stride, padding)
+        kernel = self.constant(factor * kernel.transpose(3, 2, 0, 1))
+        name = self.add("Conv", x.name, kernel, self.constant(factor * bias), strides=[stride] * 2, pads=pads)
+        return Map(name if linear else self.add("Relu", name), *size)
+
+    def chain(self, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:
+        for i in range(len(layers)):
+            x = self.conv(x, layers[f"conv{i}"], stride=last_stride if i == len(layers) - 1 else 1)
+        return x
+
+    def concat(self, *maps: Map) -> Map:
+        return maps[0]._replace(name=self.add("Concat", *(m.name for m in maps), axis=1))
+
+    def dense(self, x: str, layer: dict[str, Any], norm: dict[str, Any] | None = None) -> str:
+        kernel, bias = layer["kernel"], layer["bias"]
+        if norm is not None:
+            kernel, bias = fold(kernel, bias, norm, _EPSILON)
+        return self.add("Gemm", x, self.constant(kernel), self.constant(bias))
+
+    def average(self, x: Map) -> str:
+        return self.add("Flatten", self.add("GlobalAveragePool", x.name))
+
 
 def fold(kernel: np.ndarray, bias: Any, norm: dict[str, np.ndarray], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
     """(kernel, bias) of the layer that does what layer and batch normalisation after it do.
@@ -68,15 +106,15 @@ def write(model: models.Model, file: Path) -> None:
     pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     found: dict[tuple[int, int], Map] = {}  # resized images, which both nets may share
 
-    def run(net: models.Net, layers: Callable[..., str]) -> str:
-        size = (net.height, net.width)
+    def run(net: models.Net) -> str:
+        size, layers = (net.height, net.width), writer_of(net.module)
         found[size] = found.get(size) or _resize(graph, pixels, *size)
         mean, deviation = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (net.mean, net.deviation))
         return layers(graph, found[size], net.module, values(net.variables), mean, deviation)
 
     widths, reid, attributes = {}, model.reid, model.attributes
-    feature, dimension = (run(reid, _acrn), reid.module.feature_dim) if reid else ("", 0)
-    logits, count = (run(attributes, _mva), attributes.module.num_attributes) if attributes else ("", 0)
+    feature, dimension = (run(reid), reid.module.feature_dim) if reid else ("", 0)
+    logits, count = (run(attributes), attributes.module.num_attributes) if attributes else ("", 0)
     for name in model.outputs:
         if name == "feature":
             graph.add("Identity", feature, output=name)
@@ -97,6 +135,17 @@ def write(model: models.Model, file: Path) -> None:
     )
     onnx.checker.check_model(proto)
     onnx.save(proto, str(file))
+
+
+def writer_of(module: Any) -> Callable[..., str]:
+    """The function that writes a net's layers (models.Model.onnx); ValueError for a net without one."""
+    writers = {model.module: model.onnx for model in MODELS.values() if model.onnx}
+    if type(module) not in writers:
+        raise ValueError(
+            f"{type(module).__name__} cannot be written as ONNX, as its entry of MODELS has no writer; give it one, or "
+            "leave onnx out of --format."
+        )
+    return writers[type(module)]
 
 
 def load(file: Path, *, threads: int = 0) -> Callable[[np.ndarray], dict[str, Any]]:
@@ -163,13 +212,6 @@ def _weights(g: Graph, length: str, size: int) -> tuple[str, str]:
     return g.add("Cast", upper, to=TensorProto.FLOAT), g.add("Cast", lower, to=TensorProto.FLOAT)
 
 
-def _affine(g: Graph, x: Map, factor: np.ndarray, shift: np.ndarray) -> Map:
-    return x._replace(name=g.add("Add", g.add("Mul", x.name, g.constant(factor)), g.constant(shift)))
-
-
-# Layers
-
-
 def _pads(x: Map, window: int, stride: int, padding: Any) -> tuple[list[int], int, int]:
     """(padding as ONNX wants it, rows and columns of the result); `padding` same, ceil (at the end alone) or pixels."""
     before, after, sizes = [], [], []
@@ -186,122 +228,6 @@ def _pads(x: Map, window: int, stride: int, padding: Any) -> tuple[list[int], in
         after.append(overhang - before[-1])
         sizes.append(out)
     return before + after, *sizes
-
-
-def _pool(g: Graph, x: Map, *, window=3, stride=2, padding="same", op="MaxPool") -> Map:
-    pads, *size = _pads(x, window, stride, padding)
-    extra = {"count_include_pad": 0} if op == "AveragePool" else {}
-    name = g.add(op, x.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=pads, **extra)
-    return Map(name, *size)
-
-
-def _conv(g: Graph, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
-    """ConvNorm; its result times `factor`."""
-    kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
-    pads, *size = _pads(x, len(kernel), stride, padding)
-    kernel = g.constant(factor * kernel.transpose(3, 2, 0, 1))
-    name = g.add("Conv", x.name, kernel, g.constant(factor * bias), strides=[stride] * 2, pads=pads)
-    return Map(name if linear else g.add("Relu", name), *size)
-
-
-def _chain(g: Graph, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:
-    for i in range(len(layers)):
-        x = _conv(g, x, layers[f"conv{i}"], stride=last_stride if i == len(layers) - 1 else 1)
-    return x
-
-
-def _concat(g: Graph, *maps: Map) -> Map:
-    return maps[0]._replace(name=g.add("Concat", *(m.name for m in maps), axis=1))
-
-
-def _dense(g: Graph, x: str, layer: dict[str, Any], norm: dict[str, Any] | None = None) -> str:
-    kernel, bias = layer["kernel"], layer["bias"]
-    if norm is not None:
-        kernel, bias = fold(kernel, bias, norm, _EPSILON)
-    return g.add("Gemm", x, g.constant(kernel), g.constant(bias))
-
-
-def _average(g: Graph, x: Map) -> str:
-    return g.add("Flatten", g.add("GlobalAveragePool", x.name))
-
-
-# Nets
-
-
-def _acrn(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
-    x = _affine(g, x, 1 / (255 * deviation), -mean / deviation)
-    for i in range(len(acrn.STEM)):
-        x = _conv(g, x, layers[f"stem{i}"])
-        if i % 2:
-            x = _pool(g, x)
-    mixed = layers["v3"]
-    branches = [_chain(g, x, mixed[name]) for name in ("branch1", "branch5", "branch33")]
-    x = _concat(g, *branches, _chain(g, _pool(g, x, stride=1, op="AveragePool"), mixed["pool"]))
-    for i in range(1, 9):
-        layer = layers[f"layer{i}"]
-        if i in acrn.REDUCING:
-            x = _concat(g, _pool(g, x), *(_chain(g, x, layer[n], last_stride=2) for n in ("branch3", "branch33")))
-        else:
-            mixed = _concat(g, *(_chain(g, x, layer[name]) for name in ("branch1", "branch3", "branch33")))
-            mixed = _conv(g, mixed, layer["mix"], linear=True, factor=module.residual_scale)
-            x = x._replace(name=g.add("Relu", g.add("Add", x.name, mixed.name)))
-    dense = dict(layers["feature"])
-    if module.head_pooling == "flatten":  # flax flattens [rows, columns, C], ONNX [C, rows, columns]
-        kernel = dense["kernel"].reshape(x.rows, x.columns, -1, module.feature_dim)
-        dense["kernel"] = kernel.transpose(2, 0, 1, 3).reshape(-1, module.feature_dim)
-        flat = g.add("Flatten", x.name)
-    else:
-        flat = _average(g, x)
-    feature = _dense(g, flat, dense, layers.get("feature_norm"))
-    if module.feature_norm != "l2":
-        return feature
-    squares = g.add("ReduceSumSquare", feature, g.constant([1], np.int64), keepdims=1)
-    return g.add("Div", feature, g.add("Sqrt", g.add("Max", squares, g.constant(1e-12))))
-
-
-def _mva(g: Graph, x: Map, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
-    layout = inception.LAYOUTS[module.layout]
-    factor, shift = 1 / (255 * deviation), -mean / deviation
-    if layout.signed_pixels:
-        own_mean, own_deviation = (np.asarray(v).reshape(1, 3, 1, 1) for v in (module.mean, module.deviation))
-        factor, shift = 2 * own_deviation * factor, 2 * (own_deviation * shift + own_mean) - 1
-    trunk = layers["trunk"]
-    first = _conv(g, _affine(g, x, factor, shift), trunk["conv1"], stride=2, padding=layout.padding)
-    x = _pool(g, first, padding=layout.pooling)
-    x = _conv(g, _conv(g, x, trunk["conv2"]), trunk["conv3"])
-    for name in inception.GOOGLENET:
-        if name in inception.POOL_BEFORE:
-            x = _pool(g, x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
-        block = trunk[f"inception{name}"]
-        branches = [_chain(g, x, block[n]) for n in ("branch1", "branch3", "branch5")]
-        x = _concat(g, *branches, _chain(g, _pool(g, x, stride=1), block["pool"]))
-    parts = [(_average(g, x), layers["global_dense"])]
-    for view, (start, stop) in zip(mva.VIEWS, mva.bands(first.rows), strict=True):
-        if view in module.views:
-            local = layers[f"view_{view}"]
-            edges = [g.constant([value], np.int64) for value in (start, stop, 2)]
-            band = Map(g.add("Slice", first.name, *edges), stop - start, first.columns)
-            band = _residual(g, _residual(g, _convs(g, band, local), local["block0"]), local["block1"])
-            parts.append((_average(g, band), local["dense"]))
-    dense, start = [], 0
-    for value, layer in parts:  # the normalisation of all views together, folded into each one's layer
-        stop = start + len(layer["bias"])
-        norm = {name: v[start:stop] for name, v in layers["views_norm"].items()}
-        dense.append(_dense(g, value, layer, norm))
-        start = stop
-    joined = g.add("Relu", g.add("Concat", *dense, axis=1))
-    head = g.add("Relu", _dense(g, joined, layers["head_dense"], layers["head_norm"]))
-    return _dense(g, head, layers["attributes"])
-
-
-def _convs(g: Graph, x: Map, view: dict[str, Any]) -> Map:
-    return _conv(g, _conv(g, x, view["conv0"]), view["conv1"])
-
-
-def _residual(g: Graph, x: Map, block: dict[str, Any]) -> Map:
-    y = _conv(g, _conv(g, x, block["conv1"], stride=2), block["conv2"], linear=True)
-    shortcut = _conv(g, x, block["shortcut"], stride=2, linear=True)
-    return y._replace(name=g.add("Relu", g.add("Add", y.name, shortcut.name)))
 
 
 def _represented(g: Graph, logits: str, model: models.Model) -> str:

@@ -19,7 +19,7 @@ SCALE_MOMENTUM = 0.95  # of the running mean distances s_f and s_a
 
 @dataclasses.dataclass(frozen=True)
 class AttributeLoss:
-    """Weighted multi-label cross-entropy of the attribute net (method.md section 2)."""
+    """Weighted multi-label cross-entropy of the attribute net (docs/method.md section 2)."""
 
     positive_weight: Any  # [A] of labels 1
     negative_weight: Any  # [A] of labels 0
@@ -42,7 +42,7 @@ class AttributeLoss:
 
 @dataclasses.dataclass(frozen=True)
 class IdentityLoss:
-    """Softmax cross-entropy over the training people (phase 1 of method.md section 5)."""
+    """Softmax cross-entropy over the training people (phase 1 of docs/method.md section 5)."""
 
     smoothing: float
 
@@ -84,7 +84,7 @@ class LossSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ReidLoss:
-    """L_triplet, or L_acrn + L_att, of method.md section 4.
+    """L_triplet, or L_acrn + L_att, of docs/method.md section 4.
 
     With `neck`, ranking compares another feature than the one trained here. s_f then brings its distances to the size
     that the trained feature's have in the loss, so that gamma means the same at test: it is their running mean under

@@ -1,6 +1,6 @@
 """The nets, each with what the rest of the house must know of it: one table, MODELS."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,9 +18,12 @@ class Model(NamedTuple):
     module: type[nn.Module]
     phases: tuple[str, ...]  # that it is trained in
     groups: Mapping[str, str]  # beginning of a top-level module's name -> optimiser group
+    # Writes the layers as ONNX: (graph of export/onnx_graph.py, its map of pixels 0 to 255 [B, 3, H, W], the module,
+    # its values, mean and standard deviation [1, 3, 1, 1] of pixels in [0, 1]) -> name of the feature or the logits.
+    onnx: Callable[..., str] | None = None
 
 
 MODELS = {
-    "acrn": Model(acrn.ACRN, ("identity", "reid"), acrn.GROUPS),
-    "mva": Model(mva.MVA, ("mva",), mva.GROUPS),
+    "acrn": Model(acrn.ACRN, ("identity", "reid"), acrn.GROUPS, acrn.onnx_layers),
+    "mva": Model(mva.MVA, ("mva",), mva.GROUPS, mva.onnx_layers),
 }

@@ -1,10 +1,11 @@
-"""ACRN, the re-identification net (Schumann and Stiefelhagen 2017, section 3.2; method.md section 3)."""
+"""ACRN, the re-identification net (Schumann and Stiefelhagen 2017, section 3.2; docs/method.md section 3)."""
 
 import functools
 from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from acrn_jax.models.inception import (
     ConvNorm,
@@ -95,3 +96,35 @@ class ACRN(nn.Module):
             seen = feature * self.feature_dim**0.5 if self.feature_norm == "l2" else feature
             logits = nn.Dense(self.num_people, dtype=jnp.float32, name="classifier")(seen)
         return Outputs(feature=feature, trained_feature=trained, identity_logits=logits)
+
+
+def onnx_layers(g: Any, x: Any, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
+    """The net as nodes of an ONNX graph, see models.Model: name of the feature [B, D]."""
+    x = g.normalise(x, mean, deviation)
+    for i in range(len(STEM)):
+        x = g.conv(x, layers[f"stem{i}"])
+        if i % 2:
+            x = g.pool(x)
+    mixed = layers["v3"]
+    branches = [g.chain(x, mixed[name]) for name in ("branch1", "branch5", "branch33")]
+    x = g.concat(*branches, g.chain(g.pool(x, stride=1, op="AveragePool"), mixed["pool"]))
+    for i in range(1, 9):
+        layer = layers[f"layer{i}"]
+        if i in REDUCING:
+            x = g.concat(g.pool(x), *(g.chain(x, layer[n], last_stride=2) for n in ("branch3", "branch33")))
+        else:
+            mixed = g.concat(*(g.chain(x, layer[name]) for name in ("branch1", "branch3", "branch33")))
+            mixed = g.conv(mixed, layer["mix"], linear=True, factor=module.residual_scale)
+            x = x._replace(name=g.add("Relu", g.add("Add", x.name, mixed.name)))
+    dense = dict(layers["feature"])
+    if module.head_pooling == "flatten":  # flax flattens [rows, columns, C], ONNX [C, rows, columns]
+        kernel = dense["kernel"].reshape(x.rows, x.columns, -1, module.feature_dim)
+        dense["kernel"] = kernel.transpose(2, 0, 1, 3).reshape(-1, module.feature_dim)
+        flat = g.add("Flatten", x.name)
+    else:
+        flat = g.average(x)
+    feature = g.dense(flat, dense, layers.get("feature_norm"))
+    if module.feature_norm != "l2":
+        return feature
+    squares = g.add("ReduceSumSquare", feature, g.constant([1], np.int64), keepdims=1)
+    return g.add("Div", feature, g.add("Sqrt", g.add("Max", squares, g.constant(1e-12))))

@@ -1,4 +1,4 @@
-"""MVA, the multi-view attribute net (Schumann and Stiefelhagen 2017, section 3.1; method.md section 2)."""
+"""MVA, the multi-view attribute net (Schumann and Stiefelhagen 2017, section 3.1; docs/method.md section 2)."""
 
 import functools
 from typing import Annotated, Any
@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from acrn_jax.models.inception import LAYOUTS, ConvNorm, GoogLeNet, Width, block, scaled
+from acrn_jax.models.inception import GOOGLENET, LAYOUTS, POOL_BEFORE, ConvNorm, GoogLeNet, Width, block, scaled
 from acrn_jax.rules import Count, Flag, number, one_of, several
 from acrn_jax.schema import Outputs
 
@@ -118,3 +119,46 @@ class MVA(nn.Module):
             x = dropout(x, self.get_variable("random", "rows"), self.dropout)
         logits = nn.Dense(self.num_attributes, dtype=jnp.float32, name="attributes")(x)
         return Outputs(attribute_logits=logits)
+
+
+def onnx_layers(g: Any, x: Any, module: Any, layers: dict[str, Any], mean: np.ndarray, deviation: np.ndarray) -> str:
+    """The net as nodes of an ONNX graph, see models.Model: name of the logits [B, A]."""
+    layout = LAYOUTS[module.layout]
+    factor, shift = 1 / (255 * deviation), -mean / deviation
+    if layout.signed_pixels:
+        own_mean, own_deviation = (np.asarray(v).reshape(1, 3, 1, 1) for v in (module.mean, module.deviation))
+        factor, shift = 2 * own_deviation * factor, 2 * (own_deviation * shift + own_mean) - 1
+    trunk = layers["trunk"]
+    first = g.conv(g.affine(x, factor, shift), trunk["conv1"], stride=2, padding=layout.padding)
+    x = g.pool(first, padding=layout.pooling)
+    x = g.conv(g.conv(x, trunk["conv2"]), trunk["conv3"])
+    for name in GOOGLENET:
+        if name in POOL_BEFORE:
+            x = g.pool(x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)
+        block = trunk[f"inception{name}"]
+        branches = [g.chain(x, block[n]) for n in ("branch1", "branch3", "branch5")]
+        x = g.concat(*branches, g.chain(g.pool(x, stride=1), block["pool"]))
+    parts = [(g.average(x), layers["global_dense"])]
+    for view, (start, stop) in zip(VIEWS, bands(first.rows), strict=True):
+        if view in module.views:
+            local = layers[f"view_{view}"]
+            edges = [g.constant([value], np.int64) for value in (start, stop, 2)]
+            band = first._replace(name=g.add("Slice", first.name, *edges), rows=stop - start)
+            band = g.conv(g.conv(band, local["conv0"]), local["conv1"])
+            band = _onnx_residual(g, _onnx_residual(g, band, local["block0"]), local["block1"])
+            parts.append((g.average(band), local["dense"]))
+    dense, start = [], 0
+    for value, layer in parts:  # the normalisation of all views together, folded into each one's layer
+        stop = start + len(layer["bias"])
+        norm = {name: v[start:stop] for name, v in layers["views_norm"].items()}
+        dense.append(g.dense(value, layer, norm))
+        start = stop
+    joined = g.add("Relu", g.add("Concat", *dense, axis=1))
+    head = g.add("Relu", g.dense(joined, layers["head_dense"], layers["head_norm"]))
+    return g.dense(head, layers["attributes"])
+
+
+def _onnx_residual(g: Any, x: Any, block: dict[str, Any]) -> Any:
+    y = g.conv(g.conv(x, block["conv1"], stride=2), block["conv2"], linear=True)
+    shortcut = g.conv(x, block["shortcut"], stride=2, linear=True)
+    return y._replace(name=g.add("Relu", g.add("Add", y.name, shortcut.name)))

@@ -41,8 +41,8 @@ def write(
             ends = (corner[0] + image.width - 1, corner[1] + image.height - 1)
             pen.rectangle((*corner, *ends), outline=BLUE, width=FRAME)
         for number, line in enumerate(text):
-            shown = _fitted(line, lambda part: pen.textlength(part, font=font) <= TILE[0] + MARGIN - 2)
-            pen.text((left, top + TILE[1] + FRAME + LINE * number), shown, fill="black", font=font)
+            fitted = _fitted(line, lambda part: pen.textlength(part, font=font) <= TILE[0] + MARGIN - 2)
+            pen.text((left, top + TILE[1] + FRAME + LINE * number), fitted, fill="black", font=font)
     for number, line in enumerate(below):
         pen.text((MARGIN, rows * height + MARGIN // 2 + LINE * number), line, fill="black", font=font)
     content = io.BytesIO()  # Pillow itself would pass over a write that a full disk cuts short
@@ -52,9 +52,9 @@ def write(
 
 def _fitted(line: str, fits: Callable[[str], bool]) -> str:
     """A line without as much of its middle as it takes to fit: names differ at their ends, and there numbers stand."""
-    for left_out in range(len(line)):
-        kept = len(line) - left_out
-        shown = f"{line[: kept // 3]}…{line[kept // 3 + left_out :]}" if left_out else line
-        if fits(shown):
-            return shown
+    for removed in range(len(line)):
+        kept = len(line) - removed
+        shorter = f"{line[: kept // 3]}…{line[kept // 3 + removed :]}" if removed else line
+        if fits(shorter):
+            return shorter
     return ""

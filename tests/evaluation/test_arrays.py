@@ -132,6 +132,18 @@ def test_options_of_protocols_that_draw():
     assert "repeats 4, seed 3, probe_view 1" in str(found)
 
 
+def test_an_entry_adds_a_protocol(monkeypatch):
+    """A rule of one's own: right images of camera 3 are left out, whoever asks."""
+    own = protocols.MARKET1501._replace(name="mine", excluded=lambda q, g, rows, columns: g.camera_id[columns] == 3)
+    monkeypatch.setitem(protocols.PROTOCOLS, "mine", own)
+    closer = [[0.2, 0.1, 0.15], *CASE[0][1:]]  # query 0: its image of camera 3, somebody else's, its other image
+    assert acrn_jax.evaluate(closer, *CASE[1:]).per_query["mINP"][0] == 2 / 3
+    found = acrn_jax.evaluate(closer, *CASE[1:], protocol="mine")
+    assert found.per_query["mINP"][0] == 1 / 2 and found.protocol == "mine"
+    with pytest.raises(ValueError, match="did you mean mine"):
+        acrn_jax.evaluate(*CASE, protocol="mime")
+
+
 def test_the_record():
     found = acrn_jax.evaluate(*CASE, bootstrap=True)
     assert (found.mAP, found.mAP_precision, found.rank1, found.mINP) == (0.75, 0.75, 0.5, 0.75)

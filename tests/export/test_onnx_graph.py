@@ -50,3 +50,8 @@ def test_graph_is_the_net(phase, changes, tmp_path):
     found = onnx_graph.load(tmp_path / "model.onnx", threads=1)(images)
     for values in bundle.compare(live(model, images, transforms.resize), found).values():
         assert values["relative"] < 2e-5
+
+
+def test_a_net_without_a_writer_is_refused():
+    with pytest.raises(ValueError, match=r"^object cannot be written as ONNX, .*leave onnx out of --format\.$"):
+        onnx_graph.writer_of(object())

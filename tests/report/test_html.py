@@ -144,6 +144,13 @@ def test_training_of_the_run_and_of_the_attribute_net(written):
     assert any("active from 0.9" in alternative for alternative in alternatives)
 
 
+@pytest.mark.parametrize("partial", [True, False])
+def test_settings_say_whether_it_is_the_whole_data_set(tmp_path, partial):
+    folder = conftest.make_bare_workdir(tmp_path / "run", weights=[], partial=partial)
+    facts = dict(report._facts(report.read(folder)))
+    assert facts["part of the data set only"] == ("yes" if partial else "no")
+
+
 def test_a_bare_run_is_enough(tmp_path):
     text = "".join(page(conftest.make_bare_workdir(tmp_path / "run", weights=[]), out=tmp_path / "report.html").text)
     assert "no rank lists" in text and "no scalars.jsonl" in text and "Learned attribute weights" not in text

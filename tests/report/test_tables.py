@@ -200,7 +200,8 @@ def test_draws_and_another_data_set_are_named():
     assert [row[4][-6:] for row in table.rows] == [" ± 1.2"] * 8 and not any("±" in row[1] for row in table.rows)
     first, second = Results.of(results), Results.of(results, seeds={"train": 1})
     seeds = tables.methods(aggregate([first, second]))
-    assert "draws" not in seeds.note
+    assert "draws" not in seeds.note and max(cell.count("±") for row in seeds.rows for cell in row) == 1
+    assert "trained on" not in tables.describe(results_of(trained_on=results_of().dataset))
     with pytest.raises(ValueError, match="different protocol_options"):
         check_same([first, Results.of(first, protocol_options={"repeats": 5})], ["a", "b"])
 

@@ -87,7 +87,7 @@ def squared(x, y):
 
 
 def test_settings_are_the_distances_that_their_names_say():
-    """From the definitions in method.md, with plain matrices."""
+    """From the definitions in docs/method.md, with plain matrices."""
     run = drawn(no_match="count_as_miss")
 
     def expected(matrix):
