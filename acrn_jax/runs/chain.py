@@ -41,7 +41,7 @@ def begin(config: Settings, *, attributes: Path | None, shared: Shared | None = 
 
 
 def reproduce(config: Settings, *, attributes: Path | None, workdir: Path, shared: Shared | None = None) -> Results:
-    """One seed of docs/method.md's chain: ACRN with its identity phase, the ReIdCNN that shares it, the table of methods.
+    """One seed of docs/method.md's chain: ACRN, its identity phase, the ReIdCNN that shares it, the table of methods.
 
     Args:
       config: of ACRN, with its seed; of a ReIdCNN, which then comes alone.
