@@ -48,10 +48,14 @@ def write(
       about: entries of the manifest that this function does not know.
 
     Raises:
-      ValueError: unknown format, a package is missing, or a program differs by more than `tolerance`.
+      ValueError: unknown format, a package is missing, a net cannot be written as ONNX, or a program differs by more
+        than `tolerance`.
       FileExistsError: there is something at `out`.
     """
     check_formats(formats)
+    if "onnx" in formats:
+        for net in filter(None, (model.reid, model.attributes)):
+            program("onnx").writer_of(net.module)  # refuses before any work
     if out.exists():
         raise FileExistsError(f"{out} exists; name another --out, or delete it.")
     with files.new_folder(out) as partial:

@@ -4,10 +4,12 @@ Maps are [B, C, rows, columns] inside. Which layers there are is read from the n
 (strides, poolings, the order of branches) is said here once more, and each export is compared with the net itself.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import onnx
 import onnxruntime
@@ -48,6 +50,7 @@ class Graph:
         return name
 
     def affine(self, x: Map, factor: np.ndarray, shift: np.ndarray) -> Map:
+        """Times `factor`, plus `shift`, both [1, C, 1, 1]."""
         return x._replace(name=self.add("Add", self.add("Mul", x.name, self.constant(factor)), self.constant(shift)))
 
     def normalise(self, x: Map, mean: np.ndarray, deviation: np.ndarray) -> Map:
@@ -55,13 +58,14 @@ class Graph:
         return self.affine(x, 1 / (255 * deviation), -mean / deviation)
 
     def pool(self, x: Map, *, window=3, stride=2, padding="same", op="MaxPool") -> Map:
+        """inception.max_pool, or op="AveragePool", which leaves the padding out of the mean."""
         pads, *size = _pads(x, window, stride, padding)
         extra = {"count_include_pad": 0} if op == "AveragePool" else {}
         name = self.add(op, x.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=pads, **extra)
         return Map(name, *size)
 
     def conv(self, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
-        """ConvNorm; its result times `factor`."""
+        """inception.ConvNorm, whose values are `layer`; its result times `factor`."""
         kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
         pads, *size = _pads(x, len(kernel), stride, padding)
         kernel = self.constant(factor * kernel.transpose(3, 2, 0, 1))
@@ -69,20 +73,24 @@ class Graph:
         return Map(name if linear else self.add("Relu", name), *size)
 
     def chain(self, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:
+        """inception.Chain: ConvNorms one after the other."""
         for i in range(len(layers)):
             x = self.conv(x, layers[f"conv{i}"], stride=last_stride if i == len(layers) - 1 else 1)
         return x
 
     def concat(self, *maps: Map) -> Map:
+        """Maps of one size, channels behind channels."""
         return maps[0]._replace(name=self.add("Concat", *(m.name for m in maps), axis=1))
 
     def dense(self, x: str, layer: dict[str, Any], norm: dict[str, Any] | None = None) -> str:
+        """A dense layer, and the batch normalisation behind it, if there is one: [B, C] -> [B, D]."""
         kernel, bias = layer["kernel"], layer["bias"]
         if norm is not None:
             kernel, bias = fold(kernel, bias, norm, _EPSILON)
         return self.add("Gemm", x, self.constant(kernel), self.constant(bias))
 
     def average(self, x: Map) -> str:
+        """Mean over all places: [B, C]."""
         return self.add("Flatten", self.add("GlobalAveragePool", x.name))
 
 
@@ -112,23 +120,24 @@ def write(model: models.Model, file: Path) -> None:
         mean, deviation = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (net.mean, net.deviation))
         return layers(graph, found[size], net.module, values(net.variables), mean, deviation)
 
-    widths, reid, attributes = {}, model.reid, model.attributes
-    feature, dimension = (run(reid), reid.module.feature_dim) if reid else ("", 0)
-    logits, count = (run(attributes), attributes.module.num_attributes) if attributes else ("", 0)
+    feature = run(model.reid) if model.reid else ""
+    logits = run(model.attributes) if model.attributes else ""
     for name in model.outputs:
         if name == "feature":
             graph.add("Identity", feature, output=name)
-            widths[name] = dimension
         elif name == "attributes":
             graph.add("Sigmoid", logits, output=name)
-            widths[name] = count
         else:
             scaled = graph.add("Mul", feature, graph.constant(model.feature_factor))
             weighted = graph.add("Mul", _represented(graph, logits, model), graph.constant(model.attribute_factors))
             graph.add("Concat", scaled, weighted, output=name, axis=1)
-            widths[name] = dimension + count
+    sample = jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)
+    shapes = jax.eval_shape(functools.partial(models.forward, model), sample)
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", w]) for n, w in widths.items()]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", shapes[name].shape[1]])
+        for name in model.outputs
+    ]
     body = helper.make_graph(graph.nodes, "acrn_jax", [images], outputs, graph.constants)
     proto = helper.make_model(
         body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="acrn_jax"

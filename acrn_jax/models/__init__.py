@@ -1,4 +1,4 @@
-"""The nets, each with what the rest of the house must know of it: one table, MODELS."""
+"""The nets, each with what the rest of the package must know of it: one table, MODELS."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
