@@ -2,7 +2,8 @@
 
 A key stands in configs/common.py, with its default and what it means, and in the record of the function that takes it,
 with its rule (acrn_jax/rules.py): a loss constant in losses/objectives.py, one of an optimiser in train/optimizer.py,
-one of a net among the fields of its module. What several places share is here.
+one of a net among the fields of its module, whose default it takes where a config lacks it. What several places share
+is here.
 """
 
 import dataclasses
@@ -224,22 +225,37 @@ def check_known(name: str, table: Any, kind: str = "config key") -> None:
         raise ValueError(f"There is no {kind} {name!r};{f' did you mean {near[0]!r}?' if near else ''}{known}")
 
 
+MODEL_NAME = {"model.name": one_of(*MODELS)}
+
+
 @functools.cache
-def all_rules() -> dict[str, Rule]:
-    """Dotted key -> rule, of every key that there is."""
-    found = rules.of(Settings) | {"model.name": one_of(*MODELS)}
-    for model in MODELS.values():
-        found |= rules.of(model.module, "model.", plain={})
+def all_rules(model: str | None = None) -> dict[str, Rule]:
+    """Dotted key -> rule, of every key that there is; where several nets have a key, the one named `model` decides."""
+    found = rules.of(Settings) | MODEL_NAME
+    for name in (*MODELS, model) if model else MODELS:
+        found |= rules.of(MODELS[name].module, "model.", plain={})
     return found
+
+
+@functools.cache
+def model_defaults(model: str) -> dict[str, Any]:
+    """Dotted key -> default of every key that a net has; where several have one, the net named `model` decides."""
+    found = {}
+    for name in (*MODELS, model):
+        module = MODELS[name].module
+        own = rules.of(module, plain={})
+        found |= {f"model.{f.name}": f.default for f in dataclasses.fields(module) if f.name in own}
+    return {key: value for key, value in flat(found).items() if value is not dataclasses.MISSING}
 
 
 def check_values(values: Mapping[str, Any]) -> None:
     """ValueError for the first value, by dotted key, that does not fit its rule."""
-    rules.check(values, all_rules())
+    rules.check(values, MODEL_NAME)
+    rules.check(values, all_rules(values.get("model.name")))
 
 
 def read(config: Any) -> Settings:
-    """The records of a ConfigDict, or of a tree of plain values.
+    """The records of a ConfigDict, or of a tree of plain values; keys of nets that it lacks take the nets' defaults.
 
     Raises:
       ValueError: a key that nothing takes, one that is missing, or a value that does not fit; it is named.
@@ -249,6 +265,8 @@ def read(config: Any) -> Settings:
     for key in values:
         check_known(key, all_rules())
     check_values(values)
+    if "model.name" in values:
+        values |= {key: v for key, v in model_defaults(values["model.name"]).items() if key not in values}
     if missing := sorted(all_rules().keys() - values.keys()):
         raise ValueError(f"config.{missing[0]} is missing; configs/common.py has it, with what it means.")
     tree = traverse_util.unflatten_dict(values, sep=".")
@@ -282,9 +300,9 @@ def check(config: Settings) -> None:
             f"config.data.{missing} is not set; pass --config.data.{missing}=... (./launch.sh prepare makes data)."
         )
     if not set(config.phases) <= set(MODELS[config.model_name].phases):
+        known = "; ".join(f"{name}: {' and '.join(model.phases)}" for name, model in MODELS.items())
         raise ValueError(
-            f"config.phases is {config.phases} with model {config.model_name!r}; an attribute net has phases "
-            "('mva',) and model mva, a re-id net ('identity', 'reid') and model acrn."
+            f"config.phases is {config.phases} with model {config.model_name!r}; the phases of each model are {known}."
         )
     if config.of_attributes and not (config.mva.steps or config.mva.epochs):
         raise ValueError("config.mva.steps and config.mva.epochs are both 0; set one of them.")

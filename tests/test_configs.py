@@ -283,7 +283,7 @@ def test_arms_fit_the_configs(study):
             {"phases": ("reid", "sleep")},
             "config.phases is ['reid', 'sleep']; known: ('mva',), ('identity',), ('reid',)",
         ),
-        ({"model.name": "mva"}, "an attribute net has phases"),
+        ({"model.name": "mva"}, "the phases of each model are acrn: identity and reid; mva: mva."),
         ({"model.layout": "caffe"}, "known: ours, torchvision, slim"),
         ({"dtype": "float16"}, "known: float32, bfloat16"),
         ({"loss.distance": "manhattan"}, "known: squared_euclidean"),

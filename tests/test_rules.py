@@ -3,16 +3,18 @@
 import dataclasses
 import functools
 import re
+from typing import Annotated
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from acrn_jax import build, runs, settings
+from acrn_jax import build, rules, runs, settings
 from acrn_jax.configs import common
 from acrn_jax.data_prep import prepare
 from acrn_jax.losses import triplet
-from acrn_jax.models import acrn
+from acrn_jax.models import MODELS, Model, acrn
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.runs import outputs, phases, training
 from acrn_jax.train import optimizer, step
@@ -111,6 +113,62 @@ def test_a_key_that_nothing_takes_is_refused_and_one_that_is_missing(tmp_path):
     del tree["reid"]["scratch"]["decay"]
     with pytest.raises(ValueError, match=r"config\.reid\.scratch\.decay is missing; configs/common\.py has it"):
         settings.read(tree)
+    tree = common.get_config().to_dict()
+    del tree["model"]["name"]
+    with pytest.raises(ValueError, match=r"config\.model\.name is missing"):
+        settings.read(tree)
+
+
+def test_keys_of_nets_that_are_missing_take_the_nets_defaults():
+    tree = common.get_config().to_dict()
+    tree["model"] = {"name": "acrn", "feature_dim": 7}
+    config = settings.read(tree)
+    assert config.flat == DEFAULTS | {"model.feature_dim": 7}  # common.py's are the nets' own
+    assert settings.read(config.tree) == config
+    assert config.changed({"model.views": ["top"]}).flat["model.views"] == ["top"]
+    c = common.get_config()
+    del c.model["head_pooling"], c.model["views"]
+    assert settings.read(c).flat == DEFAULTS
+
+
+class Narrow(nn.Module):
+    """A net of somebody else, which has a key of its own, and one that others have with other limits."""
+
+    needed: rules.Count
+    width: Annotated[float, rules.number(0.5)] = 2.0
+    depth: rules.Count = 3
+    blocks: Annotated[tuple[int, ...], rules.several(rules.whole(1))] = (1, 2)
+    num_people: int | None = None
+
+
+@pytest.fixture
+def with_another_net(monkeypatch):
+    monkeypatch.setitem(MODELS, "narrow", Model(Narrow, ("identity", "reid"), {}))
+    monkeypatch.setattr(settings, "MODEL_NAME", {"model.name": rules.one_of(*MODELS)})
+    caches = (settings.all_rules, settings.model_defaults)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_new_net_brings_its_own_keys(with_another_net):
+    tree = common.get_config().to_dict()
+    tree["model"] = {"name": "narrow", "needed": 1}
+    config = settings.read(tree)
+    assert config.flat == DEFAULTS | {
+        "model.name": "narrow", "model.needed": 1, "model.width": 2.0, "model.depth": 3, "model.blocks": [1, 2]
+    }  # fmt: skip
+    assert config.model == Narrow(1, 2.0, 3, (1, 2))
+    with pytest.raises(ValueError, match=r"config\.model\.width is 0\.25; it must be a number of at least 0\.5"):
+        config.changed({"model.width": 0.25})
+    assert config.changed({"model": {"name": "acrn", "width": 0.25}}).model.width == 0.25
+    del tree["model"]["needed"]
+    with pytest.raises(ValueError, match=r"config\.model\.needed is missing"):
+        settings.read(tree)
+    with pytest.raises(ValueError, match="the phases of each model are acrn: identity and reid; mva: mva; narrow: id"):
+        settings.check(config.changed({"phases": ["mva"], "data.dir": "D", "data.name": "N"}))
 
 
 def test_records_hold_what_the_config_holds():

@@ -35,7 +35,7 @@ def first_variables(
     own: dict[str, Any] = dict(traverse_util.flatten_dict(fresh, sep="/"))
     path = Path(init_from)
     if path.is_file():
-        if not config.of_attributes:
+        if config.model_name != "mva":
             raise ValueError(
                 f"config.init_from is the file {path}: ImageNet weights fit the trunk of model mva alone; "
                 f"{config.model_name} starts from scratch or from another run's phase (a folder)."

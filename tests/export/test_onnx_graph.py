@@ -8,6 +8,7 @@ from acrn_jax.data import transforms
 from acrn_jax.export import bundle
 from acrn_jax.export.model import Model, Net, live
 from tests.export.conftest import config_of, drawn_variables
+from tests.fixtures import small_net
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -52,6 +53,18 @@ def test_graph_is_the_net(phase, changes, tmp_path):
         assert values["relative"] < 2e-5
 
 
-def test_a_net_without_a_writer_is_refused():
-    with pytest.raises(ValueError, match=r"^object cannot be written as ONNX, .*leave onnx out of --format\.$"):
-        onnx_graph.writer_of(object())
+def test_a_net_without_a_writer_is_refused_before_any_work(tmp_path):
+    net = Net(small_net.Net(people=3), {}, 16, 8, (0.5,) * 3, (0.25,) * 3)
+    message = r"^Net cannot be written as ONNX, .*leave onnx out of --format\.$"
+    with pytest.raises(ValueError, match=message):
+        bundle.write(
+            tmp_path / "bundle",
+            Model(("feature",), reid=net),
+            ("stablehlo", "onnx"),
+            images=np.zeros((1, 16, 8, 3), np.uint8),
+            drawn=1,
+            resized=transforms.resize,
+            tolerance=1e-4,
+            about={},
+        )
+    assert not list(tmp_path.iterdir())
