@@ -135,10 +135,7 @@ def photograph(
         top, centre = (
             (top + sign * shift * height, centre) if generator.random() < 0.6 else (top, centre + sign * shift * width)
         )
-    drawing.draw_person(
-        canvas,
-        look,
-        dict(zip(ATTRIBUTE_NAMES, shown, strict=True)),
+    pose = drawing.Pose(
         view=drawing.VIEWS[np.searchsorted(np.cumsum(camera.views)[:-1], generator.random())],
         centre=centre,
         top=top,
@@ -146,6 +143,7 @@ def photograph(
         stride=generator.uniform(-1, 1),
         mirrored=generator.random() < 0.5,
     )
+    drawing.draw_person(canvas, look, dict(zip(ATTRIBUTE_NAMES, shown, strict=True)), pose)
     if generator.random() < camera.occlusion:
         occlude(canvas, generator)
     image = canvas.reduce(drawing.SUPERSAMPLING)

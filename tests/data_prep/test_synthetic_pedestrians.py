@@ -59,7 +59,8 @@ REGIONS = {
 def person(view, *shown):
     """Pixels of one drawn person, float [128, 64, 3]: as in a finished image, without camera."""
     canvas = Image.new("RGB", scene.CANVAS, (150, 160, 165))
-    drawing.draw_person(canvas, LOOK, dict.fromkeys(shown, True), view=view, centre=64, top=TOP, unit=UNIT, stride=0.5)
+    pose = drawing.Pose(view, centre=64, top=TOP, unit=UNIT, stride=0.5)
+    drawing.draw_person(canvas, LOOK, dict.fromkeys(shown, True), pose)
     return np.asarray(canvas.reduce(drawing.SUPERSAMPLING), float)
 
 
