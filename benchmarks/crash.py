@@ -74,12 +74,12 @@ def fingerprint(data: pathlib.Path) -> str | None:
     """Of the prepared set, from its records; None if there is none."""
     import tensorflow_datasets as tfds
 
-    from acrn_jax.data_prep import prepare as verb
+    from acrn_jax.data_prep import prepared
 
     folders = list((data / "image_folder" / "crash").glob("*"))
     if not folders:
         return None
-    found = verb.fingerprint(tfds.builder_from_directory(folders[0]))
+    found = prepared.fingerprint(tfds.builder_from_directory(folders[0]))
     stored = json.loads((folders[0] / "fingerprint.json").read_text())
     return found["sha256"] if found == stored else "half"
 

@@ -22,16 +22,14 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
-from concurrent import futures
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from acrn_jax import COMMAND
-from acrn_jax.data_prep import archives, disk, paths, pictures, reid
+from acrn_jax.data_prep import archives, checks, disk, paths, pictures, prepared, reid
 
 
 class Dataset(NamedTuple):
@@ -87,9 +85,9 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
         arguments = {"config": config_name, "data_dir": staging / "data"}
         if issubclass(builder_class, reid.ContentsBuilder):
             builder = builder_class(options=_unpacked(options, staging / "raw"), **arguments)
-            images = _image_files(builder.contents)
-            check_room(images, data_dir)
-            notes = [*builder.contents.notes, *check_images(images)]
+            images = checks.image_files(builder.contents)
+            checks.check_room(images, data_dir)
+            notes = [*builder.contents.notes, *checks.check_images(images)]
         else:  # draws its images itself
             builder, notes = builder_class(**arguments, **options, **_file_format(builder_class)), []
         _say("Writing ...")
@@ -97,9 +95,9 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
             builder.download_and_prepare(file_format="array_record")
-        _write_json(pathlib.Path(builder.data_path) / "fingerprint.json", fingerprint(builder))
+        _write_json(pathlib.Path(builder.data_path) / "fingerprint.json", prepared.fingerprint(builder))
         _write_json(pathlib.Path(builder.data_path) / "options.json", _traces(options))
-        about = {"summary": reid.summary(_labels(builder)), "notes": notes}
+        about = {"summary": reid.summary(prepared.labels(builder)), "notes": notes}
         _write_json(pathlib.Path(builder.data_path) / "notes.json", about)
         final.parent.mkdir(parents=True, exist_ok=True)
         os.rename(builder.data_path, final)
@@ -138,17 +136,17 @@ def check(
         found = builder_class(
             config=config_name, options=_unpacked(options, folder / "raw"), lenient=True, data_dir=folder / "data"
         ).contents
-        images = _image_files(found)
-        looks = _looks(images)
+        images = checks.image_files(found)
+        looks = checks.look_at(images)
         faults = [*found.faults, *found.short(), *(f"{p} ({look.fault})" for p, look in looks.items() if look.fault)]
-        notes = [f"the same bytes: {' and '.join(map(str, group))}" for group in _repeated(images)]
+        notes = [f"the same bytes: {' and '.join(map(str, group))}" for group in checks.repeated(images)]
         notes = [*found.notes, *pictures.notes(looks), *notes]
     rows = [("split", "images", "officially", "people", "officially")]
     for split, counts in found.counts().items():
         wanted = found.official.get(split)
         beside = [f"{number:,}" for number in wanted] if wanted else ["-", "-"]
         rows.append((split, f"{counts.images:,}", beside[0], f"{counts.people:,}", beside[1]))
-    return "\n".join(filter(None, (_aligned(rows), reid.summary(found)))), faults, notes
+    return "\n".join(filter(None, (prepared.aligned(rows), reid.summary(found)))), faults, notes
 
 
 def _check_prepared(folder: pathlib.Path) -> tuple[str, list[str], list[str]]:
@@ -156,33 +154,16 @@ def _check_prepared(folder: pathlib.Path) -> tuple[str, list[str], list[str]]:
     if not _is_prepared(folder, {}, strict=False):
         raise FileNotFoundError(f"There is no prepared set {folder}; with --raw_dir, --check looks at raw files.")
     builder = tfds.builder_from_directory(folder)
-    marks, now = json.loads((folder / "fingerprint.json").read_text()), fingerprint(builder)
+    marks, now = json.loads((folder / "fingerprint.json").read_text()), prepared.fingerprint(builder)
     changed = [split for split in marks.keys() | now.keys() if marks.get(split) != now.get(split)]
     allowed = json.loads((folder / "options.json").read_text()).get("allow_overlap", False)
-    found = reid.examine(_labels(builder), allow_overlap=allowed)
-    records = (record for split in builder.info.splits for record in _records(builder, split))
+    found = reid.examine(prepared.labels(builder), allow_overlap=allowed)
+    records = (record for split in builder.info.splits for record in prepared.records(builder, split))
     looks = {record["file_name"].decode(): pictures.look(record["image"]) for record in records}
     faults = [f"{folder}: {split} is not what was written" for split in sorted(changed)]
     faults += [f"{name} ({look.fault})" for name, look in looks.items() if look.fault]
-    text = "\n".join(filter(None, (table(folder), reid.summary(found))))
+    text = "\n".join(filter(None, (prepared.table(folder), reid.summary(found))))
     return text, [*faults, *found.faults], [*found.notes, *pictures.notes(looks)]
-
-
-def _records(builder: tfds.core.DatasetBuilder, split: str):
-    """The records of one split, with images as they are stored."""
-    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-
-
-def _labels(builder: tfds.core.DatasetBuilder) -> reid.Contents:
-    """What a prepared set holds, without the images."""
-    splits = {
-        split: [
-            reid.Example(b"", record["file_name"].decode(), int(record["person_id"]), int(record["camera_id"]))
-            for record in _records(builder, split)
-        ]
-        for split in builder.info.splits
-    }
-    return reid.Contents(splits, dict(builder.info.metadata or {}))
 
 
 def _resolve(dataset: str, config_name: str | None, options: dict) -> tuple[type, str, dict]:
@@ -212,109 +193,6 @@ def _unpacked(options: dict, folder: pathlib.Path) -> dict:
     _say(f"Unpacking {options['raw_dir']} ...")
     archives.unpack(options["raw_dir"], folder)
     return options | {"raw_dir": folder}
-
-
-def _image_files(contents: reid.Contents) -> list[pathlib.Path]:
-    """The files, once each, that the examples' images lie in."""
-    images = [example.image for examples in contents.splits.values() for example in examples]
-    return sorted({pathlib.Path(image) for image in images if not isinstance(image, bytes) and not callable(image)})
-
-
-def _repeated(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
-    """Groups of files with the same bytes."""
-    by_size: dict[int, list[pathlib.Path]] = {}
-    for path in paths:
-        by_size.setdefault(path.stat().st_size, []).append(path)
-    by_bytes: dict[bytes, list[pathlib.Path]] = {}
-    for path in itertools.chain.from_iterable(group for group in by_size.values() if len(group) > 1):
-        by_bytes.setdefault(hashlib.sha256(path.read_bytes()).digest(), []).append(path)
-    return [group for group in by_bytes.values() if len(group) > 1]
-
-
-def check_room(images: list[str | os.PathLike], data_dir: pathlib.Path) -> None:
-    """That the disk has room for a copy of the images; two while TFDS sorts more than a gigabyte."""
-    size = sum(os.path.getsize(image) for image in images)
-    needed, free = size * (2.1 if size > 1 << 30 else 1.1), shutil.disk_usage(data_dir).free
-    if needed > free:
-        raise OSError(f"{data_dir} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed; make room first.")
-
-
-def check_images(paths: list[pathlib.Path]) -> list[str]:
-    """That every file decodes; gives the notes of `pictures.notes`.
-
-    Raises:
-      ValueError: names the first file that does not, and says how many.
-    """
-    looks = _looks(paths)
-    bad = [path for path, look in looks.items() if look.fault]
-    if bad:
-        raise ValueError(
-            f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0]} ({looks[bad[0]].fault}); "
-            "replace them, from the original where they are broken."
-        )
-    return pictures.notes(looks)
-
-
-def _looks(paths: list[pathlib.Path]) -> dict[pathlib.Path, pictures.Look]:
-    """What the files' pictures are like."""
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            looks = list(_progress(pool.map(pictures.look, paths), total=len(paths), what="Checking images"))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # or leaving would wait for all of them
-            raise
-    return dict(zip(paths, looks, strict=True))
-
-
-def fingerprint(builder: tfds.core.DatasetBuilder) -> dict:
-    """What a prepared set holds: per split "images", "people", "cameras" and "sha256" over its records in order, and
-    "sha256" over all splits.
-
-    A record is hashed field by field, each behind its length, so that the value depends on what is stored and not on
-    how a version of protobuf lays it out.
-    """
-    found: dict = {}
-    for split in builder.info.splits:
-        digest, people, cameras = hashlib.sha256(), set(), set()
-        for record in _records(builder, split):
-            numbers = f"{record['person_id']} {record['camera_id']}".encode()
-            for field in (record["key"], record["file_name"], numbers, record["attributes"].tobytes(), record["image"]):
-                digest.update(len(field).to_bytes(8, "little"))
-                digest.update(field)
-            people.add(int(record["person_id"]))
-            cameras.add(int(record["camera_id"]))
-        found[split] = {
-            "images": builder.info.splits[split].num_examples,
-            "people": sum(person >= 1 for person in people),
-            "cameras": len(cameras - {reid.UNKNOWN_CAMERA}),
-            "sha256": digest.hexdigest(),
-        }
-    parts = "".join(f"{split} {found[split]['sha256']}\n" for split in sorted(found))
-    return found | {"sha256": hashlib.sha256(parts.encode()).hexdigest()}
-
-
-def table(folder: pathlib.Path) -> str:
-    """Split, images, people, cameras and attributes of a prepared folder, as text."""
-    marks = json.loads((folder / "fingerprint.json").read_text())
-    attributes = len(json.loads((folder / "metadata.json").read_text())["attribute_names"])
-    rows = [("split", "images", "people", "cameras", "attributes")]
-    for split, mark in marks.items():
-        if split != "sha256":
-            counts = (mark["images"], mark["people"], mark["cameras"], attributes)
-            rows.append((split, *(f"{count:,}" if count else "-" for count in counts)))
-    return _aligned(rows)
-
-
-def told(folder: pathlib.Path, *, shown: int = 10) -> str:
-    """How a prepared folder is scored and what is to be known of it, as text; nothing for one of an earlier version."""
-    file = folder / "notes.json"
-    about = json.loads(file.read_text()) if file.exists() else {"summary": "", "notes": []}
-    more = [f"and {len(about['notes']) - shown:,} more notes"] if len(about["notes"]) > shown else []
-    return "\n".join([*([about["summary"]] if about["summary"] else []), *about["notes"][:shown], *more])
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    return "\n".join(f"{row[0]:12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
 
 
 def _one_of(name: str, names: Iterable[str], *, what: str) -> None:
@@ -400,23 +278,6 @@ def _staging(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
                     data_dir.rmdir()
 
 
-def _progress(items: Iterable, *, total: int, what: str) -> Iterator:
-    """The items, with a line on stderr now and then."""
-    live, start, last = sys.stderr.isatty(), time.monotonic(), 0.0
-    for count, item in enumerate(items, start=1):
-        yield item
-        elapsed = time.monotonic() - start
-        if count == total or elapsed - last > (0.2 if live else 10):
-            last = elapsed
-            line = f"{what} {count:,} of {total:,}, {count / max(elapsed, 1e-9):,.0f}/s"
-            print(
-                f"\r{line}\x1b[K" if live and count < total else f"\r{line}" if live else line,
-                file=sys.stderr,
-                end="" if live and count < total else "\n",
-                flush=True,
-            )
-
-
 def _write_json(path: pathlib.Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n")
 
@@ -467,7 +328,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         code = os.EX_TEMPFAIL if terminated else 130
         return _complain("interrupted, nothing was written; the same command starts again.", code)
-    print("\n".join(text for text in (table(folder), told(folder), str(folder)) if text))
+    print("\n".join(text for text in (prepared.table(folder), prepared.told(folder), str(folder)) if text))
     return 0
 
 

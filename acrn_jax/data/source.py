@@ -166,7 +166,7 @@ def _stored_fingerprint(folder: pathlib.Path, split: str) -> str | None:
 
 
 def _update(digest: Any, image: bytes, key: str, file_name: str, person_id: int, camera_id: int, attributes) -> None:
-    """Adds one record to a fingerprint, field by field behind its length, exactly as data_prep/prepare.py does."""
+    """Adds one record to a fingerprint, field by field behind its length, exactly as data_prep/prepared.py does."""
     numbers = f"{person_id} {camera_id}".encode()
     for field in (key.encode(), file_name.encode(), numbers, np.array(attributes, np.int8).tobytes(), image):
         digest.update(len(field).to_bytes(8, "little"))

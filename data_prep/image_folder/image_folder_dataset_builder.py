@@ -56,14 +56,7 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
     if not csv.is_file():
         raise FileNotFoundError(f"No file {csv}; --csv wants a CSV with the columns path, person_id, camera_id, split.")
     lines, names = _lines(csv)
-    people, notes = {row["person_id"] for row in lines.values()}, []
-    person_names = None
-    if not all(_is_integer(_number(person)) for person in people):
-        names_of_people = sorted(person for person in people if _number(person) not in ("0", "-1"))
-        person_names = {name: i for i, name in enumerate(names_of_people, start=1)}
-        if numbers := [name for name in names_of_people if _is_integer(_number(name))]:
-            name = next(name for name in names_of_people if name not in numbers)
-            notes.append(f"person_id has numbers ({numbers[0]}) and names ({name}): all of them are taken as names.")
+    person_names, notes = _person_names({row["person_id"] for row in lines.values()})
     splits: dict[str, list[reid.Example]] = {}
     seen: dict[str, int] = {}
     for number, row in lines.items():
@@ -75,20 +68,10 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
         seen[str(path)] = number
         if row["split"] not in SPLITS:
             raise ValueError(f"{where}: split {row['split']!r}; wanted is one of {', '.join(SPLITS)}.")
-        if row["person_id"].lower() in _MISSING:
-            raise ValueError(f"{where}: person_id {row['person_id']!r}; give a number or a name, 0 for a distractor.")
-        person_id = (person_names or {}).get(row["person_id"]) or int(_number(row["person_id"]))
-        camera = _number(row.get("camera_id") or str(reid.UNKNOWN_CAMERA))
-        for value, what in ((str(person_id), "person_id"), (camera, "camera_id")):
-            if not _is_integer(value) or not -1 <= int(value) < 2**31:
-                raise ValueError(f"{where}: {what} {value!r}; wanted is an integer from -1.")
-        for name in names:
-            if _number(row[name]) not in _VALUES:
-                raise ValueError(f"{where}: {name} is {row[name]!r}; wanted is 1, 0, or -1 or nothing for unknown.")
+        person_id, camera_id, attributes = _labels(where, row, person_names or {}, names)
         if not (raw_dir / path).is_file():
             raise FileNotFoundError(f"{where}: no file {raw_dir / path}; correct the path or remove the line.")
-        attributes = [_VALUES[_number(row[name])] for name in names]
-        example = reid.Example(raw_dir / path, str(path), person_id, int(camera), attributes)
+        example = reid.Example(raw_dir / path, str(path), person_id, camera_id, attributes)
         splits.setdefault(row["split"], []).append(example)
     if ("query" in splits) != ("gallery" in splits):
         raise ValueError(f"{csv} has the splits {', '.join(splits)}; query and gallery need each other.")
@@ -98,6 +81,35 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
         notes += why
     about = {"attribute_names": names, "protocol": protocol} | ({"person_names": person_names} if person_names else {})
     return reid.Contents({split: splits[split] for split in SPLITS if split in splits}, about, notes=notes)
+
+
+def _person_names(people: set[str]) -> tuple[dict[str, int] | None, list[str]]:
+    """({name: number} where people have names, notes)."""
+    if all(_is_integer(_number(person)) for person in people):
+        return None, []
+    names = sorted(person for person in people if _number(person) not in ("0", "-1"))
+    notes = []
+    if numbers := [name for name in names if _is_integer(_number(name))]:
+        name = next(name for name in names if name not in numbers)
+        notes.append(f"person_id has numbers ({numbers[0]}) and names ({name}): all of them are taken as names.")
+    return {name: i for i, name in enumerate(names, start=1)}, notes
+
+
+def _labels(
+    where: str, row: dict[str, str], person_names: dict[str, int], attribute_names: list[str]
+) -> tuple[int, int, list[int]]:
+    """(person, camera, attributes) of one line of the CSV."""
+    if row["person_id"].lower() in _MISSING:
+        raise ValueError(f"{where}: person_id {row['person_id']!r}; give a number or a name, 0 for a distractor.")
+    person_id = person_names.get(row["person_id"]) or int(_number(row["person_id"]))
+    camera = _number(row.get("camera_id") or str(reid.UNKNOWN_CAMERA))
+    for value, what in ((str(person_id), "person_id"), (camera, "camera_id")):
+        if not _is_integer(value) or not -1 <= int(value) < 2**31:
+            raise ValueError(f"{where}: {what} {value!r}; wanted is an integer from -1.")
+    for name in attribute_names:
+        if _number(row[name]) not in _VALUES:
+            raise ValueError(f"{where}: {name} is {row[name]!r}; wanted is 1, 0, or -1 or nothing for unknown.")
+    return person_id, int(camera), [_VALUES[_number(row[name])] for name in attribute_names]
 
 
 def _protocol(query: list[reid.Example], gallery: list[reid.Example]) -> tuple[str, list[str]]:

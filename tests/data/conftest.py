@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from acrn_jax.data import source
-from acrn_jax.data_prep import prepare, reid
+from acrn_jax.data_prep import prepared, reid
 
 PEOPLE, IMAGES = 5, 4  # of split train; the last image of the first person is a PNG, all others are JPEG
 
@@ -67,4 +67,4 @@ def train(data_dir):
 @pytest.fixture(scope="session")
 def marks(builder):
     """What prepare writes as fingerprint.json."""
-    return prepare.fingerprint(builder)
+    return prepared.fingerprint(builder)

@@ -10,7 +10,7 @@ import simplejpeg
 from PIL import Image, ImageOps, PngImagePlugin
 
 from acrn_jax.data import source, transforms
-from acrn_jax.data_prep import pictures, prepare
+from acrn_jax.data_prep import checks, pictures
 
 ORIENTATION = 0x112
 
@@ -149,7 +149,7 @@ def test_what_is_refused_is_named_alike_by_prepare_and_by_those_who_read(tmp_pat
     data = make()
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=rf"(?s)1 of 1 images.*{fault}"):
-        prepare.check_images([tmp_path / name])
+        checks.check_images([tmp_path / name])
     with pytest.raises(ValueError, match=f"Image 'set/{name}'.* cannot be decoded: .*{fault if data else ''}"):
         transforms.decode(data, key=f"set/{name}")
 
@@ -164,7 +164,7 @@ def test_prepare_counts_what_is_turned_and_scaled(tmp_path):
     }
     for name, data in images.items():
         (tmp_path / name).write_bytes(data)
-    notes = prepare.check_images(sorted(tmp_path.iterdir()))
+    notes = checks.check_images(sorted(tmp_path.iterdir()))
     assert [note.split(" images ")[0] for note in notes] == ["2 of 5", "2 of 5", "1 of 5"]
     said = (("turned when", "b.jpg"), ("upper 8", "d.png"), ("nearly black", "e.png"))
     for note, (words, first) in zip(notes, said, strict=True):

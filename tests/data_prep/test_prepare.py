@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from acrn_jax.data_prep import disk, prepare, reid
+from acrn_jax.data_prep import checks, disk, prepare, prepared, reid
 from tests.fixtures import image_folder as image_folder_fixture
 from tests.fixtures import peta as peta_fixture
 
@@ -94,7 +94,7 @@ def test_fingerprint_changes_with_one_pixel(grid, tmp_path):
 
 
 def test_table(grid):
-    lines = prepare.table(grid[1]).splitlines()
+    lines = prepared.table(grid[1]).splitlines()
     assert lines[0].split() == ["split", "images", "people", "cameras", "attributes"]
     assert [line.split() for line in lines[1:]] == [
         ["train", "4", "2", lines[1].split()[3], "35"],
@@ -196,10 +196,10 @@ def test_a_place_that_is_closed_is_named(mine, tmp_path):
 def test_truncated_images_of_each_format(tmp_path, ending):
     path = tmp_path / f"x.{ending}"
     peta_fixture.write_image(path, np.random.default_rng(0))
-    prepare.check_images([path])
+    checks.check_images([path])
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="1 of 1 images"):
-        prepare.check_images([path])
+        checks.check_images([path])
 
 
 def test_interrupted_while_writing(mine, tmp_path, monkeypatch):
@@ -207,7 +207,7 @@ def test_interrupted_while_writing(mine, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "fingerprint", stop)
+        patch.setattr(prepared, "fingerprint", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(**mine, data_dir=tmp_path / "data")
     assert left(tmp_path / "data") == []
@@ -217,9 +217,9 @@ def test_interrupted_while_writing(mine, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("number", "wanted"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_told_to_stop_while_writing(mine, tmp_path, number, wanted):
     """SIGTERM cleans up as ctrl-C does, and leaves with the code of work that the same command takes up again."""
-    code = "import os, signal; from absl import app; from acrn_jax.data_prep import prepare; "
+    code = "import os, signal; from absl import app; from acrn_jax.data_prep import prepare, prepared; "
     code += "signal.signal(signal.SIGINT, signal.default_int_handler); "  # which a background job has not
-    code += f"prepare.fingerprint = lambda builder: os.kill(os.getpid(), {int(number)}); "
+    code += f"prepared.fingerprint = lambda builder: os.kill(os.getpid(), {int(number)}); "
     code += "prepare.define_flags(); app.run(prepare.main, flags_parser=prepare._parse)"
     flags = [f"--{name}={value}" for name, value in {**mine, "data_dir": tmp_path / "data"}.items()]
     status, _, err = run(*flags, code=code)
@@ -229,8 +229,8 @@ def test_told_to_stop_while_writing(mine, tmp_path, number, wanted):
 
 def test_killed_while_writing(mine, tmp_path):
     data = tmp_path / "data"
-    code = "import os; from acrn_jax.data_prep import prepare; "
-    code += "prepare.fingerprint = lambda builder: os.kill(os.getpid(), 9); "
+    code = "import os; from acrn_jax.data_prep import prepare, prepared; "
+    code += "prepared.fingerprint = lambda builder: os.kill(os.getpid(), 9); "
     status, _, _ = run(code=code + f"prepare.prepare({mine['dataset']!r}, 'mine', data_dir={str(data)!r}, "
                        f"raw_dir={str(mine['raw_dir'])!r}, csv={str(mine['csv'])!r})")  # fmt: skip
     assert status == -signal.SIGKILL
@@ -254,7 +254,7 @@ def test_two_at_once(mine, tmp_path):
 
 
 def test_no_room_on_the_disk(mine, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"GB free and .* needed"):
         prepare.prepare(**mine, data_dir=tmp_path / "data")
     assert left(tmp_path / "data") == []
@@ -411,7 +411,7 @@ def test_what_is_to_be_known_is_printed_and_kept(tmp_path):
     folder = prepare.prepare(
         "image_folder", "other", csv=csv, raw_dir=csv.parent, data_dir=tmp_path / "data", allow_overlap=True
     )
-    assert "1 people of train are in query or gallery" in prepare.told(folder)
+    assert "1 people of train are in query or gallery" in prepared.told(folder)
     assert json.loads((folder / "metadata.json").read_text())["people_seen_in_training"] == 1
     assert not prepare.check("image_folder", "other", data_dir=tmp_path / "data")[1]
 
@@ -429,14 +429,14 @@ def test_check_of_what_is_prepared_counts_pictures_too(mine, tmp_path):
         "the first is b/0003.jpg.",
         "1 of 6 images have 16 bits a value and are read as the upper 8; the first is a/0002.png.",
     ]
-    assert "1 of 6 images have 16 bits" in prepare.told(folder)
+    assert "1 of 6 images have 16 bits" in prepared.told(folder)
 
 
 def test_pictures_that_are_too_large_or_of_another_kind(tmp_path):
     PIL.Image.new("1", (40_000, 1)).save(tmp_path / "wide.png")
     with pytest.raises(ValueError, match=r"wide\.png \(40,000 x 1 pixels, more than 10,000 a side\)"):
-        prepare.check_images([tmp_path / "wide.png"])
+        checks.check_images([tmp_path / "wide.png"])
     PIL.Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
     (tmp_path / "x.eps").rename(tmp_path / "x.jpg")
     with pytest.raises(ValueError, match=r"x\.jpg \(not an image\)"):
-        prepare.check_images([tmp_path / "x.jpg"])
+        checks.check_images([tmp_path / "x.jpg"])
