@@ -60,7 +60,8 @@ def train_batches(
     Raises:
       ValueError: a column has another length than the split; while iterating: a broken image, named by its key.
     """
-    make = _Maker(split, plan, height, width, seed, augment, columns, share, cache_bytes)
+    images = _Images(split, height, width, augment, cache_bytes)
+    make = _Batches(images, plan, seed=seed, columns=columns, share=share)
     dataset = grain.MapDataset.range(first_step, max(first_step, steps)).map(make)
     if len(dataset) == 0:
         return iter(())
@@ -81,7 +82,7 @@ def eval_batches(
     """All records once, in order; the last batch is filled up with its last record, where `valid` [batch] is False."""
     numbers = np.arange(-(-len(split) // batch) * batch).reshape(-1, batch)
     rows = np.minimum(numbers, len(split) - 1)
-    make = _Maker(split, lambda epoch: rows, height, width, 0, None, columns, slice(None), 0)
+    make = _Batches(_Images(split, height, width), lambda epoch: rows, columns=columns)
     dataset = grain.MapDataset.range(len(rows)).map(lambda step: make(step) | {"valid": numbers[step] < len(split)})
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
 
@@ -96,41 +97,32 @@ def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         yield batch, time.perf_counter() - start
 
 
-class _Maker:
-    """Global step -> batch; a class since it keeps the epoch's plan and the decoded images."""
+class _Images:
+    """Record number -> image of the wanted size; keeps the decoded ones if they take no more than `cache_bytes`."""
 
-    def __init__(self, split, plan, height, width, seed, augment, columns, share, cache_bytes):
-        self.split, self.plan, self.columns, self.share = split, plan, dict(columns or {}), share
-        self.height, self.width, self.seed, self.augment = height, width, seed, augment
-        self.epoch = (0, plan(0))  # the plan used last
-        self.batches = len(self.epoch[1])
+    def __init__(
+        self,
+        split: source.Split,
+        height: int,
+        width: int,
+        augment: transforms.Augment | None = None,
+        cache_bytes: int = 0,
+    ):
+        self.split, self.height, self.width, self.augment = split, height, width, augment
         self.stored_size = augment.enlarged(height, width) if augment else (height, width)
         shape = (len(split), *self.stored_size, 3)
         self.cache = np.empty(shape, np.uint8) if np.prod(shape) <= cache_bytes else None
         self.cached = np.zeros(len(split), bool)
-        for name, column in self.columns.items():
-            if len(column) != len(split):
-                raise ValueError(f"Column {name!r} has {len(column)} rows, {split.name} has {len(split)} records.")
 
-    def __call__(self, step: int) -> Batch:
-        epoch, index = divmod(int(step), self.batches)
-        number, plan = self.epoch  # one read: other threads may be an epoch ahead or behind
-        if number != epoch:
-            plan = self.plan(epoch)
-            self.epoch = (epoch, plan)
-        rows = plan[index][self.share]
-        drawn = [{}] * len(rows)
-        if self.augment:
-            size = (plan.shape[1], self.height, self.width)
-            arrays = transforms.draw(self.augment, *size, seed=self.seed, step=int(step))
-            lists = zip(*(values[self.share].tolist() for values in arrays.values()), strict=True)
-            drawn = [dict(zip(arrays, row, strict=True)) for row in lists]  # plain numbers: numpy's are slow one by one
-        images = np.empty((len(rows), self.height, self.width, 3), np.uint8)
-        for row, random, image in zip(rows.tolist(), drawn, images, strict=True):
-            self._image(row, random, image)
-        return {"image": images} | {name: column[rows] for name, column in self.columns.items()}
+    def draw(self, rows: int, share: slice, *, seed: int, step: int) -> list[dict[str, Any]]:
+        """What happens at random to each image of a process's share of a batch of `rows`."""
+        if not self.augment:
+            return [{}] * len(range(rows)[share])
+        arrays = transforms.draw(self.augment, rows, self.height, self.width, seed=seed, step=step)
+        lists = zip(*(values[share].tolist() for values in arrays.values()), strict=True)
+        return [dict(zip(arrays, row, strict=True)) for row in lists]  # plain numbers: numpy's are slow one by one
 
-    def _image(self, row: int, drawn: dict[str, Any], out: np.ndarray) -> None:
+    def write(self, row: int, drawn: dict[str, Any], out: np.ndarray) -> None:
         """Writes the image of one record into `out`, uint8 [height, width, 3]."""
         top, left, flip = drawn.get("top", 0), drawn.get("left", 0), drawn.get("flip", False)
         bottom, right, (stored_height, stored_width) = top + self.height, left + self.width, self.stored_size
@@ -148,3 +140,37 @@ class _Maker:
                 out[..., colour] = image[:, :: -1 if flip else 1, colour]
         if drawn:
             transforms.finish(out, drawn)
+
+
+class _Batches:
+    """Global step -> batch; a class since it keeps the epoch's plan."""
+
+    def __init__(
+        self,
+        images: _Images,
+        plan: Callable[[int], np.ndarray],
+        *,
+        seed: int = 0,
+        columns: Mapping[str, np.ndarray] | None = None,
+        share: slice = slice(None),
+    ):
+        self.images, self.plan, self.seed, self.columns, self.share = images, plan, seed, dict(columns or {}), share
+        self.epoch = (0, plan(0))  # the plan used last
+        self.batches = len(self.epoch[1])
+        split = images.split
+        for name, column in self.columns.items():
+            if len(column) != len(split):
+                raise ValueError(f"Column {name!r} has {len(column)} rows, {split.name} has {len(split)} records.")
+
+    def __call__(self, step: int) -> Batch:
+        epoch, index = divmod(int(step), self.batches)
+        number, plan = self.epoch  # one read: other threads may be an epoch ahead or behind
+        if number != epoch:
+            plan = self.plan(epoch)
+            self.epoch = (epoch, plan)
+        rows = plan[index][self.share]
+        drawn = self.images.draw(plan.shape[1], self.share, seed=self.seed, step=int(step))
+        pixels = np.empty((len(rows), self.images.height, self.images.width, 3), np.uint8)
+        for row, random, image in zip(rows.tolist(), drawn, pixels, strict=True):
+            self.images.write(row, random, image)
+        return {"image": pixels} | {name: column[rows] for name, column in self.columns.items()}

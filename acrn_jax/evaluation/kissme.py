@@ -57,23 +57,9 @@ def fit(
     Raises:
       ValueError: shapes disagree, x is not finite, a sort of pair is missing, or an S is singular (ridge 0).
     """
-    x, person_id = np.asarray(x, np.float64), np.asarray(person_id)
-    if x.ndim != 2 or person_id.shape != x.shape[:1] or (camera_id is not None and np.shape(camera_id) != x.shape[:1]):
-        raise ValueError(
-            f"KISSME wants x [N, A], person_id [N] and camera_id [N], got {list(x.shape)}, {list(person_id.shape)} and "
-            f"{None if camera_id is None else list(np.shape(camera_id))}."
-        )
-    if not np.isfinite(x).all():
-        raise ValueError("KISSME: x holds NaN or infinite values; check the attribute net's output.")
+    x, person, camera = _of_people(x, person_id, camera_id)
     if pca is not None and not 1 <= pca <= x.shape[1]:
         raise ValueError(f"KISSME: pca is {pca}; it wants 1 to {x.shape[1]}, the number of attributes.")
-    people = person_id > 0
-    x, person = x[people], person_id[people]
-    camera = None if camera_id is None else np.asarray(camera_id)[people]
-    if camera is None or np.any(camera == UNKNOWN):
-        camera = np.arange(len(x))  # everyone a camera of their own: no pair shares one
-    if not len(x):
-        raise ValueError("KISSME: no training image shows a person (person_id 1 or more).")
     x = x - x.mean(axis=0)  # differences stay, cancellation goes
     basis = np.eye(x.shape[1]) if pca is None else np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :pca]  # [A, R]
     x = x @ basis
@@ -98,6 +84,26 @@ def fit(
     else:
         matrix = basis @ metric @ basis.T
     return KissMe(matrix, factor, similar[1], dissimilar[1], similar[2], dissimilar[2])
+
+
+def _of_people(x, person_id, camera_id) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(vectors float64, person, camera) of the rows that show people, checked; unknown cameras are all different."""
+    x, person_id = np.asarray(x, np.float64), np.asarray(person_id)
+    if x.ndim != 2 or person_id.shape != x.shape[:1] or (camera_id is not None and np.shape(camera_id) != x.shape[:1]):
+        raise ValueError(
+            f"KISSME wants x [N, A], person_id [N] and camera_id [N], got {list(x.shape)}, {list(person_id.shape)} and "
+            f"{None if camera_id is None else list(np.shape(camera_id))}."
+        )
+    if not np.isfinite(x).all():
+        raise ValueError("KISSME: x holds NaN or infinite values; check the attribute net's output.")
+    people = person_id > 0
+    x, person = x[people], person_id[people]
+    camera = None if camera_id is None else np.asarray(camera_id)[people]
+    if camera is None or np.any(camera == UNKNOWN):
+        camera = np.arange(len(x))  # everyone a camera of their own: no pair shares one
+    if not len(x):
+        raise ValueError("KISSME: no training image shows a person (person_id 1 or more).")
+    return x, person, camera
 
 
 def rows(metric: KissMe, query: np.ndarray, gallery: np.ndarray) -> DistanceFn:
