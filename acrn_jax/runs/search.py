@@ -13,7 +13,7 @@ Nobody is identified: the nearest picture is the one that looks most alike, whoe
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,38 +83,39 @@ def search(
     terms, about = found.terms(data_dir)
     distances = terms.distances()
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
-    entries = [
-        {
-            "rank": place + 1,
-            "file": str(pictures.file_name[i]),
-            "distance": float(distances[i]),
-            "probabilities": {name: float(terms.probabilities[i, terms.names.index(name)]) for name in wishes},
-        }
-        for place, i in enumerate(order)
-    ]
+    entries = terms.entries(distances, order, pictures.file_name, wishes)
     if explained:
         terms.explain(entries, order, ranked)
-    results = {
-        "schema": 1,
-        "workdir": str(workdir),
-        "gallery": str(gallery),
-        "query": str(query) if query else None,
-        "want": [name for name, wish in wishes.items() if wish],
-        "not": [name for name, wish in wishes.items() if not wish],
-        "gamma": found.gamma if query and not found.of_attributes else None,
-        "distance": terms.distance,
-        "probabilities": about,
-        "pictures": int(ranked.sum()),
-        "unreadable": pictures.metadata["unreadable"],
-        "passed_over": pictures.metadata["passed_over"],
-        "notes": pictures.metadata["notes"],
-        "fingerprint": pictures.fingerprint,
-        "note": search_table.NO_IDENTITY,
-        "results": entries,
-    }
+    paths = {"workdir": str(workdir), "gallery": str(gallery), "query": str(query) if query else None}
+    results = _results(found, paths, terms, about, int(ranked.sum()), entries)
     write_json(found.places[0] / "results.json", results)
     _write_sheet(found, order, results)
     return results
+
+
+def _results(
+    found: "Search",
+    paths: dict[str, str | None],
+    terms: "Terms",
+    about: dict[str, Any] | None,
+    pictures: int,
+    entries: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The content of results.json."""
+    return {
+        "schema": 1,
+        **paths,
+        "want": [name for name, wish in found.wishes.items() if wish],
+        "not": [name for name, wish in found.wishes.items() if not wish],
+        "gamma": found.gamma if found.query is not None and not found.of_attributes else None,
+        "distance": terms.distance,
+        "probabilities": about,
+        "pictures": pictures,
+        **{name: found.pictures.metadata[name] for name in ("unreadable", "passed_over", "notes")},
+        "fingerprint": found.pictures.fingerprint,
+        "note": search_table.NO_IDENTITY,
+        "results": entries,
+    }
 
 
 def _write_sheet(found: "Search", order: np.ndarray, results: dict[str, Any]) -> None:
@@ -155,6 +156,21 @@ class Terms:
             rows = fusion.distance_rows(self.distance, weights * self.row, weights * self.columns)
             terms.append((self.formula.gamma / self.formula.attribute_scale, rows))
         return fusion.weighted_sum(*terms)(slice(0, 1))[0]
+
+    def entries(
+        self, distances: np.ndarray, order: np.ndarray, file_names: Sequence[str], wishes: Iterable[str]
+    ) -> list[dict[str, Any]]:
+        """What results.json tells of each picture in `order`."""
+        column = {name: self.names.index(name) for name in wishes}
+        return [
+            {
+                "rank": place + 1,
+                "file": str(file_names[i]),
+                "distance": float(distances[i]),
+                "probabilities": {name: float(self.probabilities[i, a]) for name, a in column.items()},
+            }
+            for place, i in enumerate(order)
+        ]
 
     def explain(self, entries: list[dict[str, Any]], order: np.ndarray, ranked: np.ndarray) -> None:
         """Adds "shares", which sum to the distance, and "rank_without" to each entry."""
