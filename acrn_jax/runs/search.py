@@ -76,9 +76,7 @@ def search(
         run.config.loss.gamma if gamma is None else gamma,
         [out or workdir / "search", workdir / "search"],
     )
-    ranked = np.array([query is None or (gallery / n).resolve() != query.resolve() for n in pictures.file_name])
-    if not ranked.any():
-        raise ValueError(f"{gallery} holds no picture beside the query; name a folder with more.")
+    ranked = _without(query, gallery, pictures)
     files.check(found.places[0])
     terms, about = found.terms(data_dir)
     distances = terms.distances()
@@ -295,6 +293,14 @@ def _check(run, query, wishes, gamma, explained) -> None:
         raise ValueError("A ReIdCNN has learned no attribute weights, so --gamma wants --want or --not too.")
     if query and explained:
         explain.check_additive(run.config.loss.distance)
+
+
+def _without(query: Path | None, gallery: Path, pictures: source.Split) -> np.ndarray:
+    """[G] which pictures are ranked: all but the query, where it lies among them."""
+    ranked = np.array([query is None or (gallery / n).resolve() != query.resolve() for n in pictures.file_name])
+    if not ranked.any():
+        raise ValueError(f"{gallery} holds no picture beside the query; name a folder with more.")
+    return ranked
 
 
 def _open_query(query: Path) -> source.Split:
