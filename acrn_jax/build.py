@@ -238,10 +238,15 @@ def train_phase(
 def optimisation(
     config: Settings, phase: str, per_epoch: int, groups: tuple[str, ...]
 ) -> tuple[int, Any, dict[str, Callable[[int], Any]]]:
-    """(steps of a phase, optimiser of those `groups` that it has, group -> learning rate as a function of the step)."""
+    """(steps of a phase, optimiser, group -> learning rate as a function of the step).
+
+    Of `groups` those count that the phase and the net have.
+    """
     own = config.phase(phase)
     steps = settings.steps_of(own, per_epoch)
-    found = {name: getattr(own, name) for name in groups if hasattr(own, name)}
+    of_net = MODELS[config.model_name].groups
+    there = {*of_net.values(), "attribute_weights"}  # an optimiser without parameters would be an error
+    found = {name: getattr(own, name) for name in groups if hasattr(own, name) and name in there}
     rates = {name: group.learning_rate(steps, per_epoch) for name, group in found.items()}
     made: dict[str, dict[str, Any]] = {
         name: {"kind": group.kind, "momentum": group.momentum, "decay": group.decay, "rate": rates[name]}
@@ -249,7 +254,7 @@ def optimisation(
     }
     if "attribute_weights" in made:
         made["attribute_weights"]["nonnegative"] = config.loss.weight_form == "nonnegative"
-    tx = optimizer.make(made, MODELS[config.model_name].groups)
+    tx = optimizer.make(made, of_net)
     return steps, optimizer.averaged(tx, config.ema) if config.ema else tx, rates
 
 

@@ -131,6 +131,15 @@ def test_keys_of_nets_that_are_missing_take_the_nets_defaults():
     assert settings.read(c).flat == DEFAULTS
 
 
+def test_a_net_may_have_fewer_groups_than_a_phase(with_another_net):
+    tree = common.get_config().to_dict()
+    tree["model"] = {"name": "narrow", "needed": 1}
+    _, tx, rates = build.optimisation(settings.read(tree), "mva", 10, ("trunk", "scratch"))
+    params = {"net": {"dense": {"kernel": np.ones((2, 2), np.float32)}}}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert list(rates) == ["scratch"] and np.all(updates["net"]["dense"]["kernel"] < 0)
+
+
 class Narrow(nn.Module):
     """A net of somebody else, which has a key of its own, and one that others have with other limits."""
 
@@ -143,7 +152,7 @@ class Narrow(nn.Module):
 
 @pytest.fixture
 def with_another_net(monkeypatch):
-    monkeypatch.setitem(MODELS, "narrow", Model(Narrow, ("identity", "reid"), {}))
+    monkeypatch.setitem(MODELS, "narrow", Model(Narrow, ("identity", "reid"), {"dense": "scratch"}))
     monkeypatch.setattr(settings, "MODEL_NAME", {"model.name": rules.one_of(*MODELS)})
     caches = (settings.all_rules, settings.model_defaults)
     for cache in caches:
