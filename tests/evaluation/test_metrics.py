@@ -5,7 +5,8 @@ import pytest
 
 from acrn_jax.evaluation import metrics, protocols, ranking, resampling
 from acrn_jax.evaluation.metrics import METRICS, Metric, Ranks
-from acrn_jax.report import tables
+from acrn_jax.report import table, tables
+from acrn_jax.results import Results
 from acrn_jax.schema import Labels
 
 LABELS = Labels(np.array([1, 2, 3, 1, 2, 3, 3]), np.array([1, 1, 1, 2, 2, 2, 2]))
@@ -34,9 +35,9 @@ def test_an_entry_adds_a_metric_to_rankings_draws_and_intervals(name, monkeypatc
 
 def test_an_entry_adds_a_column(monkeypatch):
     monkeypatch.setitem(METRICS, "last", Metric("one over last", lambda ranks: 1 / ranks.last))
-    results = {"dataset": "d/c", "protocol": "market1501", "methods": {"ACRN": dict.fromkeys(METRICS, 0.5)}}
-    assert "last" in tables.methods_table(results)
-    found = tables.methods(results)
+    methods = {"ACRN": dict.fromkeys(METRICS, 0.5)}
+    found = tables.methods(Results.parse({"schema": 1, "dataset": "d/c", "protocol": "market1501", "methods": methods}))
+    assert "last" in table.render(found)
     assert len(found.columns) == len(found.rows[0]) and found.columns[-1] == "one over last"
 
 
