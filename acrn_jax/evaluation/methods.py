@@ -85,8 +85,7 @@ def rows(
         metric = kissme.fit(attributes.train, people, cameras, **(kissme_options or {}))
         methods["Attributes-KISSME"] = kissme.rows(metric, attributes.query, attributes.gallery)
     if baseline is not None:
-        base = fusion.distance_rows(distance, baseline.query, baseline.gallery)
-        methods["ReIdCNN"] = base
+        methods["ReIdCNN"] = base = fusion.distance_rows(distance, baseline.query, baseline.gallery)
         methods["ReIdCNN+Attributes"] = fused(base, baseline.scale, plain, FUSION_FACTOR)
         methods["ReIdCNN+Attributes-weighted"] = fused(base, baseline.scale, weighted, gamma)
         if tuned_factor is not None:

@@ -1,5 +1,7 @@
 """Scores a run on query and gallery: results.json and what belongs to it."""
 
+import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -67,24 +69,7 @@ def evaluate(
     query, gallery, protocol = tested(config, target or config)
     overlap.check_scored_on(run, target or config, [query, gallery])
     beside = {name: load(place) for name, place in (("baseline", baseline), ("tune", tune)) if place}
-    test = _Test(run, query, gallery, protocol, target, home, out)
-    rows, extra, made_of = test.rows(beside.get("baseline"), beside.get("tune", beside.get("baseline")))
-    scored = {
-        name: ranking.evaluate(r, query.labels, gallery.labels, protocol=protocol, no_match=config.evaluate.no_match)
-        for name, r in rows.items()
-    }
-    results = test.results(scored, rows, beside, extra)
-    main = "ACRN" if "ACRN" in rows else "ReIdCNN"
-    shown = illustrations.Shown(out, config, query, gallery, protocol, rows[main], made_of)
-    shown.rank_lists(scored[main])
-    if made_of:
-        rates = run.attribute_net.recognition_rates if isinstance(run, AcrnRun) else None
-        shown.confusions(rates)
-    each = {name: result.per_query for name, result in scored.items()}
-    per_query = PerQuery(query.key, query.person_id, scored[main].counted, each)
-    workdir.write_arrays(out / "per_query.npz", **per_query.to_arrays())
-    workdir.write_json(out / "results.json", results.to_json())
-    return results
+    return _Test(run, query, gallery, protocol, target, out).score(beside)
 
 
 def tested(config: Settings, target: Settings) -> tuple[source.Split, source.Split, protocols.Protocol]:
@@ -111,23 +96,40 @@ def _target(config: Settings, dataset: str | None) -> Settings | None:
     return config.changed({"data.name": name, "data.config": data_config})
 
 
+@dataclasses.dataclass(frozen=True)
 class _Test:
     """One run on one query and gallery."""
 
-    def __init__(
-        self,
-        run: ReidCnnRun,
-        query: source.Split,
-        gallery: source.Split,
-        protocol: protocols.Protocol,
-        target: Settings | None,
-        home: Path,
-        out: Path,
-    ):
-        self.run, self.query, self.gallery, self.protocol = run, query, gallery, protocol
-        self.target, self.home, self.out = target, home, out
-        multi_query = protocol.name == "market1501_multi_query"
-        self.boxes = build.open_split(target or run.config, "multi_query") if multi_query else None
+    run: ReidCnnRun
+    query: source.Split
+    gallery: source.Split
+    protocol: protocols.Protocol
+    target: Settings | None  # of another data set that query and gallery are of
+    out: Path  # all files go here
+
+    @functools.cached_property
+    def boxes(self) -> source.Split | None:
+        """Several images of each query, of which the mean counts."""
+        multi_query = self.protocol.name == "market1501_multi_query"
+        return build.open_split(self.target or self.run.config, "multi_query") if multi_query else None
+
+    def score(self, beside: dict[str, ReidCnnRun]) -> Results:
+        """Writes all result files; `beside` are the runs "baseline" and "tune", where there are such."""
+        run, query, gallery, protocol = self.run, self.query, self.gallery, self.protocol
+        rows, extra, made_of = self.rows(beside.get("baseline"), beside.get("tune", beside.get("baseline")))
+        rules = {"protocol": protocol, "no_match": run.config.evaluate.no_match}
+        scored = {name: ranking.evaluate(r, query.labels, gallery.labels, **rules) for name, r in rows.items()}
+        results = self.results(scored, rows, beside, extra)
+        main = "ACRN" if "ACRN" in rows else "ReIdCNN"
+        shown = illustrations.Shown(self.out, run.config, query, gallery, protocol, rows[main], made_of)
+        shown.rank_lists(scored[main])
+        if made_of:
+            shown.confusions(run.attribute_net.recognition_rates if isinstance(run, AcrnRun) else None)
+        each = {name: result.per_query for name, result in scored.items()}
+        per_query = PerQuery(query.key, query.person_id, scored[main].counted, each)
+        workdir.write_arrays(self.out / "per_query.npz", **per_query.to_arrays())
+        workdir.write_json(self.out / "results.json", results.to_json())
+        return results
 
     def rows(
         self, baseline: ReidCnnRun | None, tune: ReidCnnRun | None
@@ -145,7 +147,6 @@ class _Test:
             baseline=baseline,
             boxes=self.boxes,
             target=self.target,
-            home=self.home,
             out=self.out,
         )
         factor = self._tuned_factor(tune) if tune and made_of.attributes.train is not None else None
@@ -249,8 +250,7 @@ class _Test:
         """Learned weights beside what is known of each attribute on the target's test images."""
         names, splits = made_of.names, (self.query, self.gallery)
         found = [
-            run.predictions(s.name.split("/")[-1], of=self.target, home=self.home, out=self.out).of(s, "probabilities")
-            for s in splits
+            run.predictions(s.name.split("/")[-1], of=self.target, out=self.out).of(s, "probabilities") for s in splits
         ]
         probabilities = np.concatenate(found)
         person = np.concatenate([split.person_id for split in splits])

@@ -75,7 +75,6 @@ def collect(
     baseline: ReidCnnRun | None = None,
     boxes: source.Split | None = None,
     target: Settings | None = None,
-    home: Path | None = None,
     out: Path | None = None,
     keep: Callable[[ReidCnnRun, str], list[Path]] = lambda run, name: [],
 ) -> DistanceParts:
@@ -87,8 +86,7 @@ def collect(
       baseline: the ReIdCNN run beside it.
       boxes: several images of each query, of which the mean counts.
       target: settings with the data set that query and gallery are of; default: the run's own.
-      home: where what the attribute net says about them is looked for; default: the workdir.
-      out: where it is kept, if it is not there.
+      out: where what the attribute net says about them is kept; default: see AcrnRun.predictions.
       keep: (run, "query" or "gallery") -> files to keep features in; default: nowhere.
     """
     batch, shown = run.config.evaluate.batch, run.config.attributes.representation
@@ -98,7 +96,7 @@ def collect(
     )
     found = []
     for split in (boxes or query, gallery):
-        predictions = run.predictions(split.name.split("/")[-1], of=target, home=home, out=out)
+        predictions = run.predictions(split.name.split("/")[-1], of=target, out=out)
         found.append(predictions.of(split, shown))
     attributes = methods.Attributes(averaged(found[0], boxes, query), found[1], run.scales["attribute"])
     train, missing = None, ""

@@ -254,21 +254,17 @@ class AcrnRun(ReidCnnRun):
         if phases.begun(self.phase):
             phases.check(self.phase, {"attributes": self.attribute_net.entry})
 
-    def predictions(
-        self, split_name: str, *, of: Settings | None = None, out: Path | None = None, home: Path | None = None
-    ) -> Predictions:
-        """What the attribute net says about a split, computed once and kept in HOME/predictions.
+    def predictions(self, split_name: str, *, of: Settings | None = None, out: Path | None = None) -> Predictions:
+        """What the attribute net says about a split, computed once and kept in `workdir.folder_on`/predictions.
 
         Args:
           split_name: of the data set.
           of: settings of another data set; default: the run's own.
-          out: keeps them in out/predictions instead, where `home` does not have them.
-          home: default: the workdir.
+          out: keeps them in out/predictions instead, where that folder does not have them.
         """
         split = build.open_split(of or self.config, split_name)
-        places = [
-            folder / "predictions" / f"{split_name}.npz" for folder in (out, home or self.workdir) if folder is not None
-        ]
+        home = workdir.folder_on(self.workdir, of and f"{of.data.name}/{of.data.config}")
+        places = [folder / "predictions" / f"{split_name}.npz" for folder in (out, home) if folder is not None]
         return self.attribute_net.predictions(split, batch=self.config.evaluate.batch, keep=places)
 
     def training_attributes(self, *, out: Path | None = None) -> np.ndarray | None:
