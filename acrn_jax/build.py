@@ -137,30 +137,6 @@ def epoch_plan(config: Settings, split: source.Split, phase: str) -> Callable[[i
     return functools.partial(_identities, split.person_id, config.reid.people, config.reid.images, config.seed)
 
 
-def batches(config: Settings, split: source.Split, phase: str, columns: dict[str, np.ndarray], steps: int):
-    """First step -> iterator of training batches."""
-    rows, plan = config.phase(phase).batch, epoch_plan(config, split, phase)
-    per_epoch = len(plan(0))
-
-    def start(first: int):
-        return pipeline.train_batches(
-            split,
-            plan,
-            height=config.data.height,
-            width=config.data.width,
-            seed=config.seed,
-            augment=config.data.augment,
-            columns=columns,
-            first_step=first,
-            steps=steps,
-            share=parallel.share(rows, devices(config)),
-            threads=config.data.threads,
-            cache_bytes=config.data.cache_mib * 2**20,
-        )
-
-    return start, per_epoch
-
-
 def _shuffle(n, rows, seed, epoch):
     return sampler.shuffle_plan(n, batch=rows, seed=seed, epoch=epoch)
 
@@ -184,30 +160,78 @@ def net(config: Settings, *, attributes: int = 0, people: int | None = None, axi
     return config.model.clone(**{name: value for name, value in known.items() if name in fields})
 
 
-def train_phase(
-    config: Settings,
-    phase: str,
-    folder: Path,
-    split: source.Split,
-    *,
-    columns: dict[str, np.ndarray],
-    objective: Callable,
-    variables: dict[str, Any],
-    module: Callable[[str | None], Any],
-    attribute_weights: Any = None,
-    attribute_names: tuple[str, ...] = (),
-) -> states.State:
-    """Trains one phase to its end in `folder` (or goes on there) and returns its last state."""
-    _, per_epoch = batches(config, split, phase, columns, steps=2**40)
-    groups = ("trunk", "scratch", *(() if attribute_weights is None else ("attribute_weights",)))
-    steps, tx, rates = optimisation(config, phase, per_epoch, groups)
-    start, _ = batches(config, split, phase, columns, steps=steps)
-    axis_name = "data" if config.parallel == "pmap" else None
+@dataclasses.dataclass(frozen=True)
+class PhaseTask:
+    """One phase of a run: what is to be trained, on what, from where on, and where it is kept."""
+
+    config: Settings
+    phase: str
+    folder: Path
+    split: source.Split
+    columns: dict[str, np.ndarray]  # [N, ...] of the split, beside its images
+    objective: Callable
+    variables: dict[str, Any]  # of the net, before the first step
+    module: Callable[[str | None], Any]  # pmap's axis -> the net
+    attribute_weights: Any = None  # [A] raw ones before the first step, if any are learned
+    attribute_names: tuple[str, ...] = ()
+
+    def plan(self) -> tuple[loop.Phase, Any]:
+        """What the training loop is to know, and the optimiser."""
+        config, weighted = self.config, self.attribute_weights is not None
+        per_epoch = len(epoch_plan(config, self.split, self.phase)(0))
+        groups = ("trunk", "scratch", *(("attribute_weights",) if weighted else ()))
+        steps, tx, rates = optimisation(config, self.phase, per_epoch, groups)
+        phase = loop.Phase(
+            name=self.phase,
+            folder=self.folder,
+            steps=steps,
+            batch=config.phase(self.phase).batch,
+            rate=rates["scratch"],
+            log_every=config.log_every,
+            save_every=config.save_every,
+            epoch=per_epoch,
+            parts=config.accumulate,
+            profile_steps=config.profile_steps,
+            extra=functools.partial(_named_weights, self.attribute_names) if weighted else lambda state: {},
+        )
+        return phase, tx
+
+    def batches(self, steps: int) -> Callable[[int], Any]:
+        """First step -> iterator of training batches, up to `steps`."""
+        data = self.config.data
+
+        def start(first: int):
+            return pipeline.train_batches(
+                self.split,
+                epoch_plan(self.config, self.split, self.phase),
+                height=data.height,
+                width=data.width,
+                seed=self.config.seed,
+                augment=data.augment,
+                columns=self.columns,
+                first_step=first,
+                steps=steps,
+                share=parallel.share(self.config.phase(self.phase).batch, devices(self.config)),
+                threads=data.threads,
+                cache_bytes=data.cache_mib * 2**20,
+            )
+
+        return start
+
+    def start(self, tx: Any) -> states.State:
+        """The state before the first step."""
+        return states.create(self.variables, tx, attribute_weights=self.attribute_weights)
+
+
+def train_phase(task: PhaseTask) -> states.State:
+    """Trains one phase to its end in its folder (or goes on there) and returns its last state."""
+    config = task.config
+    phase, tx = task.plan()
     runner = step.WRAPPERS[config.parallel](
         functools.partial(
             step.train_step,
-            apply=module(axis_name).apply,
-            objective=objective,
+            apply=task.module("data" if config.parallel == "pmap" else None).apply,
+            objective=task.objective,
             tx=tx,
             mean=np.asarray(config.data.mean, np.float32),
             deviation=np.asarray(config.data.deviation, np.float32),
@@ -216,23 +240,11 @@ def train_phase(
         ),
         devices(config),
     )
-    print(f"{phase}: {len(split)} images of {split.name}, {steps} steps of {config.phase(phase).batch}", flush=True)
-    return loop.fit(
-        runner.place(states.create(variables, tx, attribute_weights=attribute_weights)),
-        name=phase,
-        folder=folder,
-        run=runner.run,
-        put=runner.put,
-        batches=start,
-        steps=steps,
-        rate=rates["scratch"],
-        log_every=config.log_every,
-        save_every=config.save_every,
-        parts=config.accumulate,
-        profile_steps=config.profile_steps,
-        epoch=per_epoch,
-        extra=functools.partial(_named_weights, attribute_names) if attribute_weights is not None else lambda state: {},
+    print(
+        f"{phase.name}: {len(task.split)} images of {task.split.name}, {phase.steps} steps of {phase.batch}", flush=True
     )
+    start = runner.place(task.start(tx))
+    return loop.fit(start, phase, run=runner.run, put=runner.put, batches=task.batches(phase.steps))
 
 
 def optimisation(

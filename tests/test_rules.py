@@ -308,9 +308,9 @@ def test_reid_goes_on_with_the_classifier_of_the_same_people(data_dir, tmp_path,
     small_net.stand_in()
     begun = {}
 
-    def train_phase(config, phase, folder, split, **given):
-        begun[folder.parent.name, phase] = given["variables"]["params"]["classifier"]
-        return build.train_phase(config, phase, folder, split, **given)
+    def train_phase(task):
+        begun[task.folder.parent.name, task.phase] = task.variables["params"]["classifier"]
+        return build.train_phase(task)
 
     def train(name, **changes):
         c = small_net.config("reid", data_dir, "mini").changed(

@@ -15,8 +15,10 @@ from acrn_jax.runs.run import AcrnRun, attribute_net
 from acrn_jax.settings import Settings
 from acrn_jax.train import parallel
 
+TrainPhase = Callable[[build.PhaseTask], Any]
 
-def train(config: Settings, folder: Path, *, train_phase: Callable[..., Any] | None = None) -> None:
+
+def train(config: Settings, folder: Path, *, train_phase: TrainPhase | None = None) -> None:
     """Trains the phases of `config` in the workdir `folder`; what is finished is left as it is.
 
     `train_phase` takes build.train_phase's place for the phases of a re-id net, e.g. to train several runs as one.
@@ -51,21 +53,23 @@ def _train_attributes(config: Settings, folder: Path) -> None:
     parallel.on_primary(lambda: workdir.store_config(folder, config))
     _begin(folder / "mva", made_of, report)
     build.train_phase(
-        config,
-        "mva",
-        folder / "mva",
-        split,
-        columns={"attributes": split.attributes},
-        objective=objective,
-        variables=variables,
-        module=module,
+        build.PhaseTask(
+            config,
+            "mva",
+            folder / "mva",
+            split,
+            columns={"attributes": split.attributes},
+            objective=objective,
+            variables=variables,
+            module=module,
+        )
     )
     description = {"attribute_names": split.attribute_names, "dataset": split.name, "fingerprint": split.fingerprint}
     parallel.on_primary(lambda: workdir.write_json(folder / "attributes.json", description))
     recognition.recognise(folder, config=config)
 
 
-def _train_reid(config: Settings, folder: Path, train_phase: Callable[..., Any]) -> None:
+def _train_reid(config: Settings, folder: Path, train_phase: TrainPhase) -> None:
     split, _ = build.reid_splits(config)
     build.check_images(config, split)
     net = attribute_net(str(config.attributes.from_)) if config.of_acrn else None
@@ -102,16 +106,18 @@ def _train_reid(config: Settings, folder: Path, train_phase: Callable[..., Any])
         variables, report = start.first_variables(config, module(None), before, same_people=alike)
         _begin(folder / phase, made_of[phase] | ({"start": start.start_input(before)} if before else {}), report)
         train_phase(
-            config,
-            phase,
-            folder / phase,
-            split,
-            columns=columns,
-            objective=objective,
-            variables=variables,
-            module=module,
-            attribute_weights=weights,
-            attribute_names=names,
+            build.PhaseTask(
+                config,
+                phase,
+                folder / phase,
+                split,
+                columns=columns,
+                objective=objective,
+                variables=variables,
+                module=module,
+                attribute_weights=weights,
+                attribute_names=names,
+            )
         )
         before = str(folder / phase)
 

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from acrn_jax import schema
-from acrn_jax.train import checkpoint, logs, loop, measure, state
+from acrn_jax.train import checkpoint, journal, logs, loop, measure, state
 from tests.losses import test_objectives
 
 STEPS = 12
@@ -45,10 +45,14 @@ def batches(first):
         yield {"image": np.random.default_rng(i).normal(size=(4, 3)).astype(np.float32)}
 
 
+def phase(folder, *, steps=STEPS, batch=4, **options):
+    return loop.Phase("test", folder, steps=steps, batch=batch, rate=lambda s: 0.1, **options)
+
+
 def fit(folder, *, steps=STEPS, run=run, batches=batches, save_every=5, log_every=2):
     return loop.fit(
-        start(), name="test", folder=folder, run=run, put=jax.device_put, batches=batches, steps=steps,
-        rate=lambda s: 0.1, log_every=log_every, save_every=save_every,
+        start(), phase(folder, steps=steps, log_every=log_every, save_every=save_every), run=run, put=jax.device_put,
+        batches=batches,
     )  # fmt: skip
 
 
@@ -113,6 +117,7 @@ def test_time_left_is_without_compiling(tmp_path, capsys, monkeypatch):
     clock = types.SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
     monkeypatch.setattr(logs, "time", clock)
     monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(journal, "time", clock)
     monkeypatch.setattr(measure, "compiled", slowly)
     fit(tmp_path, batches=second_by_second, steps=STEPS, log_every=11)
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("test 11/12")]
@@ -197,10 +202,8 @@ def watched(folder, capsys, sizes, weight=1.0, **settings):
         loss, (scalars, scales) = objective(w, outputs, of, current.scales)
         return current.replace(step=current.step + 1, scales=scales), {"loss": loss} | scalars
 
-    loop.fit(
-        start(), name="test", folder=folder, run=step_of, put=jax.device_put, batches=batches, steps=STEPS,
-        rate=lambda s: 0.1, log_every=2, save_every=99, epoch=3,
-    )  # fmt: skip
+    of = phase(folder, log_every=2, save_every=99, epoch=3)
+    loop.fit(start(), of, run=step_of, put=jax.device_put, batches=batches)
     return [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
 
 
@@ -219,7 +222,7 @@ def test_a_loss_that_stays_at_its_margin_is_told_once(tmp_path, capsys, settings
 def test_features_that_shrink_to_nothing_under_unit_mean_are_told(capsys):
     means = {"loss": 0.7, "positive": 1.2, "negative": 0.8, "undecided": 0.1}  # as large as ever: they are scaled
     for spread, active, told in ((0.9, 1.0, 0), (9e-4, 0.5, 0), (9e-4, 1.0, 1)):
-        watch = loop.Watch("test", 4)
+        watch = journal.Watch("test", 4)
         watch(means | {"spread": 1.0, "active": 1.0}, 2, 2)
         for step in range(4, 20, 2):
             watch(means | {"spread": spread, "active": active}, step, 2)

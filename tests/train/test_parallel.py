@@ -99,10 +99,8 @@ def eight_rows(first):
 
 
 def fit(folder, run, put, batches, start, steps=1000):
-    return loop.fit(
-        start, name="test", folder=folder, run=run, put=put, batches=batches, steps=steps, rate=lambda s: 0.1,
-        log_every=2, save_every=500,
-    )  # fmt: skip
+    phase = test_loop.phase(folder, steps=steps, batch=8, log_every=2, save_every=500)
+    return loop.fit(start, phase, run=run, put=put, batches=batches)
 
 
 @pytest.mark.slow
