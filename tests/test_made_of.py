@@ -19,7 +19,7 @@ from acrn_jax.report.seeds import check_same
 from acrn_jax.results import Unfinished
 from acrn_jax.runs import bundles, extraction, phases, search
 from acrn_jax.runs.workdir import write_json
-from acrn_jax.studies import cached, table
+from acrn_jax.studies import finished, table
 from acrn_jax.train import checkpoint
 from acrn_jax.train.state import State
 from tests.fixtures import small_net
@@ -138,7 +138,7 @@ def test_a_net_retrained_in_place_is_refused_and_the_same_net_elsewhere_is_not(p
     other_values(Path("there/net/mva"))
     Path("net").rename("gone")
     with pytest.raises(ValueError, match="run/reid was trained with the attribute net there/net"):
-        cached.load(Path("run"))
+        finished.load(Path("run"))
     for use in USES.values():
         with pytest.raises(ValueError, match="run/reid was trained with the attribute net there/net"):
             use(Path("run"))
@@ -168,7 +168,7 @@ def test_data_prepared_anew_are_refused_with_both_named(place, change, capsys):
     told = (
         r"(run/\w+|net/mva) was trained on image_folder/{0}/train \(fingerprint \w{{12}}\), not image_folder/{0}/train"
     )
-    opened = (lambda run: extraction.open_splits(run, ["query"]), lambda run: cached.load(with_results(run)))
+    opened = (lambda run: extraction.open_splits(run, ["query"]), lambda run: finished.load(with_results(run)))
     for use in (USES["evaluate"], USES["export"], *opened):
         with pytest.raises(ValueError, match=told.format("people")):
             use(Path("run"))
@@ -183,7 +183,7 @@ def test_data_prepared_anew_are_refused_with_both_named(place, change, capsys):
 
 
 def with_results(folder):
-    write_json(Path(folder, "results.json"), {"protocol": "market1501", "runs": {}})
+    write_json(Path(folder, "results.json"), {"protocol": "market1501", "dataset": "d/0", "methods": {"ACRN": {}}})
     return Path(folder)
 
 
@@ -193,7 +193,7 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
     for use in (
         *USES.values(),
         lambda run: runs.load(run).outputs(build.open_split(runs.read_config(run), "query")),
-        lambda run: cached.load(with_results(run)),
+        lambda run: finished.load(with_results(run)),
     ):
         with pytest.raises(ValueError, match=told):
             use(Path("run"))
@@ -210,7 +210,7 @@ def test_unfinished_phases_are_not_used_but_evaluated_when_asked_to(place, capsy
     ended = runs.evaluate(Path("run"), unfinished=True)
     assert ended.unfinished is None and "NOT FINISHED" not in tables.methods_table(ended)
     write_json(Path("run/results.json"), results.to_json())
-    for read in (cached.load, lambda run: table.of_methods([run])):
+    for read in (finished.load, lambda run: table.of_methods([run])):
         with pytest.raises(ValueError, match="run was evaluated at step 8 of 10 of its training; let that come"):
             read(Path("run"))
     with pytest.raises(ValueError, match="different unfinished"):

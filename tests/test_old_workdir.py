@@ -8,7 +8,7 @@ import pytest
 from acrn_jax import build, runs
 from acrn_jax.report import html
 from acrn_jax.results import Ledger, PerQuery, RankLists, Recognition, Results
-from acrn_jax.studies import ledger, table
+from acrn_jax.studies import attribute_ledger, table
 from tests.fixtures import old_workdir, small_net
 
 
@@ -51,6 +51,6 @@ def test_it_is_reported_and_taken_into_tables(old, tmp_path):
     assert "<h3>Ablations</h3>" in html.render([html.read(old / "gamma" / "reference" / "seed_0")])
     assert table.of_methods([old]).to_json() == json.loads((old / "methods" / "table.json").read_text())
     before = Ledger.read(old / "ledger.json")
-    again = ledger.collect([old])
+    again = attribute_ledger.collect([old])
     assert [(entry.name, entry.auc) for entry in again.attributes] == [(e.name, e.auc) for e in before.attributes]
     assert again.spearman.keys() == before.spearman.keys()

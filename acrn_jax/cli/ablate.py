@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from acrn_jax.cli import cards, shared_flags, shell
 from acrn_jax.data_prep import paths
-from acrn_jax.studies import arms, cached, table, together
+from acrn_jax.studies import job, plan, scheduler, sweeps, table, vectorised
 
 _STUDY = flags.DEFINE_string(
     "study", None, "Its name: of configs/ablations.py, or with --on one that needs no training."
@@ -52,42 +52,46 @@ def main(argv):
     from acrn_jax.configs import ablations
 
     study, config = _STUDY.value, shared_flags.config_of(_CONFIG.value, _DATA_DIR.value)
-    known = arms.find(ablations.STUDIES, study, "study")
+    arms = plan.find(ablations.STUDIES, study, "study")
     folder, shared = Path(_WORKDIR.value) / study, Path(_WORKDIR.value) / "shared"
-    jobs = arms.jobs(config, known, folder, only=_ARMS.value, seeds=_SEEDS.value, splits=_SPLITS.value)
+    jobs = plan.jobs(config, arms, folder, only=_ARMS.value, seeds=_SEEDS.value, splits=_SPLITS.value)
     attributes = shared_flags.attribute_net(_ATTRIBUTES.value, config)
     if _JOB.value:
-        cards.warn_of_idle_card()
-    if _JOB.value and _JOB.value != "vectorised":
-        job = arms.find({job.name: job for job in jobs}, _JOB.value, "job")
-        if not arms.work(job, attributes=attributes, shared=shared):
-            print(f"{job.name}: another process is at it.")
-        return 0
-    if _JOB.value:
-        for group in together.groups(arms.identified(jobs, attributes)):
-            together.train(group, attributes=attributes, shared=shared)
-        return 0
+        return in_this_process(jobs, attributes, shared)
     jax.config.update("jax_platforms", "cpu")  # of this process alone, which deals cards out and takes hold of none
-    jobs = arms.identified(jobs, attributes)
-    for job in jobs:
-        arms.done(job)  # refuses what is of other nets or data, before any work
+    jobs = job.with_inputs(jobs, attributes)
+    for one in jobs:
+        job.done(one)  # refuses what is of other nets or data, before any work
     again = [sys.executable, "-P", "-m", "acrn_jax.cli.ablate", *sys.argv[1:]]
-    todo, began = arms.mine_first(jobs, os.environ), time.time()
+    todo, began = plan.array_order(jobs, os.environ), time.time()
     if _VECTORISED.value:
-        if arms.guarded([*again, "--job=vectorised"]) in arms.TERMINATED:
+        if scheduler.run_one([*again, "--job=vectorised"]) in scheduler.TERMINATED:
             return shell.TERMINATED
-        todo = [job for job in todo if not arms.failed_since(job, began)]
-    stopped = arms.run(
+        todo = [one for one in todo if not job.failed_since(one, began)]
+    stopped = scheduler.run(
         todo,
-        lambda job: [*again, f"--job={job.name}"],
+        lambda one: [*again, f"--job={one.name}"],
         parallel=_PARALLEL.value,
-        say=lambda text: print(text, flush=True),
+        report=lambda text: print(text, flush=True),
     )
-    found = table.of_jobs(study, jobs, arms.reference(known))
+    found = table.of_jobs(study, jobs, plan.reference(arms))
     table.write(folder, found)
     print(table.show(found, method=_METHOD.value))
     print(f"written: {folder}/table.csv, table.json")
     return 1 if found.failed else shell.TERMINATED if stopped else 0
+
+
+def in_this_process(jobs, attributes, shared):
+    """The work of --job: one job, or those that train in one step."""
+    cards.warn_of_idle_card()
+    if _JOB.value == "vectorised":
+        for group in vectorised.groups(job.with_inputs(jobs, attributes)):
+            vectorised.train(group, attributes=attributes, shared=shared)
+        return 0
+    one = plan.find({one.name: one for one in jobs}, _JOB.value, "job")
+    if not job.work(one, attributes=attributes, shared=shared):
+        print(f"{one.name}: another process is at it.")
+    return 0
 
 
 def on_finished_runs():
@@ -101,12 +105,12 @@ def on_finished_runs():
     if given := [f"--{name}" for name in shared_flags.of_evaluation()]:
         raise ValueError(f"{', '.join(given)} does not go with --on: finished runs are scored as they were evaluated.")
     study, method, folders = _STUDY.value, _METHOD.value, [Path(folder) for folder in _ON.value]
-    arms.find(dict.fromkeys(("methods", *cached.SWEEPS)), study, "study on finished runs")
+    plan.find(dict.fromkeys(("methods", *sweeps.SWEEPS)), study, "study on finished runs")
     if study == "methods":  # the rows of their results, compared with the row --method
         found, name, method = table.of_methods(folders, method), study, None
     else:
         name, place = f"{study}_on_features", _WORKDIR.value
-        found = cached.study(study, folders, values, out=Path(place) / name if place else None)
+        found = sweeps.study(study, folders, values, out=Path(place) / name if place else None)
     if _WORKDIR.value:
         table.write(Path(_WORKDIR.value) / name, found)
     print(table.show(found, method=method))

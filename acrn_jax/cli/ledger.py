@@ -2,7 +2,7 @@
 
 ./launch.sh ledger --workdir=R[,R2,...] [--disjoint=M2]
 
-writes ledger.json and ledger.csv and prints them. acrn_jax/studies/ledger.py says what the columns are.
+writes ledger.json and ledger.csv and prints them. acrn_jax/studies/attribute_ledger.py says what the columns are.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from acrn_jax.cli import shell
 from acrn_jax.data_prep import paths
 from acrn_jax.report import tables
 from acrn_jax.report.table import render
-from acrn_jax.studies import ledger
+from acrn_jax.studies import attribute_ledger
 
 _WORKDIR = paths.define_folders("workdir", None, "Evaluated ACRN runs, or folders that hold them as seed_N.")
 _DISJOINT = paths.define_folder("disjoint", None, "An attribute run tested on people whom its training never showed.")
@@ -24,12 +24,12 @@ def main(argv):
     shell.require(workdir=_WORKDIR.value or None)
     out = Path(_OUT.value or _WORKDIR.value[0])
     files.check(out)
-    content = ledger.collect(
+    content = attribute_ledger.collect(
         [Path(folder) for folder in _WORKDIR.value],
         disjoint=Path(_DISJOINT.value) if _DISJOINT.value else None,
         out=out if _OUT.value else None,
     )
-    ledger.write(out, content)
+    attribute_ledger.write(out, content)
     print(render(tables.ledger(content)))
     print(render(tables.ledger_spearman(content)), end="")
     print(f"written: {out}/ledger.json and {out}/ledger.csv")

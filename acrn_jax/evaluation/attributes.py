@@ -107,6 +107,45 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, *, target: str = "m
     return thresholds
 
 
+def recognition_scores(predictions: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """A score of each image for mA, accuracy, precision, recall and f1, whose mean is the metric to first order.
+
+    mA and f1 are no means over images but smooth functions of some; a resampled mean of these scores (metric +
+    influence of the image) follows the resampled metric. As in `evaluate`, an image without a positive label counts
+    for mA alone: its other scores are the metrics themselves.
+
+    Args:
+      predictions: [N, A] bool.
+      labels: [N, A] int8, 1 yes, 0 no, -1 unknown.
+
+    Source: Efron and Tibshirani, 1993, section 22.6 (influence functions).
+    """
+    count = len(labels)
+    mA = np.zeros(count)
+    defined = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)  # [A]
+    for value, right in ((1, predictions), (0, ~predictions)):
+        labelled = labels == value
+        of_value = np.maximum(labelled.sum(axis=0), 1)
+        rate = np.sum(right & labelled, axis=0) / of_value  # [A]
+        influence = rate + labelled * (right - rate) * count / of_value
+        mA += influence[:, defined].mean(axis=1) / 2 if defined.any() else np.nan
+    result = {"mA": mA}
+    known = labels != UNKNOWN
+    yes, truth = predictions & known, labels == 1
+    hits, counted = np.sum(yes & truth, axis=1), truth.any(axis=1)
+    factor = counted * count / max(counted.sum(), 1)  # of an image, in the mean over all
+    for name, of in (("accuracy", yes | truth), ("precision", yes), ("recall", truth)):
+        values = hits / np.maximum(of.sum(axis=1), 1)
+        metric = values[counted].mean() if counted.any() else np.nan
+        result[name] = metric + factor * (values - metric)
+    p, r = result["precision"].mean(), result["recall"].mean()
+    slope = (2 * r**2, 2 * p**2) if p + r else (0.0, 0.0)
+    f1 = 2 * p * r / (p + r) if p + r else 0.0
+    scale = max((p + r) ** 2, 1e-12)
+    result["f1"] = f1 + (slope[0] * (result["precision"] - p) + slope[1] * (result["recall"] - r)) / scale
+    return result
+
+
 def seen(train_person_id: np.ndarray, person_id: np.ndarray) -> np.ndarray:
     """Which images [N] show a person that training showed too; `~seen` are the unseen people."""
     return np.isin(person_id, np.asarray(train_person_id)[np.asarray(train_person_id) > 0])

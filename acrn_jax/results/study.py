@@ -39,7 +39,7 @@ class LedgerNet(Record):
 
 
 class LedgerAttribute(Record):
-    """The size of an attribute's weight, and what it might follow; studies/ledger.py says what each column is."""
+    """The size of an attribute's weight, and what it might follow; studies/attribute_ledger.py says what each column is."""
 
     name: str
     weight: Spread

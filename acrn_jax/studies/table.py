@@ -18,9 +18,10 @@ from acrn_jax.evaluation import resampling
 from acrn_jax.report import tables
 from acrn_jax.report.seeds import method_names
 from acrn_jax.report.table import render
-from acrn_jax.results import Job, PerImage, PerQuery, Recognition, Results, StudyRow, StudyTable
+from acrn_jax.results import PerImage, PerQuery, Recognition, Results, StudyRow, StudyTable
 from acrn_jax.runs import phases, workdir
-from acrn_jax.studies import arms
+from acrn_jax.studies.job import done, failure, note
+from acrn_jax.studies.plan import Job
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(StudyRow))
 SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
@@ -57,14 +58,14 @@ class Conditions(NamedTuple):
 class Scores(NamedTuple):
     """What one arm reached in one replicate."""
 
-    about: Results | Recognition | Mapping[str, Any]  # a mapping is as of results.json, its `inputs` maybe beside
+    about: Results | Recognition
     metrics: Mapping[tuple[str, str], float]  # (method, metric) -> mean
     each: Mapping[tuple[str, str], np.ndarray]  # the same -> [n], over queries (or images) that count
     groups: np.ndarray  # [n] whose query (or image) it is
     cost: Mapping[str, float | None]  # keys of tables.COSTS
 
 
-def read(job: arms.Job) -> Scores:
+def read(job: Job) -> Scores:
     """The scores of a finished job."""
     return read_run(job.folder, attribute_net=job.config.of_attributes)._replace(cost=cost(job))
 
@@ -73,13 +74,25 @@ def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
     """The scores of an evaluated run, without its cost."""
     if attribute_net:
         return _read_attribute_net(folder)
-    about, per_query = Results.read(folder / "results.json"), PerQuery.read(folder / "per_query.npz")
-    if not about.made_of and (inputs := phases.read(folder / "reid")):
-        about = dataclasses.replace(about, made_of={"run": inputs})
+    about, per_query = read_results(folder), PerQuery.read(folder / "per_query.npz")
     counted = per_query.counted
     each = {(method, name): v[counted] for method, of in per_query.scores.items() for name, v in of.items()}
     metrics = {(method, name): value for method, of in about.methods.items() for name, value in of.items()}
     return Scores(about, metrics, each, per_query.person_id[counted], {})
+
+
+def read_results(folder: Path) -> Results:
+    """results.json of an evaluated re-id run; what older runs were made of is read from their phase's files.
+
+    Raises:
+      FileNotFoundError: it was not evaluated.
+      ValueError: only before its training had ended, or the file is damaged.
+    """
+    runs.read_results(folder)  # refuses with a sentence about the run
+    about = Results.read(folder / "results.json")
+    if not about.made_of and (inputs := phases.read(folder / "reid")):
+        about = dataclasses.replace(about, made_of={"run": inputs})
+    return about
 
 
 def _read_attribute_net(folder: Path) -> Scores:
@@ -96,12 +109,9 @@ def _read_attribute_net(folder: Path) -> Scores:
     return Scores(about, metrics, each, per_image.person_id, {})
 
 
-def conditions(about: Results | Recognition | Mapping[str, Any]) -> Conditions:
+def conditions(about: Results | Recognition) -> Conditions:
     """What scores that are to be compared must share."""
-    inputs = None
-    if isinstance(about, Mapping):
-        inputs, about = about.get("inputs"), Results.parse(about)
-    inputs = inputs or (about.made_of or {}).get("run") or {}
+    inputs = (about.made_of or {}).get("run") or {}
     protocol = "attributes" if isinstance(about, Recognition) else about.protocol
     known = {name: getattr(about, name) for name in Conditions._fields if hasattr(about, name)}
     return Conditions(**known | {"protocol": protocol, "inputs": inputs})
@@ -119,12 +129,11 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> StudyT
       ValueError: a run lacks the reference; the runs are of different settings, or as `build_table`.
     """
     scores: dict[str, dict[str, Scores]] = {}
-    abouts: list[tuple[Path, Any]] = []
+    abouts: list[tuple[Path, Results]] = []
     for folder in map(Path, workdirs):
-        runs.read_results(folder)
         one = read_run(folder)
         about = cast(Results, one.about)
-        check_setting(abouts := [*abouts, (folder, one.about)])
+        check_setting(abouts := [*abouts, (folder, about)])
         for method in method_names(about):
             metrics, each = (
                 {("each method", metric): value for (name, metric), value in of.items() if name == method}
@@ -137,19 +146,17 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> StudyT
     return build_table("methods", scores, reference=str(reference))
 
 
-def cost(job: arms.Job) -> dict[str, float | None]:
+def cost(job: Job) -> dict[str, float | None]:
     """Seconds of the arm's training (identity phase included, wherever it lies), images a second, peak memory."""
     phase = job.config.last_phase
     seconds, speed = _spent(job.folder, phase)
-    init = arms.read_json(job.folder / phase / "init.json")
-    if "identity" in job.config.phases and init:
+    init = job.folder / phase / "init.json"
+    if "identity" in job.config.phases and init.is_file():
         kept = ((phases.read(job.folder / phase) or {}).get("start") or {}).get("path")
-        start = phases.locate(job.folder, init["from"], kept, Path.is_dir)
+        start = phases.locate(job.folder, files.read_json(init)["from"], kept, Path.is_dir)
         if start.name == "identity" and start.is_dir():
             seconds += _spent(start.parent, "identity")[0]
-    note = job.folder / "job.json"
-    peak = Job.read(note).peak_memory_mib if note.is_file() else None
-    return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": peak}
+    return {"seconds": seconds, "images_per_second": speed, "peak_memory_mib": note(job).peak_memory_mib}
 
 
 def _spent(workdir, phase):
@@ -163,14 +170,14 @@ def _spent(workdir, phase):
     return seconds, float(np.median(speeds))
 
 
-def of_jobs(study: str, jobs: Sequence[arms.Job], reference: str) -> StudyTable:
+def of_jobs(study: str, jobs: Sequence[Job], reference: str) -> StudyTable:
     """The table of a study as far as it has come."""
     scores: dict[str, dict[str, Scores]] = {job.arm: {} for job in jobs}
     failed, missing = {}, []
     for job in jobs:
-        if arms.done(job):
+        if done(job):
             scores[job.arm][job.replicate] = read(job)
-        elif sentence := arms.failure(job):
+        elif sentence := failure(job):
             failed[job.name] = sentence
         else:
             missing.append(job.name)
@@ -240,7 +247,7 @@ def _rows(study, arm, replicates, reference, failed, intervals):
         yield blank
 
 
-def check_setting(abouts: Sequence[tuple[Path, Results | Recognition | Mapping[str, Any]]]) -> None:
+def check_setting(abouts: Sequence[tuple[Path, Results | Recognition]]) -> None:
     """ValueError unless runs are replicates of one setting: they may differ in seed and split, and in what is free.
 
     Args:
@@ -305,12 +312,12 @@ def _check_inputs(every: Sequence[tuple[str, Conditions]]) -> None:
 
 def _intervals(scores, reference, resamples):
     """(arm, method, metric) -> interval of its difference to the reference; arms with the same replicates together."""
-    base, together, found = scores.get(reference, {}), {}, {}
+    base, by_replicates, found = scores.get(reference, {}), {}, {}
     for arm, replicates in scores.items():
         common = tuple(name for name in replicates if name in base)
         if arm != reference and common:
-            together.setdefault(common, []).append(arm)
-    for common, names in together.items():
+            by_replicates.setdefault(common, []).append(arm)
+    for common, names in by_replicates.items():
         keys = [
             (arm, *key)
             for arm in names

@@ -22,7 +22,7 @@ def fit(
     run: Callable[[State, Any], tuple[State, dict[str, Any]]],
     put: Callable[[dict[str, np.ndarray]], Any],
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]],
-    journal: Any = None,
+    journal: Journal | None = None,
 ) -> State:
     """Trains from the newest checkpoint, or from `state`, to the end of the phase.
 

@@ -98,3 +98,35 @@ def test_refusals():
         attributes.evaluate(PROBABILITIES * 5, LABELS)
     with pytest.raises(ValueError, match=r"4 attributes need as many thresholds.*\[3\]"):
         attributes.evaluate(PROBABILITIES, LABELS, threshold=np.full(3, 0.5))
+
+
+@pytest.mark.parametrize("share", [(0.34, 0.33, 0.33), (0.5, 0.4, 0.1)], ids=["many positive", "many images without"])
+def test_recognition_scores_average_to_the_metrics_and_follow_resamples(share):
+    rng = np.random.default_rng(0)
+    labels = rng.choice((-1, 0, 1), (400, 6), p=share).astype(np.int8)
+    labels[:, 5] = np.where(labels[:, :5].max(axis=1) == 1, 1, -1)  # no negatives: mA leaves it out
+    labels[:9] = -1  # nothing is known of these
+    probabilities = np.clip(0.35 * rng.random((400, 6)) + 0.4 * (labels == 1) + 0.15, 0, 1)
+    probabilities[9:40] = 0  # nothing is said of these
+    scores = attributes.recognition_scores(probabilities > 0.5, labels)
+    whole = attributes.evaluate(probabilities, labels)
+    by_loops = oracles.attributes(probabilities, labels, np.full(6, 0.5))[1]
+    for name, value in zip(("accuracy", "precision", "recall", "f1"), by_loops, strict=True):
+        assert scores[name].mean() == pytest.approx(value), name
+    for name, values in scores.items():
+        assert values.mean() == pytest.approx(getattr(whole, name)), name
+    resampled = []
+    for _ in range(40):
+        rows = rng.integers(0, 400, 400)
+        again = attributes.evaluate(probabilities[rows], labels[rows])
+        resampled.append([(values[rows].mean(), getattr(again, name)) for name, values in scores.items()])
+    for approximate, exact in np.moveaxis(resampled, 0, 2):
+        assert np.abs(approximate - exact).max() < 0.15 * np.ptp(exact) + 1e-9
+
+
+def test_recognition_scores_of_one_image_and_of_none_that_counts():
+    scores = attributes.recognition_scores(np.array([[True, False]]), np.array([[1, 0]], np.int8))
+    assert all(scores[name].tolist() == [1.0] for name in ("accuracy", "precision", "recall", "f1"))
+    assert np.isnan(scores["mA"]).all()  # neither attribute has both kinds
+    nobody = attributes.recognition_scores(np.array([[True], [False]]), np.array([[0], [-1]], np.int8))
+    assert np.isnan([values.mean() for values in nobody.values()]).all()  # as the metrics

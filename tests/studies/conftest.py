@@ -9,7 +9,8 @@ from acrn_jax import build, runs, settings
 from acrn_jax.configs import demo
 from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
 from acrn_jax.schema import Outputs
-from acrn_jax.studies import arms
+from acrn_jax.studies import plan
+from acrn_jax.studies.job import work
 
 STUDY = {
     "reference": {},
@@ -100,11 +101,11 @@ def attribute_net(data_dir, tmp_path_factory):
 def study(data_dir, attribute_net, tmp_path_factory):
     """(workdir, jobs, sentence of the arm that fails) of STUDY, worked through in this process."""
     workdir = tmp_path_factory.mktemp("study")
-    jobs, sentence = arms.jobs(mini("acrn", data_dir), STUDY, workdir / "mini"), None
+    jobs, sentence = plan.jobs(mini("acrn", data_dir), STUDY, workdir / "mini"), None
     for job in jobs:
         try:
             with nets():
-                assert arms.work(job, attributes=attribute_net, shared=workdir / "shared")
+                assert work(job, attributes=attribute_net, shared=workdir / "shared")
         except ValueError as error:
             sentence = str(error)
     return workdir, jobs, sentence

@@ -9,7 +9,8 @@ import pytest
 
 from acrn_jax import build, runs, settings
 from acrn_jax.configs import ablations, demo, mva_peta
-from acrn_jax.studies import arms, table
+from acrn_jax.studies import plan, table
+from acrn_jax.studies.job import done, failure, prepare, with_inputs, work
 
 
 def results(job):
@@ -44,13 +45,13 @@ def test_a_moved_study_keeps_the_seconds_of_its_identity_phases(study, tmp_path)
 
 
 def test_the_attribute_net_is_asked_once_for_all_arms(study, attribute_net, tmp_path, capsys):
-    jobs = arms.jobs(study[1][0].config, {"reference": {}, "gamma_2": {"loss.gamma": 2.0}}, tmp_path / "arms")
+    jobs = plan.jobs(study[1][0].config, {"reference": {}, "gamma_2": {"loss.gamma": 2.0}}, tmp_path / "arms")
     kept = [job.folder / "predictions" / f"{split}.npz" for job in jobs for split in ("train", "query", "gallery")]
     for job in jobs:
-        arms.prepared(job, attribute_net, tmp_path / "shared")
+        prepare(job, attribute_net, tmp_path / "shared")
     moments = [file.stat().st_mtime_ns for file in kept]
     for job in jobs:  # again: each arm has its own by now
-        arms.prepared(job, attribute_net, tmp_path / "shared")
+        prepare(job, attribute_net, tmp_path / "shared")
     assert moments == [file.stat().st_mtime_ns for file in kept]
     asked = re.findall(r"^mva net of (\S+): .* of .*/(\w+)$", capsys.readouterr().out, re.MULTILINE)
     assert asked == [(str(attribute_net), split) for split in ("train", "query", "gallery")]
@@ -78,8 +79,8 @@ def test_table_of_the_study_names_the_failing_arm(study):
 def test_again_nothing_is_missing(study):
     jobs = study[1]
     good = [job for job in jobs if job.arm != "broken"]
-    assert all(map(arms.done, good)) and arms.failure(jobs[2])
-    assert not any(arms.done(job._replace(config=job.config.changed({"loss.margin": 0.7}))) for job in good)
+    assert all(map(done, good)) and failure(jobs[2])
+    assert not any(done(job._replace(config=job.config.changed({"loss.margin": 0.7}))) for job in good)
 
 
 @pytest.fixture
@@ -90,9 +91,9 @@ def other_net(config_of, data_dir, tmp_path):
 
 def test_a_study_goes_on_with_its_attribute_net_alone(study, attribute_net, other_net):
     good = [job for job in study[1] if job.arm != "broken"]
-    assert all(map(arms.done, arms.identified(good, attribute_net)))
-    others = arms.identified(good, other_net)
-    for ask in (lambda: arms.done(others[0]), lambda: table.of_jobs("mini", others, "reference")):
+    assert all(map(done, with_inputs(good, attribute_net)))
+    others = with_inputs(good, other_net)
+    for ask in (lambda: done(others[0]), lambda: table.of_jobs("mini", others, "reference")):
         with pytest.raises(ValueError) as told:
             ask()
         for part in (good[0].folder, attribute_net, other_net, "--attributes", "another --workdir"):
@@ -101,24 +102,24 @@ def test_a_study_goes_on_with_its_attribute_net_alone(study, attribute_net, othe
     kept = note.read_text()
     note.write_text(json.dumps({key: value for key, value in json.loads(kept).items() if key != "made_of"}))
     with pytest.raises(ValueError, match="was trained with the attribute net"):  # the run itself tells
-        arms.done(others[0])
+        done(others[0])
     note.write_text(kept)
     with pytest.raises(FileNotFoundError, match="gone holds no finished attribute net"):
-        arms.identified(good, attribute_net.parent / "gone")
+        with_inputs(good, attribute_net.parent / "gone")
 
 
 def test_a_study_goes_on_with_its_data_alone(study, attribute_net, tmp_path):
     job = study[1][0]
     shutil.copytree(job.config.data.dir, tmp_path / "data")
     moved = job._replace(config=job.config.changed({"data.dir": str(tmp_path / "data")}))
-    assert arms.done(*arms.identified([moved], attribute_net))  # the same, elsewhere
+    assert done(*with_inputs([moved], attribute_net))  # the same, elsewhere
     (folder,) = (tmp_path / "data").glob("*/target_mini/*")
     splits = ("train", "query", "gallery")
     known = {split: {"sha256": build.open_split(moved.config, split).fingerprint} for split in splits}
-    for split, done in (("train", "was trained on"), ("gallery", "was scored on")):
+    for split, what in (("train", "was trained on"), ("gallery", "was scored on")):
         (folder / "fingerprint.json").write_text(json.dumps(known | {split: {**known[split], "sha256": "0" * 64}}))
-        with pytest.raises(ValueError, match=f"{job.folder} {done} .*synthetic_pedestrians/target_mini"):
-            arms.done(*arms.identified([moved], attribute_net))
+        with pytest.raises(ValueError, match=f"{job.folder} {what} .*synthetic_pedestrians/target_mini"):
+            done(*with_inputs([moved], attribute_net))
 
 
 def test_a_study_goes_on_from_its_start_alone(study, attribute_net):
@@ -126,26 +127,26 @@ def test_a_study_goes_on_from_its_start_alone(study, attribute_net):
     (identity,) = study[0].glob("shared/identity_*/identity")
     begun = reference._replace(config=reference.config.changed({"init_from": str(identity)}))
     with pytest.raises(ValueError, match=f"was started from nothing .*, not {identity}"):
-        arms.done(*arms.identified([begun], attribute_net))
+        done(*with_inputs([begun], attribute_net))
 
 
 def test_a_study_of_reidcnns_needs_no_attribute_net(config_of, data_dir, tmp_path):
     config = config_of("acrn", data_dir)
     with pytest.raises(ValueError, match="--attributes must be given"):
-        arms.identified(arms.jobs(config, {"reference": {}}, tmp_path), None)
+        with_inputs(plan.jobs(config, {"reference": {}}, tmp_path), None)
     config = config.changed({"loss.kind": "classic"})
-    (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
-    arms.work(job, attributes=None, shared=tmp_path / "shared")
-    assert arms.done(*arms.identified([job], None)) and list(results(job)["methods"]) == ["ReIdCNN"]
+    (job,) = plan.jobs(config, {"reference": {}}, tmp_path)
+    work(job, attributes=None, shared=tmp_path / "shared")
+    assert done(*with_inputs([job], None)) and list(results(job)["methods"]) == ["ReIdCNN"]
     assert json.loads((job.folder / "config.json").read_text())["attributes"]["from"] == config.attributes.from_
 
 
 def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute_net):
     config = config_of("attributes", data_dir)
-    (job,) = arms.jobs(config, {"reference": {}}, tmp_path)
+    (job,) = plan.jobs(config, {"reference": {}}, tmp_path)
     job.folder.parent.mkdir(parents=True)
     job.folder.symlink_to(attribute_net)  # trained already: what is left is scoring
-    arms.work(job, attributes=None, shared=tmp_path)
+    work(job, attributes=None, shared=tmp_path)
     found = table.of_jobs("views", [job], "reference")
     whole = json.loads((attribute_net / "recognition.json").read_text())
     assert {r.metric: r.mean for r in found.rows} == {
@@ -159,8 +160,29 @@ def test_attribute_nets_are_studied_too(config_of, data_dir, tmp_path, attribute
 def test_every_study_of_the_repository_fits_a_config(study, tmp_path):
     config = mva_peta.get_config("small") if study in ("attribute_loss", "views") else demo.get_config()
     config.data.dir = str(tmp_path)
-    jobs = arms.jobs(settings.read(config), ablations.STUDIES[study], tmp_path)
+    jobs = plan.jobs(settings.read(config), ablations.STUDIES[study], tmp_path)
     assert len(jobs) > 1
     for job in jobs:
         c = job.config.changed({"attributes.from": "x", "loss.attribute_weights_file": "y", "devices": 1})
         build.check(c)
+
+
+def test_an_attribute_net_that_saw_the_target_is_refused_before_training(config_of, data_dir, attribute_net, tmp_path):
+    begun = []
+
+    def shared(name, _):
+        begun.append(name)
+        return tmp_path / name
+
+    def begin(**changes):
+        values = {key.replace("__", "."): value for key, value in changes.items()}
+        return runs.begin(config_of("acrn", data_dir, **values), attributes=attribute_net, shared=shared)
+
+    assert begin().init_from and begun == ["identity"]
+    with pytest.raises(ValueError, match=r"was trained on \d+ images of synthetic_pedestrians/source_mini/train"):
+        begin(data__config="source_mini")
+    with pytest.raises((ValueError, FileNotFoundError), match="query"):  # overlap is fine, but nobody could be ranked
+        begin(data__config="source_mini", attributes__allow_overlap=True)
+    shutil.copytree(data_dir / "synthetic_pedestrians" / "target_mini", tmp_path / "synthetic_pedestrians/target_mini")
+    begin(data__dir=str(tmp_path))  # the net's images are looked at where it was trained
+    assert begun == ["identity"] * 2

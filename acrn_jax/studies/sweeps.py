@@ -2,64 +2,24 @@
 
 Every such setting is a sum of given distances ("terms"), factor by term: gamma and the fusion factor are factors; with
 squared distances so are attribute weights, since d_w = sum_k w_k^2 (q_k - g_k)^2, and leaving an attribute out is a
-factor of 0. So S settings over T terms are factors [S, T] times terms [T, q, G], and the ranks of all settings come
-from one jitted pass. They equal `ranking.evaluate` of each setting by itself (tests/studies/test_cached.py).
+factor of 0. evaluation/many.py ranks all of them at once.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from acrn_jax import build, runs
+from acrn_jax import results
 from acrn_jax.evaluation import attributes as attribute_metrics
-from acrn_jax.evaluation import fusion, kissme, methods, metrics, protocols, ranking
+from acrn_jax.evaluation import fusion, kissme, many, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
-from acrn_jax.losses.weights import effective_weights
-from acrn_jax.runs import parts, phases
-from acrn_jax.runs.run import AcrnRun
-from acrn_jax.schema import JUNK, Labels, Outputs
-from acrn_jax.settings import Settings
-from acrn_jax.studies import arms, table
-
-_BLOCK_BYTES = 1 << 26  # of the terms of one block of queries
-_TOGETHER = 16  # settings whose distances are held at once
-
-
-class Run(NamedTuple):
-    """A finished ACRN run, with all that its test distances are made of."""
-
-    run: AcrnRun
-    results: dict[str, Any]
-    query: Labels
-    gallery: Labels
-    names: tuple[str, ...]  # [A]
-    weights: np.ndarray  # [A] learned
-    own: methods.Features  # of ACRN
-    base: methods.Features | None  # of the ReIdCNN beside it
-    attributes: methods.Attributes
-    split: Any  # its training images
-    truth: tuple[np.ndarray, ...] = ()  # [Q, A], [G, A], [N, A] labels of query, gallery, training images, -1 unknown
-    keys: tuple[np.ndarray, ...] = ()  # [Q], [G] of the images of query and gallery
-    kept: Path | None = None  # where what is computed of the run is kept, if not in the run itself
-
-    @property
-    def folder(self) -> Path:
-        return self.run.workdir
-
-    @property
-    def config(self) -> Settings:
-        return self.run.config
-
-    @property
-    def name(self) -> str:
-        return f"{self.config.data.config}/seed_{self.config.seed}"
-
+from acrn_jax.schema import Labels
+from acrn_jax.studies import finished, table, weight_training
+from acrn_jax.studies.finished import FinishedRun
+from acrn_jax.studies.plan import find
 
 Setting = dict[str, np.ndarray]  # method -> factors [T]
 
@@ -72,57 +32,10 @@ class Sweep(NamedTuple):
     reference: str
 
 
-# Runs
-
-
-def load(workdir: Path, *, out: Path | None = None) -> Run:
-    """A finished run; features are computed once and kept in its features/, or in out/kept (it is then only read).
-
-    Raises:
-      FileNotFoundError: there is no evaluated run.
-      ValueError: it is no finished ACRN run, or its protocol averages queries.
-    """
-    workdir = Path(workdir)
-    kept = out / "kept" / workdir.name if out else None
-    run = runs.load_acrn(workdir, "studies on features want one, with its ReIdCNN beside it")
-    results = runs.read_results(workdir) | {"inputs": phases.read(run.phase)}
-    if results["protocol"] == "market1501_multi_query":
-        raise ValueError(f"{workdir} was evaluated with several boxes a query; evaluate it with --protocol=market1501.")
-    run.check_data()
-    run.check_attributes()
-    query, gallery = (build.open_split(run.config, name) for name in ("query", "gallery"))
-    query = query.take(query.person_id > 0)
-    baseline = None
-    if "baseline" in results["runs"]:
-        baseline = cast(runs.ReidCnnRun, runs.load(os.path.normpath(workdir / results["runs"]["baseline"])))
-
-    def keep(of: runs.ReidCnnRun, name: str) -> list[Path]:
-        place = of.workdir if kept is None else kept if of is run else kept / "baseline"
-        return [folder / "features" / f"{name}.npz" for folder in dict.fromkeys((place, of.workdir))]
-
-    made_of = parts.collect(run, query, gallery, baseline=baseline, out=kept, keep=keep)
-    people, _ = build.reid_splits(run.config)
-    return Run(
-        run,
-        results,
-        query.labels,
-        gallery.labels,
-        made_of.names,
-        made_of.weights,
-        made_of.own,
-        made_of.baseline,
-        made_of.attributes,
-        people,
-        tuple(split.attributes_of(made_of.names) for split in (query, gallery, people)),
-        (query.key, gallery.key),
-        kept,
-    )
-
-
 # Settings
 
 
-def gamma(run: Run, values: Sequence[float] | None) -> Sweep:
+def gamma(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """Influence of the attributes at test: of weighted ones on ACRN and ReIdCNN, of plain ones on ReIdCNN."""
     own = float(run.config.loss.gamma)
     values = np.unique(np.r_[own, 0, np.geomspace(0.01, 10, 40)] if values is None else np.r_[own, values])
@@ -140,7 +53,7 @@ def gamma(run: Run, values: Sequence[float] | None) -> Sweep:
     return Sweep(terms, settings, f"{own:.3g}")
 
 
-def attribute_weights(run: Run, values: Sequence[float] | None) -> Sweep:
+def attribute_weights(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """Learned weights against uniform ones, their powers, the largest alone, shuffled ones, rates on the source.
 
     `values`: powers of |w|. All but "uniform" have the mean square of the learned ones: what differs is the shape.
@@ -160,20 +73,20 @@ def attribute_weights(run: Run, values: Sequence[float] | None) -> Sweep:
     for seed in range(3):
         chosen[f"shuffled_{seed}"] = np.random.default_rng(seed).permutation(w)
     file = Path(str(run.config.attributes.from_)) / "recognition.json"
-    rates = {entry["name"]: entry["mA"] for entry in arms.read_json(file).get("attributes", [])}
-    if all(rates.get(name) is not None for name in run.names):
+    rates = results.Recognition.read(file).rates() if file.is_file() else {}
+    if all(name in rates for name in run.names):
         chosen["recognition"] = as_loud(np.array([max(rates[name] - 0.5, 0) for name in run.names]))
     return _of_weights(run, chosen, "learned")
 
 
-def leave_one_out(run: Run, values: Sequence[float] | None) -> Sweep:
+def leave_one_out(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """All attributes against all but one."""
     keep = ~np.eye(len(run.names), dtype=bool)
     without = {f"without_{name}": run.weights * keep[i] for i, name in enumerate(run.names)}
     return _of_weights(run, {"all": run.weights, **without}, "all")
 
 
-def kissme_ridge(run: Run, values: Sequence[float] | None) -> Sweep:
+def kissme_ridge(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """The ridge of Attributes-KISSME, projected and not."""
     settings = run.config.evaluate
     options = {"pca": settings.kissme_pca or None}
@@ -191,7 +104,7 @@ def kissme_ridge(run: Run, values: Sequence[float] | None) -> Sweep:
     return Sweep(terms, {arm: {"Attributes-KISSME": rows[i]} for i, arm in enumerate(chosen)}, reference)
 
 
-def metric(run: Run, values: Sequence[float] | None) -> Sweep:
+def metric(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """The distance at test, for features and for attributes, each by itself; also of vectors of length 1."""
     reference, arms_of, terms = run.config.loss.distance, {}, []
     for kind in (*fusion.DISTANCES, "unit_length"):
@@ -212,15 +125,15 @@ def metric(run: Run, values: Sequence[float] | None) -> Sweep:
     )
 
 
-def attribute_margin(run: Run, values: Sequence[float] | None) -> Sweep:
+def attribute_margin(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """Margin of L_att: w trained anew and alone for each, on the run's own batches."""
     own = float(run.config.loss.attribute_margin)
     values = np.unique(np.r_[own, np.geomspace(0.02, 1, 9) if values is None else values])
-    trained = train_weights(run, values)
+    trained = weight_training.train_weights(run, values)
     return _of_weights(run, {f"{v:.3g}": w for v, w in zip(values, trained, strict=True)}, f"{own:.3g}")
 
 
-def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
+def recognition(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """An attribute net that knows the target better: shares of its answers are the truth instead.
 
     Which ones is drawn for each image and attribute, the same and more at a larger share. w is trained anew by L_att on
@@ -231,7 +144,7 @@ def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
     if run.config.attributes.representation == "logits":
         raise ValueError(f"{run.folder} was trained with logits, which truth has none of; use probabilities or binary.")
     if not run.truth or max(labels.max(initial=-1) for labels in run.truth) < 0:
-        raise ValueError(f"{run.results['dataset']} has no attribute labels to recognise; PETA and built-in data have.")
+        raise ValueError(f"{run.results.dataset} has no attribute labels to recognise; PETA and built-in data have.")
     shares = np.unique(np.r_[0, np.linspace(0, 1, 11) if values is None else values])
     if shares[0] < 0 or shares[-1] > 1:
         raise ValueError(f"Shares of true answers lie between 0 and 1, got {shares.tolist()}.")
@@ -251,7 +164,7 @@ def recognition(run: Run, values: Sequence[float] | None) -> Sweep:
         better.append(run.attributes._replace(query=query, gallery=gallery, train=train, scale=scale))
         found = attribute_metrics.evaluate(np.r_[query, gallery][people], np.concatenate(run.truth[:2])[people])
         print(f"{run.name}: {share:.0%} true answers, balanced accuracy {found.mA:.1%}", flush=True)
-    learned = train_weights(run, [margin] * len(shares), attributes=[of.train for of in better])
+    learned = weight_training.train_weights(run, [margin] * len(shares), attributes=[of.train for of in better])
     terms = [fusion.distance_rows(kind, run.base.query, run.base.gallery)]
     alone = {0: 1 / run.base.scale}
     made = {"ReIdCNN": {"ReIdCNN+Attributes": alone, "ReIdCNN+Attributes-weighted": alone}}
@@ -272,7 +185,7 @@ def _mean_distance(kind, values) -> float:
     return sum(rows(slice(at, at + 1024)).sum(dtype=np.float64) for at in blocks) / len(values) ** 2
 
 
-SWEEPS: dict[str, Callable[[Run, Sequence[float] | None], Sweep]] = {
+SWEEPS: dict[str, Callable[[FinishedRun, Sequence[float] | None], Sweep]] = {
     "gamma": gamma,
     "attribute_weights": attribute_weights,
     "leave_one_out": leave_one_out,
@@ -306,7 +219,7 @@ def _attribute_rows(run, weights):
     )
 
 
-def _of_weights(run: Run, weights: dict[str, np.ndarray], reference: str) -> Sweep:
+def _of_weights(run: FinishedRun, weights: dict[str, np.ndarray], reference: str) -> Sweep:
     """Settings that differ in the attribute weights: ACRN, ReIdCNN+Attributes-weighted, Attributes-weighted."""
     terms, rows = _feature_terms(run)
     first, squares = len(terms), None
@@ -335,86 +248,17 @@ def _factors(count, values):
     return factors
 
 
-# Attribute weights alone
-
-
-def train_weights(
-    run: Run,
-    margins: Sequence[float],
-    *,
-    seeds: Sequence[int] | None = None,
-    attributes: Sequence[np.ndarray] | None = None,
-) -> np.ndarray:
-    """Trains w by L_att alone, for all margins (and seeds of the batches) at once: [margins, A] or [seeds, margins, A].
-
-    `attributes`: of each margin, what the attribute net says about the training images [N, A]; default the run's.
-
-    The objective, batches and optimiser (an average of w, if it keeps one) are those of the run's phase reid, so that
-    its own margin gives its own w: the features do not matter and are left out.
-
-    Raises:
-      ValueError: the run's w is not L_att's alone, or has no margin.
-    """
-    config = run.config.changed({"loss.identity_weight": 0.0})
-    a = jnp.asarray(run.attributes.train if attributes is None else np.stack(attributes))
-    if config.loss.attribute_weights != "learned" or config.loss.soft:
-        raise ValueError(
-            f"{run.folder} has attribute_weights {config.loss.attribute_weights!r} and soft {config.loss.soft}; a "
-            "study of L_att's margin wants learned weights and a hinge."
-        )
-    if config.loss.attribute_gradient == "flow":
-        raise ValueError(
-            f"{run.folder} was trained with loss.attribute_gradient=flow: L_acrn trained its attribute weights, too, "
-            "which needs the features. A study that trains them by L_att alone wants attribute_gradient=stop; "
-            "./launch.sh ablate without --on trains whole nets."
-        )
-    person = jnp.asarray(np.unique(run.split.person_id, return_inverse=True)[1], jnp.int32)
-    plans = []
-    for seed in [config.seed] if seeds is None else seeds:
-        plan = build.epoch_plan(config.changed({"seed": seed}), run.split, "reid")
-        per_epoch = len(plan(0))
-        steps, tx, _ = build.optimisation(config, "reid", per_epoch, ("attribute_weights",))
-        plans.append(np.concatenate([plan(epoch) for epoch in range(-(-steps // per_epoch))])[:steps])
-    _, start = build.reid_objective(config, run.names)
-
-    def one(rows_of_steps, margin, a):
-        objective, _ = build.reid_objective(config, run.names, attribute_margin=margin)
-
-        def step(carry, rows):
-            params, opt, scales = carry
-            nothing = jnp.zeros((len(rows), 1))  # equal features: a loss, but no gradient for w
-
-            def loss_of(params):
-                batch = {"person": person[rows], "probabilities": a[rows]}
-                loss, (_, moved) = objective(params, Outputs(trained_feature=nothing), batch, scales)
-                return loss, moved
-
-            (_, scales), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-            updates, opt = tx.update(gradient, opt, params)
-            return (jax.tree.map(jnp.add, params, updates), opt, scales), None
-
-        params = {"attribute_weights": {"raw": jnp.asarray(start)}}
-        scales = {"feature": jnp.zeros(()), "attribute": jnp.zeros(())}
-        (params, opt, _), _ = jax.lax.scan(step, (params, tx.init(params), scales), rows_of_steps)
-        raw = build.optimizer.final_params({"params": params, "opt": opt})["attribute_weights"]["raw"]
-        return effective_weights(raw, form=config.loss.weight_form, attributes=a[:2000], distance=config.loss.distance)
-
-    every = jax.jit(jax.vmap(jax.vmap(one, (None, 0, None if attributes is None else 0)), (0, None, None)))
-    found = np.asarray(every(jnp.asarray(np.stack(plans)), jnp.asarray(np.asarray(margins, np.float32)), a))
-    return found if seeds is not None else found[0]
-
-
 # Scores
 
 
 def study(
     name: str, workdirs: Sequence[Path], values: Sequence[float] | None = None, *, out: Path | None = None
-) -> dict[str, Any]:
-    """The table of one of SWEEPS over finished runs, which are its seeds (or splits x seeds); `out` as of `load`."""
-    sweep_of, scores, reference = arms.find(SWEEPS, name, "study on features"), {}, ""
-    abouts: list[tuple[Path, dict[str, Any]]] = []
+) -> results.StudyTable:
+    """The table of one of SWEEPS over finished runs, its seeds (or splits x seeds); `out` as of `finished.load`."""
+    sweep_of, scores, reference = find(SWEEPS, name, "study on features"), {}, ""
+    abouts: list[tuple[Path, results.Results]] = []
     for workdir in workdirs:
-        run = load(Path(workdir), out=out)
+        run = finished.load(Path(workdir), out=out)
         table.check_setting(abouts := [*abouts, (run.folder, run.results)])
         replicate = run.name if all(run.name not in of for of in scores.values()) else f"{run.name} {run.folder}"
         began, sweep = time.monotonic(), sweep_of(run, values)
@@ -431,13 +275,13 @@ def study(
     return table.build_table(name, scores, reference=reference, resamples=2000)
 
 
-def score(run: Run, sweep: Sweep) -> dict[str, table.Scores]:
+def score(run: FinishedRun, sweep: Sweep) -> dict[str, table.Scores]:
     """The scores of all settings of a sweep, as `ranking.evaluate` gives them one by one."""
     labels = [(arm, method) for arm, of in sweep.settings.items() for method in of]
     factors = np.stack([sweep.settings[arm][method] for arm, method in labels])
     evaluation = run.config.evaluate
     protocol = protocols.named(
-        run.results["protocol"],
+        run.results.protocol,
         repeats=evaluation.draws,
         seed=evaluation.draw_seed,
         probe_view=str(evaluation.probe_view),
@@ -445,17 +289,19 @@ def score(run: Run, sweep: Sweep) -> dict[str, table.Scores]:
     if run.keys:
         protocol = protocols.without_itself(protocol, *run.keys)
 
+    no_match = cast(ranking.NoMatch, run.results.no_match or "error")
+
     def alone(row):
         parts = [(float(f), sweep.terms[t]) for t, f in enumerate(row) if f]
         rows = fusion.weighted_sum(*(parts or [(0.0, sweep.terms[0])]))
-        return ranking.evaluate(rows, run.query, run.gallery, protocol=protocol, no_match=run.results["no_match"])
+        return ranking.evaluate(rows, run.query, run.gallery, protocol=protocol, no_match=no_match)
 
     first = alone(factors[0])  # raises what is to be raised, and tells which queries count
     if protocol.draw:
         found = [first.per_query, *(alone(row).per_query for row in factors[1:])]
         each = {metric: np.stack([one[metric] for one in found]) for metric in first.per_query}
     else:
-        each = _all_at_once(run, sweep.terms, factors, protocol)
+        each = many.per_query(sweep.terms, factors, run.query, run.gallery, protocol=protocol)
     result: dict[str, table.Scores] = {}
     groups = run.query.person_id[first.counted]
     for place, (arm, method) in enumerate(labels):
@@ -465,51 +311,3 @@ def score(run: Run, sweep: Sweep) -> dict[str, table.Scores]:
             of[method, metric] = values[place][first.counted]
             metrics[method, metric] = float(of[method, metric].mean())
     return result
-
-
-def _all_at_once(run, terms, factors, protocol) -> dict[str, np.ndarray]:
-    """Scores of each query under S settings, metric -> [S, Q]."""
-    total, width = len(run.query.person_id), len(run.gallery.person_id)
-    step = max(1, min(total, _BLOCK_BYTES // (4 * width * len(terms))))
-    pairs = protocols.same_person(run.query, run.gallery)
-    most = max(np.bincount(pairs(slice(0, total))[0], minlength=total).max(), 1)
-    junk = run.gallery.person_id == JUNK
-    scores = {name: np.zeros((len(factors), total)) for name in metrics.METRICS}
-    for start in range(0, total, step):
-        block = slice(start, min(start + step, total))
-        rows, columns = pairs(block)
-        out = protocol.excluded(run.query, run.gallery, rows, columns)
-        excluded = np.tile(junk, (step, 1))
-        excluded[rows[out] - start, columns[out]] = True
-        right, valid = np.zeros((step, most), np.int32), np.zeros((step, most), bool)
-        for q, own in _by_query(rows[~out] - start, columns[~out]):
-            right[q, : len(own)], valid[q, : len(own)] = own, True
-        matrices = np.zeros((len(terms), step, width), np.float32)
-        for term, matrix in zip(terms, matrices, strict=True):
-            matrix[: block.stop - start] = term(block)
-        ranks = np.asarray(_ranks(matrices, factors, right, excluded))[:, : block.stop - start]
-        for name, values in metrics.of_many(ranks, valid[: block.stop - start]).items():
-            scores[name][:, block] = values
-    return scores
-
-
-@jax.jit
-def _ranks(terms, factors, right, excluded):
-    """Ranks [S, q, R] of gallery images right [q, R] by sums of terms [T, q, G] with factors [S, T]."""
-    columns = jnp.arange(terms.shape[2], dtype=jnp.int32)
-
-    def one(factor):
-        # Element by element, not as a matrix product, whose last columns add up in another order: ties stay ties.
-        distance = sum(factor[t] * terms[t] for t in range(len(terms)))
-        distance = jnp.where(excluded, jnp.inf, distance)
-        wanted = jnp.take_along_axis(distance, right, axis=1)[:, :, None]  # [q, R, 1]
-        there = distance[:, None, :]
-        before = (there < wanted) | ((there == wanted) & (columns < right[:, :, None]))
-        return 1 + jnp.sum(before, axis=2, dtype=jnp.int32)
-
-    return jax.lax.map(one, factors, batch_size=min(_TOGETHER, len(factors)))
-
-
-def _by_query(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for q in np.unique(rows):
-        yield int(q), columns[rows == q]

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from acrn_jax import build, runs
+from acrn_jax import build
 from acrn_jax.runs import phases
-from acrn_jax.studies import arms, together
+from acrn_jax.studies import plan, vectorised
+from acrn_jax.studies.job import done, failure, work
 from acrn_jax.train import step
 from acrn_jax.train.state import create
 
@@ -21,15 +22,6 @@ STUDY = {
     "margins": {"loss.margin": 0.7, "loss.attribute_margin": 0.3},
     "other_miner": {"reid.miner": "semi_hard"},
 }
-
-
-def collected(jobs, attributes, shared):
-    parts = {}
-    for job in jobs:
-        config, share = arms.prepared(job, attributes, shared), arms.sharing(job.base, shared)
-        config = runs.begin(config, attributes=attributes, shared=share)
-        runs.train(config, job.folder, train_phase=together._collector(parts, job.name))
-    return list(parts.values())
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +35,10 @@ def begun(config_of, data_dir, attribute_net, small_nets, tmp_path_factory):
     changes |= {"log_every": 2, "save_every": 5, "reid.scratch": group, "reid.attribute_weights": group}
     config = config_of("acrn", data_dir, **changes)
     folder = tmp_path_factory.mktemp("together")
-    jobs = arms.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
+    jobs = plan.jobs(config, {name: STUDY[name] for name in ("reference", "gamma_2", "margins")}, folder, seeds=2)
     with small_nets():
-        return jobs, collected(jobs[:4], attribute_net, folder / "shared"), folder / "shared"
+        parts = [task for job in jobs[:4] for task in vectorised.tasks(job, attribute_net, folder / "shared")]
+        return jobs, parts, folder / "shared"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +49,7 @@ def parts(begun):
 def one_by_one(part, count):
     """Scalars and state of `count` steps, by the objective and the step that runs.train takes."""
     config = part.config
-    objective, weights = build.reid_objective(config, part.names)
+    objective, weights = build.reid_objective(config, part.attribute_names)
     per_epoch = len(build.epoch_plan(config, part.split, "reid")(0))
     total, tx, _ = build.optimisation(config, "reid", per_epoch, ("scratch", "attribute_weights"))
     run = functools.partial(
@@ -64,7 +57,7 @@ def one_by_one(part, count):
         mean=np.asarray(config.data.mean), deviation=np.asarray(config.data.deviation),
     )  # fmt: skip
     run, state, said = jax.jit(run), create(part.variables, tx, attribute_weights=weights), []
-    batches = build.batches(config, part.split, "reid", part.columns, steps=total)[0](0)
+    batches = part.batches(total)(0)
     for _ in range(count):
         state, scalars = run(state, next(batches))
         said.append(jax.device_get(scalars))
@@ -80,7 +73,7 @@ def alone(parts, small_nets):
 
 @pytest.mark.parametrize("how", ["map", "vmap"])
 def test_ten_steps_together_equal_ten_steps_alone(parts, alone, how):
-    made = together.program(parts, how)
+    made = vectorised.program(parts, how)
     state, source, said = made.state, made.batches(0), []
     for _ in range(10):
         state, scalars = made.run(state, next(source))
@@ -91,7 +84,7 @@ def test_ten_steps_together_equal_ten_steps_alone(parts, alone, how):
                 np.testing.assert_allclose(mine[name][i], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4, rtol=1e-3),
-            (together.unstack(state, i).params, together.unstack(state, i).batch_stats),
+            (vectorised.unstack(state, i).params, vectorised.unstack(state, i).batch_stats),
             (last.params, last.batch_stats),
         )
     weights = np.asarray(state.params["attribute_weights"]["raw"])
@@ -105,7 +98,7 @@ def test_a_group_goes_on_where_it_was_and_its_logs_are_whole(begun, attribute_ne
     def train():
         """Seconds that it took, and each arm's log."""
         began = time.monotonic()
-        together.train(jobs, attributes=attribute_net, shared=shared)
+        vectorised.train(jobs, attributes=attribute_net, shared=shared)
         took = time.monotonic() - began
         logs = [(job.folder / "reid" / "scalars.jsonl").read_text().splitlines() for job in jobs]
         return took, [[json.loads(line) for line in lines] for lines in logs]
@@ -139,11 +132,11 @@ def test_a_group_goes_on_where_it_was_and_its_logs_are_whole(begun, attribute_ne
 
 
 def test_groups_hold_what_differs_in_constants_and_seeds_alone(config_of, data_dir, tmp_path):
-    jobs = arms.jobs(config_of("acrn", data_dir), STUDY, tmp_path, seeds=2)
-    names = [[job.name for job in group] for group in together.groups(jobs)]
+    jobs = plan.jobs(config_of("acrn", data_dir), STUDY, tmp_path, seeds=2)
+    names = [[job.name for job in group] for group in vectorised.groups(jobs)]
     same = ["reference", "gamma_2", "margins"]
     assert names == [[f"{arm}/seed_{s}" for s in (0, 1) for arm in same], [f"other_miner/seed_{s}" for s in (0, 1)]]
-    assert [len(group) for group in together.groups(jobs, most=4)] == [4, 2, 2]
+    assert [len(group) for group in vectorised.groups(jobs, most=4)] == [4, 2, 2]
 
 
 @pytest.mark.slow
@@ -151,16 +144,16 @@ def test_a_group_leaves_finished_runs_and_stays_out_of_a_failing_ones_way(
     config_of, data_dir, attribute_net, study, tmp_path, capsys
 ):
     config = config_of("acrn", data_dir)  # of the study, whose identity phase and baseline serve here too
-    jobs = arms.jobs(
+    jobs = plan.jobs(
         config, {name: STUDY[name] for name in ("reference", "gamma_2")} | {"wild": {"loss.margin": 1e38}}, tmp_path
     )
-    (group,) = together.groups(jobs)
-    together.train(group, attributes=attribute_net, shared=study[0] / "shared")
-    assert "the loss is inf" in arms.failure(jobs[2]) or "the loss is nan" in arms.failure(jobs[2])
+    (group,) = vectorised.groups(jobs)
+    vectorised.train(group, attributes=attribute_net, shared=study[0] / "shared")
+    assert "the loss is inf" in failure(jobs[2]) or "the loss is nan" in failure(jobs[2])
     for job in jobs[:2]:
         lines = [json.loads(line) for line in (job.folder / "reid" / "scalars.jsonl").read_text().splitlines()]
         assert lines[-1]["images_per_second"] > 0 and any(name.startswith("weight/") for name in lines[-1])
         capsys.readouterr()
-        assert arms.work(job, attributes=attribute_net, shared=study[0] / "shared") and arms.done(job)
+        assert work(job, attributes=attribute_net, shared=study[0] / "shared") and done(job)
         assert "reid: nothing to do" in capsys.readouterr().out
-    assert together.groups(jobs) == []
+    assert vectorised.groups(jobs) == []

@@ -13,10 +13,12 @@ from acrn_jax.data import source
 from acrn_jax.evaluation import methods, protocols, ranking
 from acrn_jax.report import tables
 from acrn_jax.report.table import render
+from acrn_jax.results import Results
 from acrn_jax.runs import AcrnRun
 from acrn_jax.runs.outputs import Predictions
 from acrn_jax.schema import Labels
-from acrn_jax.studies import cached, ledger
+from acrn_jax.studies import attribute_ledger, finished
+from acrn_jax.studies.finished import FinishedRun
 
 NAMES = ("hairLong", "personalMale", "accessoryHat", "upperBodyLogo", "footwearShoes")
 Q, G = 12, 40
@@ -31,7 +33,7 @@ def split(name, person, camera, attributes):
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """Two runs below tmp_path/W; (folder, their cached.Run, splits, logits)."""
+    """Two runs below tmp_path/W; (folder, their FinishedRun, splits, logits)."""
     rng = np.random.default_rng(0)
     splits = {
         name: split(
@@ -62,8 +64,16 @@ def made(tmp_path, monkeypatch):
         (folder / "results.json").write_text("{}")
         own = methods.Features(*(rng.normal(size=(n, 3)).astype(np.float32) for n in (Q, G)), 5.0)
         weights = np.array([1.0, -2.0, 0.5, 0.1 + seed, 0.0], np.float32)
-        every[folder] = cached.Run(
-            AcrnRun(folder, config), results, *labels, NAMES, weights, own, None, methods.Attributes(*shown, 0.3), None
+        every[folder] = FinishedRun(
+            AcrnRun(folder, config),
+            Results.of(results),
+            *labels,
+            NAMES,
+            weights,
+            own,
+            None,
+            methods.Attributes(*shown, 0.3),
+            None,
         )
     (tmp_path / "M").mkdir()
     rates = [{"name": n, "mA": v} for n, v in zip(NAMES, (0.9, 0.8, 0.7, None, 0.5), strict=True)]
@@ -71,7 +81,7 @@ def made(tmp_path, monkeypatch):
     (tmp_path / "M" / "recognition.json").write_text(
         json.dumps({"dataset": "peta/random_0", "split": "test", "mA": 0.75, "attributes": rates, **parts})
     )
-    monkeypatch.setattr(cached, "load", lambda folder, out: every[folder])
+    monkeypatch.setattr(finished, "load", lambda folder, out: every[folder])
     monkeypatch.setattr(build, "open_split", lambda config, name: splits[name])
     monkeypatch.setattr(
         AcrnRun, "predictions", lambda self, name, out: Predictions(splits[name].key, logits[name], NAMES)
@@ -93,7 +103,7 @@ def score(run, shown, weights):
 
 def test_every_column(made, capsys):
     folder, every, splits, shown = made
-    record = ledger.collect([folder / "W"], disjoint=folder / "M")
+    record = attribute_ledger.collect([folder / "W"], disjoint=folder / "M")
     content = json.loads(json.dumps(record.to_json()))
     rows = {entry["name"]: entry for entry in content["attributes"]}
     assert [e["name"] for e in content["attributes"]] == [
@@ -129,7 +139,7 @@ def test_every_column(made, capsys):
     assert content["spearman"]["recognition"]["attributes"] == 4
     assert content["spearman"]["between_within"]["attributes"] == 5
 
-    ledger.write(folder, record)
+    attribute_ledger.write(folder, record)
     assert json.loads((folder / "ledger.json").read_text()) == content
     lines = list(csv.DictReader((folder / "ledger.csv").open()))
     assert [line["attribute"] for line in lines] == list(rows) and lines[3]["auc"] == ""
@@ -143,12 +153,12 @@ def test_wrong_runs_are_told(made, tmp_path, monkeypatch):
     folder, every, _, _ = made
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="neither a run"):
-        ledger.collect([tmp_path / "empty"])
+        attribute_ledger.collect([tmp_path / "empty"])
     odd = every[1].config.changed({"data.name": "market1501"})
     every[1] = every[1]._replace(run=dataclasses.replace(every[1].run, config=odd))
-    monkeypatch.setattr(cached, "load", lambda folder, out: next(run for run in every if run.folder == folder))
+    monkeypatch.setattr(finished, "load", lambda folder, out: next(run for run in every if run.folder == folder))
     with pytest.raises(ValueError, match="a run on market1501 with 5 attributes"):
-        ledger.collect([run.folder for run in every])
+        attribute_ledger.collect([run.folder for run in every])
     (folder / "M" / "recognition.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no recognition.json; run ./launch.sh evaluate"):
-        ledger.collect([every[0].folder])
+        attribute_ledger.collect([every[0].folder])

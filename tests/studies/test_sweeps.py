@@ -12,10 +12,11 @@ import pytest
 
 from acrn_jax import settings
 from acrn_jax.configs import demo
-from acrn_jax.evaluation import fusion, methods, protocols, ranking
+from acrn_jax.evaluation import fusion, many, methods, protocols, ranking
+from acrn_jax.results import Results
 from acrn_jax.runs import AcrnRun
 from acrn_jax.schema import Labels
-from acrn_jax.studies import cached
+from acrn_jax.studies import finished, sweeps, weight_training
 from acrn_jax.train import checkpoint
 
 Q, G, D, A = 23, 60, 5, 6
@@ -30,11 +31,10 @@ def drawn(seed=0, *, protocol="market1501", no_match="skip", distance="squared_e
     f, b, a = ([rng.normal(size=(n, d)).astype(np.float32) for n in (Q, G)] for d in (D, D, A))
     for arrays in (f, b, a):
         arrays[1][[*range(40, 50), G - 1]] = arrays[1][3]  # ties, also at the end of a row
-    about = {"protocol": protocol, "no_match": no_match, "dataset": "d/0", "fingerprint": f"f{seed}", "runs": {}}
-    about["methods"] = {}
+    about = Results.of(protocol=protocol, no_match=no_match, dataset="d/0", fingerprint=f"f{seed}", methods={})
     train = rng.random((40, A)).astype(np.float32)
     labels = Labels(np.repeat(np.arange(1, 11), 4), np.tile([1, 2], 20))
-    return cached.Run(
+    return finished.FinishedRun(
         AcrnRun(Path("here"), config),
         about,
         query,
@@ -54,14 +54,14 @@ def changed(run, folder=None, **changes):
     return run._replace(run=dataclasses.replace(run.run, config=config, workdir=Path(folder or run.folder)))
 
 
-@pytest.mark.parametrize("name", sorted(set(cached.SWEEPS) - {"attribute_margin", "recognition"}))
+@pytest.mark.parametrize("name", sorted(set(sweeps.SWEEPS) - {"attribute_margin", "recognition"}))
 @pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
 def test_all_at_once_equals_one_by_one(name, distance, monkeypatch):
     # Several blocks, the last not full; or memory for less than one query, which then goes alone.
-    monkeypatch.setattr(cached, "_BLOCK_BYTES", 1 if name == "gamma" else 4 * G * 50)
+    monkeypatch.setattr(many, "_BLOCK_BYTES", 1 if name == "gamma" else 4 * G * 50)
     run = drawn(distance=distance)
-    sweep = cached.SWEEPS[name](run, None)
-    found = cached.score(run, sweep)
+    sweep = sweeps.SWEEPS[name](run, None)
+    found = sweeps.score(run, sweep)
     assert sweep.reference in found and len(found) > 2
     for arm, method in itertools.islice(((a, m) for a, of in sweep.settings.items() for m in of), 0, None, 7):
         parts = [(f, t) for f, t in zip(sweep.settings[arm][method].tolist(), sweep.terms, strict=True) if f]
@@ -75,7 +75,7 @@ def test_all_at_once_equals_one_by_one(name, distance, monkeypatch):
 
 
 def test_influences_reach_from_none_to_ten_times_the_features():
-    values = sorted(float(arm) for arm in cached.gamma(drawn(), None).settings)
+    values = sorted(float(arm) for arm in sweeps.gamma(drawn(), None).settings)
     assert values[:2] == [0, 0.01] and values[-1] == 10 and len(values) == 42
     steps = [value for value in values if value not in (0, 0.5)]  # 0.5 is the run's own
     for i, value in enumerate(steps):
@@ -96,7 +96,7 @@ def test_settings_are_the_distances_that_their_names_say():
         ).metrics["mAP_precision"]
 
     def check(study, arm, method, matrix):
-        found = cached.score(run, cached.SWEEPS[study](run, None))[arm].metrics[method, "mAP_precision"]
+        found = sweeps.score(run, sweeps.SWEEPS[study](run, None))[arm].metrics[method, "mAP_precision"]
         assert found == pytest.approx(expected(matrix), abs=0.01)
 
     (qf, gf, _), (qb, gb, _), (qa, ga, *_) = run.own, run.base, run.attributes
@@ -125,9 +125,14 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     run.truth[2][:, 4] = -1
     w = rng.normal(size=A).astype(np.float32)
     seen = []
-    monkeypatch.setattr(cached, "train_weights", lambda run, margins, attributes: seen.extend(attributes) or [w] * 3)
-    sweep = cached.recognition(run, [0.5, 1.0])
-    found = cached.score(run, sweep)
+
+    def train_weights(run, margins, attributes):
+        seen.extend(attributes)
+        return [w] * 3
+
+    monkeypatch.setattr(weight_training, "train_weights", train_weights)
+    sweep = sweeps.recognition(run, [0.5, 1.0])
+    found = sweeps.score(run, sweep)
     said = capsys.readouterr().out
     assert set(found) == {"ReIdCNN", "0", "0.5", "1"} and "100% true answers, balanced accuracy 100.0%" in said
 
@@ -155,19 +160,19 @@ def test_recognition_puts_truth_in_place_of_answers(monkeypatch, capsys):
     assert np.abs(np.diff(reached[1:])).min() > 0.03  # so that no row can stand for another
 
     with pytest.raises(ValueError, match="between 0 and 1, got"):
-        cached.recognition(run, [1.5])
+        sweeps.recognition(run, [1.5])
     with pytest.raises(ValueError, match="d/0 has no attribute labels"):
-        cached.recognition(run._replace(truth=tuple(np.full_like(labels, -1) for labels in run.truth)), None)
+        sweeps.recognition(run._replace(truth=tuple(np.full_like(labels, -1) for labels in run.truth)), None)
     with pytest.raises(ValueError, match="without its ReIdCNN"):
-        cached.recognition(run._replace(base=None), None)
+        sweeps.recognition(run._replace(base=None), None)
     with pytest.raises(ValueError, match="logits, which truth has none of"):
-        cached.recognition(changed(run, attributes__representation="logits"), None)
+        sweeps.recognition(changed(run, attributes__representation="logits"), None)
 
 
 def test_a_protocol_that_draws_goes_one_by_one():
     run = drawn(protocol="cuhk03_open_reid")
-    sweep = cached.gamma(run, [0.3])
-    found = cached.score(run, sweep)["0.3"]
+    sweep = sweeps.gamma(run, [0.3])
+    found = sweeps.score(run, sweep)["0.3"]
     parts = [(f, t) for f, t in zip(sweep.settings["0.3"]["ACRN"].tolist(), sweep.terms, strict=True) if f]
     protocol = protocols.named("cuhk03_open_reid", repeats=10, seed=0, probe_view="both")
     one = ranking.evaluate(fusion.weighted_sum(*parts), run.query, run.gallery, protocol=protocol, no_match="skip")
@@ -176,25 +181,26 @@ def test_a_protocol_that_draws_goes_one_by_one():
 
 def test_study_over_runs_makes_one_table(monkeypatch):
     made = {f"r{i}": changed(drawn(i), f"r{i}", seed=i) for i in range(3)}
-    monkeypatch.setattr(cached, "load", lambda folder, out=None: made[str(folder)])
-    found = cached.study("gamma", list(made), [0.0, 1.0])
+    monkeypatch.setattr(finished, "load", lambda folder, out=None: made[str(folder)])
+    found = sweeps.study("gamma", list(made), [0.0, 1.0])
     assert found.reference == "0.5" and found.replicates["1"] == tuple(f"target_0/seed_{i}" for i in range(3))
     row = next(r for r in found.rows if (r.arm, r.method, r.metric) == ("0", "ACRN", "rank1"))
     assert row.seeds == 3 and row.low <= row.difference <= row.high
-    made["r1"].results["no_match"] = "count_as_miss"
+    other = dataclasses.replace(made["r1"].results, no_match="count_as_miss")
+    made["r1"] = made["r1"]._replace(results=other)
     with pytest.raises(ValueError, match="different no_match"):
-        cached.study("gamma", list(made))
+        sweeps.study("gamma", list(made))
     made["r1"] = changed(made["r1"], loss__gamma=2.0)
     with pytest.raises(ValueError, match="r1 was trained with gamma 2, the runs before it"):
-        cached.study("gamma", list(made))
+        sweeps.study("gamma", list(made))
     with pytest.raises(ValueError, match="no study on features 'gama'; did you mean 'gamma'"):
-        cached.study("gama", list(made))
+        sweeps.study("gama", list(made))
 
 
 def test_finished_runs_say_the_same(study):
     _, jobs, _ = study
     folder = jobs[1].folder  # gamma 2
-    run = cached.load(folder)
+    run = finished.load(folder)
     results = json.loads((folder / "results.json").read_text())["methods"]
     ridge = f"{run.config.evaluate.kissme_ridge:.3g}"
     for name, arm, of in (
@@ -205,13 +211,13 @@ def test_finished_runs_say_the_same(study):
         ("metric", "squared_euclidean", ("ReIdCNN", "Attributes")),
         ("recognition", "0", ("ReIdCNN+Attributes", "ReIdCNN+Attributes-weighted")),
     ):
-        found = cached.score(run, cached.SWEEPS[name](run, [0.5] if name in ("gamma", "recognition") else None))[arm]
+        found = sweeps.score(run, sweeps.SWEEPS[name](run, [0.5] if name in ("gamma", "recognition") else None))[arm]
         for method in of:
             for metric, value in results[method].items():
                 assert found.metrics[method, metric] == pytest.approx(value, abs=2e-3), (name, method, metric)
     kept = [folder / "features" / f"{split}.npz" for split in ("query", "gallery")]
     stamps = [file.stat().st_mtime_ns for file in kept]
-    np.testing.assert_array_equal(cached.load(folder).own.query, run.own.query)
+    np.testing.assert_array_equal(finished.load(folder).own.query, run.own.query)
     assert [file.stat().st_mtime_ns for file in kept] == stamps
 
 
@@ -222,7 +228,7 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(study, tmp_path):
         file.unlink()
     above = run.parents[1]
     before = {path: path.stat().st_mtime_ns for path in above.rglob("*")}
-    found = cached.load(run, out=tmp_path)
+    found = finished.load(run, out=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in above.rglob("*")} == before
     kept = tmp_path / "kept" / "shared_run"
     assert {path.name for path in (kept / "predictions").iterdir()} == {"query.npz", "gallery.npz", "train.npz"}
@@ -232,17 +238,17 @@ def test_a_run_is_only_read_where_an_output_elsewhere_is_named(study, tmp_path):
 
 def test_weights_trained_alone_are_those_of_the_run(study):
     _, jobs, _ = study
-    run = cached.load(jobs[0].folder)
+    run = finished.load(jobs[0].folder)
     margins = [0.02, run.config.loss.attribute_margin, 0.5]
-    found, other = cached.train_weights(run, margins, seeds=[run.config.seed, 5])
+    found, other = weight_training.train_weights(run, margins, seeds=[run.config.seed, 5])
     raw = checkpoint.load_any(run.folder / "reid" / "checkpoints")["params"]["attribute_weights"]["raw"]
     assert np.ptp(raw) > 0.01
     np.testing.assert_allclose(found[1], raw, atol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 1e-3 and np.abs(found[2] - found[1]).max() > 1e-3
     assert np.abs(other[1] - raw).max() > 1e-4
     a, margin = run.attributes.train, margins[1]
-    each = cached.train_weights(run, [margin] * 2, attributes=[a, 1 - a**2])
-    alone = cached.train_weights(run._replace(attributes=run.attributes._replace(train=1 - a**2)), [margin])
+    each = weight_training.train_weights(run, [margin] * 2, attributes=[a, 1 - a**2])
+    alone = weight_training.train_weights(run._replace(attributes=run.attributes._replace(train=1 - a**2)), [margin])
     np.testing.assert_allclose(each, [raw, alone[0]], atol=1e-4)
     assert np.abs(alone[0] - raw).max() > 1e-3
 
@@ -265,7 +271,7 @@ def test_weights_trained_alone_are_averaged_as_the_runs_are():
 
     def trained(epochs, ema, **changes):
         of = changed(run, reid__epochs=epochs, ema=ema, **changes)
-        return cached.train_weights(of, [of.config.loss.attribute_margin])[0].astype(np.float64)
+        return weight_training.train_weights(of, [of.config.loss.attribute_margin])[0].astype(np.float64)
 
     raw, average = [trained(epochs, 0.0) for epochs in (1, 2, 3)], np.ones(A)
     for count, w in enumerate(raw):
@@ -280,11 +286,11 @@ def test_weights_trained_alone_are_averaged_as_the_runs_are():
 def test_a_workdir_without_results_is_named(study, attribute_net, tmp_path):
     workdir, jobs, _ = study
     with pytest.raises(FileNotFoundError, match="holds no run"):
-        cached.load(tmp_path)
+        finished.load(tmp_path)
     shutil.copyfile(jobs[0].folder / "config.json", tmp_path / "config.json")
     with pytest.raises(FileNotFoundError, match=r"no results\.json; run"):
-        cached.load(tmp_path)
+        finished.load(tmp_path)
     identity = next(p for p in (workdir / "shared").iterdir() if p.name.startswith("identity_") and p.is_dir())
     for other in (identity, attribute_net):
         with pytest.raises(ValueError, match=f"{other} is no ACRN run; studies on features want one"):
-            cached.load(other)
+            finished.load(other)

@@ -24,9 +24,10 @@ import numpy as np
 
 from acrn_jax import build, files
 from acrn_jax.evaluation import calibration, correlation
-from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Recognition, Results, Spearman, Spread
+from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Recognition, Spearman, Spread
 from acrn_jax.runs.workdir import write_json
-from acrn_jax.studies import cached
+from acrn_jax.studies import finished, sweeps
+from acrn_jax.studies.finished import FinishedRun
 
 OF_NETS = ("recognition", "recognition_seen", "recognition_unseen", "recognition_disjoint")
 OF_RUNS = (
@@ -45,7 +46,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
     Args:
       workdirs: evaluated runs, or folders that hold them as seed_N.
       disjoint: an attribute run that was tested on people whom its training never showed.
-      out: as of `cached.load`.
+      out: as of `finished.load`.
 
     Raises:
       FileNotFoundError: no run, or it is not evaluated.
@@ -54,7 +55,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
     folders = [run for workdir in workdirs for run in _expand(Path(workdir))]
     found, nets, names, target = [], {}, (), ""
     for folder in folders:
-        run = cached.load(folder, out=out)
+        run = finished.load(folder, out=out)
         if found and (run.names, run.config.data.name) != (names, target):
             raise ValueError(
                 f"{folder} is a run on {run.config.data.name} with {len(run.names)} attributes, {folders[0]} one on "
@@ -88,8 +89,8 @@ def _columns(of_runs: Sequence[Values], of_nets: Sequence[Values], names: Sequen
     return {column: table[column] for column in ("weight", *COLUMNS)}
 
 
-def _run(run: cached.Run, names: Sequence[str]) -> LedgerRun:
-    scores = _scores(run)
+def _run(run: FinishedRun, names: Sequence[str]) -> LedgerRun:
+    scores = run.results
     return LedgerRun(
         workdir=str(run.folder),
         dataset=scores.dataset,
@@ -143,25 +144,21 @@ def _recognition(net: Path, suffix: str) -> tuple[LedgerNet, Values]:
     return LedgerNet.of(about, workdir=str(net), dataset=whole.dataset, split=whole.split), values
 
 
-def _scores(run: cached.Run) -> Results:
-    return Results.parse(run.results) if isinstance(run.results, Mapping) else run.results
-
-
-def _of_run(run: cached.Run) -> Values:
+def _of_run(run: FinishedRun) -> Values:
     values: Values = {"weight": {n: abs(float(w)) for n, w in zip(run.names, run.weights, strict=True)}}
     for column in ("reliability", "accuracy", "between_within"):
-        known = {entry.name: getattr(entry, column) for entry in _scores(run).weights or ()}
+        known = {entry.name: getattr(entry, column) for entry in run.results.weights or ()}
         values[column] = {name: value for name, value in known.items() if value is not None}
     values |= _against_labels(run)
-    sweep = cached.leave_one_out(run, None)
-    scores = cached.score(run, sweep._replace(settings={a: {"ACRN": of["ACRN"]} for a, of in sweep.settings.items()}))
+    sweep = sweeps.leave_one_out(run, None)
+    scores = sweeps.score(run, sweep._replace(settings={a: {"ACRN": of["ACRN"]} for a, of in sweep.settings.items()}))
     for column, metric in (("mAP_change", "mAP_precision"), ("rank1_change", "rank1")):
         whole = scores["all"].metrics["ACRN", metric]
         values[column] = {n: scores[f"without_{n}"].metrics["ACRN", metric] - whole for n in run.names}
     return values
 
 
-def _against_labels(run: cached.Run) -> Values:
+def _against_labels(run: FinishedRun) -> Values:
     """Columns that want the target's labels, over its query and gallery images that show a person."""
     splits = [build.open_split(run.config, name) for name in ("query", "gallery")]
     common = [name for name in run.names if name in splits[0].attribute_names]
