@@ -49,6 +49,7 @@ TESTS = {  # of those that are not tested by the file of their name, or not by t
     "models/mva": "models/test_nets",
     "models/torch_file": "models/test_pretrained",
     "train/checkpoint": "train/test_loop",
+    "train/journal": "train/test_loop",
     "train/logs": "train/test_loop",
     "train/state": "train/test_step",
     "evaluation/embed": "test_chain",
@@ -60,8 +61,10 @@ TESTS = {  # of those that are not tested by the file of their name, or not by t
     "runs/phases": "test_phases",
     "runs/search": "test_search",
     "runs/search_table": "test_search",
-    "studies/arms": "studies/test_arms studies/test_ablate",
+    "studies/finished": "studies/test_sweeps",
+    "studies/job": "studies/test_scheduler studies/test_ablate",
     "studies/table": "studies/test_table studies/test_ablate",
+    "studies/weight_training": "studies/test_sweeps",
 }
 _NUMBER = flags.DEFINE_integer("number", 300, "How many mutants.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")

@@ -18,7 +18,7 @@ import numpy as np
 from acrn_jax import build, settings
 from acrn_jax.configs import demo
 from acrn_jax.runs.start import first_variables
-from acrn_jax.studies import together
+from acrn_jax.studies import vectorised
 from acrn_jax.train import step
 from acrn_jax.train.state import create
 
@@ -82,10 +82,17 @@ def main():
             "attribute_margin": jnp.full(given.arms, 0.1),
         }
         for how in given.how:
-            run = together.step_of(
-                config, names, module.apply, tx, constants, jnp.zeros(given.arms, jnp.int32), [0] * given.arms, how
+            run = vectorised.step_of(
+                config,
+                names,
+                module.apply,
+                tx,
+                constants=constants,
+                seeds=jnp.zeros(given.arms, jnp.int32),
+                which=[0] * given.arms,
+                how=how,
             )
-            stacked = together.stack([state] * given.arms)
+            stacked = vectorised.stack([state] * given.arms)
             batches = jax.device_put({name: value[None] for name, value in batch.items()})
             began, several = timed(jax.jit(run), stacked, batches, given.steps)
             each, saved = several / given.arms, given.arms * first - began

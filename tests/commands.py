@@ -21,7 +21,7 @@ VERBS = "demo prepare reproduce train extract evaluate ablate ledger report sear
 WORK = (  # what verbs take seconds to import; none of it defines flags
     *(f"acrn_jax.runs.{name}" for name in ("bundles", "extraction", "search")),
     *("acrn_jax.report.html", "acrn_jax.evaluation.score"),
-    *("acrn_jax.studies.ledger", "acrn_jax.studies.together", "acrn_jax.data_prep.prepare"),
+    *("acrn_jax.studies.attribute_ledger", "acrn_jax.studies.vectorised", "acrn_jax.data_prep.prepare"),
 )
 STANDS_FOR = {  # what a reader is to put something in place of, where the flag would refuse the words themselves
     "--config=...": "--config=configs/acrn_peta.py",
