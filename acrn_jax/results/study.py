@@ -39,7 +39,7 @@ class LedgerNet(Record):
 
 
 class LedgerAttribute(Record):
-    """The size of an attribute's weight, and what it might follow; studies/attribute_ledger.py says what each column is."""
+    """The size of an attribute's weight, and what it might follow: the columns of studies/attribute_ledger.py."""
 
     name: str
     weight: Spread
