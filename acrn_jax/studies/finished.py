@@ -26,7 +26,7 @@ class FinishedRun(NamedTuple):
     names: tuple[str, ...]  # [A]
     weights: np.ndarray  # [A] learned
     own: methods.Features  # of ACRN
-    base: methods.Features | None  # of the ReIdCNN beside it
+    base: methods.Features | None  # of the ReIdCNN that it was evaluated with
     attributes: methods.Attributes
     split: Any  # its training images
     truth: tuple[np.ndarray, ...] = ()  # [Q, A], [G, A], [N, A] labels of query, gallery, training images, -1 unknown

@@ -155,8 +155,10 @@ def recognition(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     better = []
     for share in shares:
         query, gallery, train = (
-            np.where((draw < share) & (labels >= 0), labels, shown).astype(np.float32)
-            for draw, labels, shown in zip(draws, run.truth, (*run.attributes[:2], run.attributes.train), strict=True)
+            np.where((draw < share) & (labels >= 0), labels, predictions).astype(np.float32)
+            for draw, labels, predictions in zip(
+                draws, run.truth, (*run.attributes[:2], run.attributes.train), strict=True
+            )
         )
         scale = run.attributes.scale
         if run.config.loss.distance_scale == "unit_mean":

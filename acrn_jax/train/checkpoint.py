@@ -24,7 +24,7 @@ FIELDS = ("step", "params", "batch_stats", "scales", "opt")  # of State, in its 
 
 
 class Checkpoints:
-    """Saved states in `folder`, the newest `keep`. Each is written aside and renamed, so a kill leaves the last."""
+    """Saved states in `folder`, the newest `keep`. Each is written under another name first: a kill leaves the last."""
 
     def __init__(self, folder: Path, *, keep: int = 2):
         self.folder = Path(folder).resolve()
@@ -156,15 +156,15 @@ def _muted():
     """
     log, unraisable = logging.getLogger("absl"), sys.unraisablehook
     log.addFilter(_no_traceback)
-    sys.unraisablehook = lambda told: None if _late(told) else unraisable(told)
+    sys.unraisablehook = lambda event: None if _late(event) else unraisable(event)
     yield
     log.removeFilter(_no_traceback)
     sys.unraisablehook = unraisable
 
 
-def _late(told):
+def _late(event):
     """Whether it is TensorStore's, which finds the event loop of a save that has failed closed."""
-    return told.object is None and "Event loop is closed" in str(told.exc_value)
+    return event.object is None and "Event loop is closed" in str(event.exc_value)
 
 
 def _no_traceback(record):
@@ -172,5 +172,5 @@ def _no_traceback(record):
 
 
 def _warn(folder, step, reason):
-    shown = (reason.splitlines() or [""])[0][:200]
-    logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.", step, folder, shown)
+    first_line = (reason.splitlines() or [""])[0][:200]
+    logging.warning("Checkpoint %d in %s cannot be read (%s); trying the one before.", step, folder, first_line)

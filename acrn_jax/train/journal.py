@@ -5,7 +5,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ class Window:
 
     def __len__(self) -> int:
         return len(self._scalars)
+
+    def fetch(self, batches: Iterator[Any]) -> Any:
+        """The next batch, with the time that it takes."""
+        began = time.monotonic()
+        batch = next(batches)
+        self.waited += time.monotonic() - began
+        return batch
 
     def add(self, scalars: dict[str, Any]) -> None:
         """The scalars of one step more, on the device."""

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,8 +36,7 @@ def fit(
     Raises:
       ValueError: the loss is not finite, the feature collapsed to one point, or a step does not fit into memory.
       KeyboardInterrupt: ctrl-C, after saving.
-      SystemExit: SIGTERM (preemption), after saving; code 75 (EX_TEMPFAIL). With several processes it is enough that
-        one gets it.
+      SystemExit: SIGTERM (preemption), which one of several processes got, after saving; code 75 (EX_TEMPFAIL).
     """
     journal = journal or Journal(phase)
     state = journal.begin(state)
@@ -47,21 +45,17 @@ def fit(
         journal.close()
         return state
     source, window, cost = batches(step), Window(), None
-    traces = phase.profile_steps if parallel.is_primary() else 0
     with (
         journal,
-        measure.memory_told(phase.name),
-        measure.traced(phase.folder / "profile", steps=traces) as mark,
+        measure.explain_out_of_memory(phase.name),
+        measure.traced(phase.folder / "profile", steps=phase.profile_steps if parallel.is_primary() else 0) as mark,
         stop_flag() as stopped,
     ):
         while step < phase.steps and journal.running and not stopped:
             if parallel.preempted(step):
                 stopped.append(signal.SIGTERM)
                 break
-            began = time.monotonic()
-            host = next(source)
-            window.waited += time.monotonic() - began
-            data = put(host)
+            data = put(window.fetch(source))
             if cost is None:
                 run, cost = measure.compiled(run, state, data, name=phase.name, parts=phase.parts)
                 progress = logs.Progress(phase.name, phase.steps, first=step)  # compiling says nothing of what is left
@@ -79,13 +73,16 @@ def fit(
                 journal.save(state)
     journal.finish(state)
     if stopped:
-        if stopped[0] == signal.SIGINT:
-            raise KeyboardInterrupt
-        print(
-            f"{phase.name}: stopped by a signal at step {step}, saved; run the same command again to go on.", flush=True
-        )
-        raise SystemExit(os.EX_TEMPFAIL)
+        _leave(stopped[0], f"{phase.name}: stopped by a signal at step {step}")
     return state
+
+
+def _leave(number: int, sentence: str) -> None:
+    """Ends the program after a signal, when all is saved."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    print(f"{sentence}, saved; run the same command again to go on.", flush=True)
+    raise SystemExit(os.EX_TEMPFAIL)
 
 
 @contextlib.contextmanager

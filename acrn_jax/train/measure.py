@@ -64,11 +64,11 @@ def compiled(run: Any, state: Any, batch: Any, *, name: str, parts: int = 1) -> 
     lowered = run.lower(state, batch)
     program = lowered.compile()
     devices = jax.tree.leaves(state)[0].sharding.device_set
-    device, mine = next(iter(devices)), [d for d in devices if d.process_index == jax.process_index()]
+    device, local = next(iter(devices)), [d for d in devices if d.process_index == jax.process_index()]
     memory = needed(program)
     limit = available(device)
     if limit and device.platform == "cpu":
-        limit //= len(mine)  # they share the machine
+        limit //= len(local)  # they share the machine
     if memory and limit and memory > limit:
         raise ValueError(
             f"{name}: a step needs {memory / 2**30:.3g} GiB on each device, and {device.device_kind} has "
@@ -109,15 +109,15 @@ def work(lowered: Any) -> float:
 
 
 @contextlib.contextmanager
-def memory_told(name: str) -> Iterator[None]:
+def explain_out_of_memory(name: str) -> Iterator[None]:
     """Turns a device's lack of memory into a ValueError of one sentence."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        said = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")[:200].rstrip(".")
-        raise ValueError(f"{name}: the device's memory does not suffice ({said}); {ADVICE}") from error
+        reason = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")[:200].rstrip(".")
+        raise ValueError(f"{name}: the device's memory does not suffice ({reason}); {ADVICE}") from error
 
 
 @contextlib.contextmanager

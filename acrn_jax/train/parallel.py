@@ -98,9 +98,9 @@ def share(rows: int, devices: list[Any]) -> slice:
     """Rows of a global batch that belong to this process's devices; `devices` are in the order of the batch."""
     if jax.process_count() == 1:
         return slice(None)
-    mine = [place for place, device in enumerate(devices) if device.process_index == jax.process_index()]
+    local = [place for place, device in enumerate(devices) if device.process_index == jax.process_index()]
     each = rows // len(devices)
-    return slice(mine[0] * each, (mine[-1] + 1) * each)
+    return slice(local[0] * each, (local[-1] + 1) * each)
 
 
 def process_rows(count: int) -> np.ndarray:

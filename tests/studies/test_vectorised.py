@@ -74,6 +74,7 @@ def alone(parts, small_nets):
 @pytest.mark.parametrize("how", ["map", "vmap"])
 def test_ten_steps_together_equal_ten_steps_alone(parts, alone, how):
     made = vectorised.program(parts, how)
+    assert made.phase.batch == len(parts) * parts[0].config.reid.people * parts[0].config.reid.images
     state, source, said = made.state, made.batches(0), []
     for _ in range(10):
         state, scalars = made.run(state, next(source))

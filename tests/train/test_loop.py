@@ -116,12 +116,38 @@ def test_time_left_is_without_compiling(tmp_path, capsys, monkeypatch):
 
     clock = types.SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
     monkeypatch.setattr(logs, "time", clock)
-    monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(journal, "time", clock)
     monkeypatch.setattr(measure, "compiled", slowly)
     fit(tmp_path, batches=second_by_second, steps=STEPS, log_every=11)
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("test 11/12")]
     assert len(shown) == 1 and shown[0].endswith("0:00 left")  # ten seconds for eleven steps, so one for the last
+
+
+def test_a_window_tells_the_speed_of_its_steps(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(journal, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow():
+        for _ in range(4):
+            now[0] += 0.5  # images take half a second
+            yield {}
+
+    window, source = journal.Window(best_seconds=1.0), slow()
+    for step in range(4):
+        window.fetch(source)
+        now[0] += 1.5
+        window.add({"loss": jnp.array([step, 10.0])})
+    window.close()
+    now[0] += 99
+    assert window.means(0) == {"loss": 1.5} and window.means(1) == {"loss": 10.0}
+    speed = {"images_per_second": 16.0, "step_seconds": 2.0, "waiting_share": 0.25, "mfu": 0.5}
+    assert window.speed(32) == speed
+    speed.pop("mfu")
+    other = journal.Window()
+    other.add({"loss": jnp.float32(1)})
+    now[0] += 2
+    other.close()
+    assert other.means() == {"loss": 1.0} and other.speed(32) == speed | {"waiting_share": 0.0}
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncate", "flip"])

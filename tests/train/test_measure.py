@@ -45,9 +45,9 @@ def test_a_step_that_does_not_fit_is_refused(monkeypatch):
 def test_lack_of_memory_is_told_and_nothing_else():
     said = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7 bytes.\nmore"
     wanted = r"does not suffice \(Out of memory while trying to allocate 7 bytes\); use"
-    with pytest.raises(ValueError, match=wanted), measure.memory_told("reid"):
+    with pytest.raises(ValueError, match=wanted), measure.explain_out_of_memory("reid"):
         raise jax.errors.JaxRuntimeError(said)
-    with pytest.raises(jax.errors.JaxRuntimeError), measure.memory_told("reid"):
+    with pytest.raises(jax.errors.JaxRuntimeError), measure.explain_out_of_memory("reid"):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
