@@ -1,6 +1,7 @@
 """Files that are whole or not there, with the umask's permissions, and errors that name them."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ READERS = {
     "a.csv": lambda path: path.read_bytes() == b"".join(b"%d\n" % i for i in range(1000)),
     "a.npz": lambda path: np.array_equal(np.load(path)["a"], np.arange(1000)),
     "a.txt": lambda path: path.read_bytes() == b"\xc3\xa4" * 1000,
-    "a.jpg": lambda path: Image.open(path).size == (9 * 120 + 8, 224 + 8 + 14 + 3 + 8),
+    "a.jpg": lambda path: Image.open(io.BytesIO(path.read_bytes())).size == (9 * 120 + 8, 224 + 8 + 14 + 3 + 8),
     "a.mat": lambda path: np.array_equal(scipy.io.loadmat(path)["gallery_f"], FEATURES.values),
     "a.h5": lambda path: np.array_equal(h5py.File(path)["emb"], FEATURES.values),
 }

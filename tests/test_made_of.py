@@ -30,7 +30,7 @@ NET, REID, TEST = range(1, 7), range(7, 13), range(13, 19)
 def prepared(place, name, train, test, *, ids=lambda person: person):
     """Data set image_folder/`name` in place/data of the pictures in place/raw."""
     rows = []
-    for row in csv.DictReader((place / "raw" / "images.csv").open()):
+    for row in csv.DictReader((place / "raw" / "images.csv").read_text().splitlines()):
         person, image = int(row["person_id"]), int(row["path"].split("_")[1][0])
         if person in (*train, *test):
             split = "train" if person in train else ("query", "gallery", "test")[image % 3]

@@ -6,7 +6,6 @@ over seeds (shown as mean ± half of its 95 % interval), so one function serves 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from acrn_jax import results
 from acrn_jax.evaluation.metrics import METRICS, RANKS
@@ -202,9 +201,8 @@ def by_weight(of: Results) -> list[Weight]:
 # Recognition of attributes
 
 
-def recognition_table(recognition: Recognition | Mapping[str, Any]) -> str:
+def recognition_table(recognition: Recognition) -> str:
     """How well attributes are recognised: all together, then each (the paper's tables 1 and 2)."""
-    recognition = Recognition.of(recognition)
     return f"{render(recognition_summary(recognition))}\n{render(recognition_attributes(recognition))}"
 
 

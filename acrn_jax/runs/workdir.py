@@ -4,12 +4,14 @@ A workdir holds config.json, a folder for each phase (checkpoints, scalars.jsonl
 attribute net says about the data set) and the result files.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from acrn_jax import files, settings
+from acrn_jax.results import Results
 from acrn_jax.runs import phases
 from acrn_jax.settings import Settings
 from acrn_jax.train import parallel
@@ -94,20 +96,24 @@ def folder_on(workdir: Path, dataset: str | None) -> Path:
     return workdir / f"on_{dataset.replace('/', '_')}" if dataset else workdir
 
 
-def read_results(workdir: Path) -> dict[str, Any]:
+def read_results(workdir: Path) -> Results:
     """results.json of a run that was evaluated after its training had ended.
+
+    What older versions did not say there, of which inputs the run was made, is read from its phase.
 
     Raises:
       FileNotFoundError: it was not evaluated.
-      ValueError: only before that.
+      ValueError: only before its training had ended, or the file is damaged.
     """
     file = Path(workdir) / "results.json"
     if not file.is_file():
         raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
-    results = files.read_json(file)
-    if stopped := results.get("unfinished"):
+    results = Results.read(file)
+    if stopped := results.unfinished:
         raise ValueError(
-            f"{workdir} was evaluated at step {stopped['step']} of {stopped['steps']} of its training; let that come "
+            f"{workdir} was evaluated at step {stopped.step} of {stopped.steps} of its training; let that come "
             f"to its end, then run ./launch.sh evaluate --workdir={workdir} again."
         )
+    if not results.made_of and (inputs := phases.read(Path(workdir) / "reid")):
+        return dataclasses.replace(results, made_of={"run": inputs})
     return results

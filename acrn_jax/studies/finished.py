@@ -13,7 +13,6 @@ from acrn_jax.runs import parts
 from acrn_jax.runs.run import AcrnRun
 from acrn_jax.schema import Labels
 from acrn_jax.settings import Settings
-from acrn_jax.studies import table
 
 
 class FinishedRun(NamedTuple):
@@ -56,7 +55,7 @@ def load(workdir: Path, *, out: Path | None = None) -> FinishedRun:
     workdir = Path(workdir)
     kept = out / "kept" / workdir.name if out else None
     run = runs.load_acrn(workdir, "studies on features want one, with its ReIdCNN beside it")
-    results = table.read_results(workdir)
+    results = runs.read_results(workdir)
     if results.protocol == "market1501_multi_query":
         raise ValueError(f"{workdir} was evaluated with several boxes a query; evaluate it with --protocol=market1501.")
     run.check_data()

@@ -74,25 +74,11 @@ def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
     """The scores of an evaluated run, without its cost."""
     if attribute_net:
         return _read_attribute_net(folder)
-    about, per_query = read_results(folder), PerQuery.read(folder / "per_query.npz")
+    about, per_query = runs.read_results(folder), PerQuery.read(folder / "per_query.npz")
     counted = per_query.counted
     each = {(method, name): v[counted] for method, of in per_query.scores.items() for name, v in of.items()}
     metrics = {(method, name): value for method, of in about.methods.items() for name, value in of.items()}
     return Scores(about, metrics, each, per_query.person_id[counted], {})
-
-
-def read_results(folder: Path) -> Results:
-    """results.json of an evaluated re-id run; what older runs were made of is read from their phase's files.
-
-    Raises:
-      FileNotFoundError: it was not evaluated.
-      ValueError: only before its training had ended, or the file is damaged.
-    """
-    runs.read_results(folder)  # refuses with a sentence about the run
-    about = Results.read(folder / "results.json")
-    if not about.made_of and (inputs := phases.read(folder / "reid")):
-        about = dataclasses.replace(about, made_of={"run": inputs})
-    return about
 
 
 def _read_attribute_net(folder: Path) -> Scores:

@@ -115,7 +115,7 @@ def plans():
     yield lambda **at: sampler.triplet_plan(person_ids, camera_ids, batch=4, **at)
 
 
-@pytest.mark.parametrize("plan", plans())
+@pytest.mark.parametrize("plan", list(plans()))
 def test_plans_depend_on_seed_and_epoch_alone(plan):
     first = plan(seed=0, epoch=0)
     np.testing.assert_array_equal(first, plan(seed=0, epoch=0))

@@ -141,7 +141,7 @@ def test_every_column(made, capsys):
 
     attribute_ledger.write(folder, record)
     assert json.loads((folder / "ledger.json").read_text()) == content
-    lines = list(csv.DictReader((folder / "ledger.csv").open()))
+    lines = list(csv.DictReader((folder / "ledger.csv").read_text().splitlines()))
     assert [line["attribute"] for line in lines] == list(rows) and lines[3]["auc"] == ""
     assert float(lines[2]["weight_deviation"]) == rows["upperBodyLogo"]["weight"]["deviation"]
     text = render(tables.ledger(record)) + render(tables.ledger_spearman(record))

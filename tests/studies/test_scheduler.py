@@ -21,12 +21,11 @@ def test_a_lock_is_free_for_one_and_let_go_when_its_process_dies(tmp_path):
         assert free
     code = "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
     code += "print(True, flush=True)\ntime.sleep(60)"
-    other = subprocess.Popen([sys.executable, "-c", code, file], stdout=subprocess.PIPE, text=True)
-    assert other.stdout.readline() == "True\n"
-    with locked(file) as free:
-        assert not free
-    other.kill()
-    other.wait()
+    with subprocess.Popen([sys.executable, "-c", code, file], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        with locked(file) as free:
+            assert not free
+        other.kill()
     with locked(file) as free:
         assert free
 

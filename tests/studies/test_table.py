@@ -46,7 +46,7 @@ def test_rows_hold_mean_deviation_and_paired_interval(tmp_path):
     table.write(tmp_path, found)
     assert json.loads((tmp_path / "table.json").read_text()) == found.to_json()
     assert StudyTable.read(tmp_path / "table.json") == found
-    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [row["arm"] for row in rows] == ["reference", "up"] and float(rows[1]["mean"]) == up.mean
     assert up.over == "seeds and people" and reference.over is None and rows[1]["over"] == up.over
     text = table.show(found)
