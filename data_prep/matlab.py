@@ -99,7 +99,7 @@ def _variables(
 def _byte_order(header: bytes) -> str:
     order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
     version = struct.unpack_from(order + "H", header, 124)[0] if order else 0
-    if version != 0x0100:
+    if order is None or version != 0x0100:
         raise ValueError("it is of MATLAB 7.3, which is HDF5" if version == 0x0200 else "no such header")
     return order
 

@@ -8,6 +8,7 @@ acrn_jax/evaluation/feature_files.py lists the files that it reads.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -58,7 +59,7 @@ def main(argv):
 
 
 def score_files():
-    wanted = {name: flag.value for name, flag in _OF_FEATURES.items()}
+    wanted: dict[str, Any] = {name: flag.value for name, flag in _OF_FEATURES.items()}
     if not shared_flags.EVALUATION["protocol"].value:
         raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
     if not wanted["rerank"] and any(flags.FLAGS[name].present for name in ("k1", "k2", "lambda_value")):

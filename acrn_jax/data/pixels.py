@@ -97,7 +97,7 @@ def resample(image: np.ndarray, box: tuple[float, float, float, float], *, out: 
       flip: mirrors left-right.
     """
     # Writable, so that there is one program, and not another for constant arrays.
-    _resample(np.require(image, np.uint8, "CW"), *map(float, box), flip, out)
+    _resample(np.require(image, np.uint8, ["C", "W"]), *map(float, box), flip, out)
 
 
 @compiled

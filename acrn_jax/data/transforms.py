@@ -95,7 +95,7 @@ def draw(augment: Augment, rows: int, height: int, width: int, *, seed: int, ste
     """
     rng = np.random.default_rng((seed, step, 3))  # the last number names the use: plans have their own
     enlarged_height, enlarged_width = augment.enlarged(height, width)
-    drawn = {
+    drawn: dict[str, np.ndarray] = {
         "top": rng.integers(enlarged_height - height + 1, size=rows),
         "left": rng.integers(enlarged_width - width + 1, size=rows),
         "flip": rng.random(rows) < augment.flip,

@@ -18,7 +18,7 @@ numpy multiplies the matrices on CPUs; `device_rows` does it on accelerators, or
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def device_rows(
     return rows
 
 
-def mahalanobis_rows(query: np.ndarray, gallery: np.ndarray, matrix: np.ndarray) -> Tiles:
+def mahalanobis_rows(query: np.ndarray, gallery: np.ndarray, matrix: np.ndarray) -> DistanceFn:
     """(q - g)' M (q - g) of query [Q, A] and gallery [G, A]; M [A, A] symmetric, not always positive, nor is this.
 
     With the eigenvalues of M it is one squared distance less another.
@@ -161,7 +161,7 @@ def projected(values: np.ndarray, factor: np.ndarray, centre: np.ndarray) -> np.
 def weighted_sum(*terms: tuple[float, DistanceFn]) -> DistanceFn:
     """Sum of factor * rows over the terms, at least one."""
 
-    def total(matrices):
+    def total(matrices: Iterable[np.ndarray]) -> Any:
         result = None
         for (factor, _), matrix in zip(terms, matrices, strict=True):
             matrix *= matrix.dtype.type(factor)
@@ -252,7 +252,8 @@ def _sides(query: np.ndarray, gallery: np.ndarray, *, unit: bool = False) -> tup
         norms = np.concatenate([side.of(np.float32).norms(np.float32) for side in sides])
         typical, largest = np.median(norms), norms.max()
         enough = _RANGE[0] < typical and largest < min(_RANGE[1], _UNEVEN * typical)
-    return sides if enough else tuple(side.of(np.float64) for side in sides)
+    of_query, of_gallery = sides if enough else (side.of(np.float64) for side in sides)
+    return of_query, of_gallery
 
 
 def _squared(query: _Side, gallery: _Side) -> Tiles:

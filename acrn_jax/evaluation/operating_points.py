@@ -92,7 +92,7 @@ def rates(
     distances: np.ndarray | DistanceFn,
     query: Labels,
     gallery: Labels,
-    threshold: Sequence[float],
+    threshold: Sequence[float] | np.ndarray,
     *,
     protocol: protocols.Protocol,
 ) -> Roc:

@@ -36,7 +36,7 @@ use_metric_cuhk03) and Cysu/open-reid (its "cuhk03" CMC) for the other two.
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -255,7 +255,7 @@ def _draw_gallery(query: Labels, gallery: Labels, protocol: Protocol, *, other_c
         if not other_camera:
             kept |= person != query.person_id[i]
         generator = np.random.default_rng((protocol.seed, i))
-        return [(np.arange(protocol.repeats), _one_each(order[kept], identity, generator, protocol.repeats))]
+        return [(np.arange(cast(int, protocol.repeats)), _one_each(order[kept], identity, generator, protocol.repeats))]
 
     return Draws(protocol.repeats, np.ones(len(query.person_id), bool), of)
 

@@ -16,7 +16,7 @@ Source: chance: Bestgen, "Exact Expected Average Precision of the Random Baselin
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -413,8 +413,9 @@ def _over_repeats(
         raise ValueError(
             f"{protocol.name} has a draw without any right gallery image; set probe_view to the other view."
         )
+    count = cast(int, protocol.repeats)
     repeats = {
-        name: (np.bincount(number[kept], values[kept], rounds) / in_round).reshape(protocol.repeats, -1).mean(axis=1)
+        name: (np.bincount(number[kept], values[kept], rounds) / in_round).reshape(count, -1).mean(axis=1)
         for name, values in scores.items()
     }
     deviation = {name: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for name, v in repeats.items()}

@@ -210,7 +210,7 @@ def _distances(search: Search, steps: Steps):
 
 def _operating_points(distances, query, gallery, protocol):
     roc = operating_points.roc(distances, query, gallery, protocol=protocol, fpr=FPR)
-    found = {
+    found: dict[str, Any] = {
         "roc": [
             {"wanted": w, "fpr": float(f), "tpr": float(t), "threshold": _finite(d)}
             for w, f, t, d in zip(FPR, roc.fpr, roc.tpr, roc.threshold, strict=True)

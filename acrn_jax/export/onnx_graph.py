@@ -175,7 +175,7 @@ def load(file: Path, *, threads: int = 0) -> Callable[[np.ndarray], dict[str, An
 def values(variables: dict[str, Any]) -> dict[str, Any]:
     """A net's values as nested dicts, running means and variances beside the parameters of their layer."""
 
-    def merged(a, b):
+    def merged(a: Any, b: Any) -> Any:
         if not isinstance(a, dict):
             return np.asarray(a)
         return {k: merged(a.get(k, b.get(k)), b.get(k, {}) if k in a else {}) for k in a | b}

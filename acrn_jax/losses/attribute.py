@@ -35,7 +35,7 @@ def class_weights(
     ratio = np.asarray(ratio, np.float64)
     constant = np.flatnonzero(~((ratio > 0) & (ratio < 1)))
     if len(constant):
-        found = ", ".join(f"{names[i] if names is not None else i} ({ratio[i]:g})" for i in constant)
+        found = ", ".join(f"{names[int(i)] if names is not None else i} ({ratio[i]:g})" for i in constant)
         raise ValueError(f"Nothing to learn from attributes that nobody or everybody has; leave these out: {found}.")
     if scheme == "wpal":
         weights = 1 / (2 * ratio), 1 / (2 * (1 - ratio))

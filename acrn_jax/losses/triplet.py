@@ -25,7 +25,7 @@ Source: Schumann and Stiefelhagen, CVPR Workshops 2017, section 4; docs/method.m
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -311,7 +311,7 @@ def mining_distance(
     """
     if mine_on not in ("feature", "combined", "attribute"):
         raise ValueError(f"Nothing to mine on called {mine_on!r}; choose feature, combined or attribute.")
-    total = 0
+    total: Any = 0
     if mine_on != "attribute":
         feature = jax.lax.stop_gradient(feature)
         total += _scaled(pairwise(feature, feature, kind=distance), scale_feature)

@@ -5,7 +5,7 @@ over seeds (shown as mean ± half of its 95 % interval), so one function serves 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from acrn_jax import results
 from acrn_jax.evaluation.metrics import METRICS, RANKS
@@ -167,7 +167,7 @@ def weights_table(of: Results, *, format: str = "text") -> str:
 def weights(of: Results) -> Table:
     """Attributes by |learned weight|, largest first; columns that no attribute has are left out."""
     entries = by_weight(of)
-    columns = {"weight": ("weight", cells.number)}
+    columns: dict[str, tuple[str, Callable[..., str]]] = {"weight": ("weight", cells.number)}
     for key, title, text in (
         ("reliability", "true reliability", cells.percent),
         ("accuracy", "balanced accuracy", cells.percent),

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -230,7 +230,7 @@ class _Test:
         run, config = self.run, self.run.config
         if not isinstance(run, AcrnRun):
             return None
-        other = load(other.workdir, data_dir=config.data.dir)
+        other = cast(ReidCnnRun, load(other.workdir, data_dir=config.data.dir))
         other.check_data()
         _, held = build.reid_splits(other.config)
         if held is None:

@@ -38,13 +38,13 @@ class Sweep(NamedTuple):
 def gamma(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """Influence of the attributes at test: of weighted ones on ACRN and ReIdCNN, of plain ones on ReIdCNN."""
     own = float(run.config.loss.gamma)
-    values = np.unique(np.r_[own, 0, np.geomspace(0.01, 10, 40)] if values is None else np.r_[own, values])
+    tried = np.unique(np.r_[own, 0, np.geomspace(0.01, 10, 40)] if values is None else np.r_[own, values])
     terms, rows = _feature_terms(run)
     for name, weights in (("weighted", run.weights), ("plain", np.ones_like(run.weights))):
         rows[name] = len(terms)
         terms.append(_attribute_rows(run, weights))
     settings = {}
-    for value in values:
+    for value in tried:
         factor = value / run.attributes.scale
         settings[f"{value:.3g}"] = {
             method: _factors(len(terms), {rows[feature]: 1 / scale, rows[kind]: factor})
@@ -90,10 +90,10 @@ def kissme_ridge(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """The ridge of Attributes-KISSME, projected and not."""
     settings = run.config.evaluate
     options = {"pca": settings.kissme_pca or None}
-    values = np.geomspace(1e-5, 1, 11) if values is None else values
-    chosen = {f"{r:.3g}": (float(r), settings.kissme_project) for r in np.unique(np.r_[settings.kissme_ridge, values])}
+    tried = np.geomspace(1e-5, 1, 11) if values is None else np.asarray(values)
+    chosen = {f"{r:.3g}": (float(r), settings.kissme_project) for r in np.unique(np.r_[settings.kissme_ridge, tried])}
     reference = f"{settings.kissme_ridge:.3g}"
-    chosen |= {f"{r:.3g}_not_projected": (float(r), False) for r in values if settings.kissme_project}
+    chosen |= {f"{r:.3g}_not_projected": (float(r), False) for r in tried if settings.kissme_project}
     a, terms = run.attributes, []
     labels = cast(Labels, a.train_labels)  # a run has them
     cameras = protocols.telling_cameras(labels)
@@ -128,9 +128,9 @@ def metric(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
 def attribute_margin(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     """Margin of L_att: w trained anew and alone for each, on the run's own batches."""
     own = float(run.config.loss.attribute_margin)
-    values = np.unique(np.r_[own, np.geomspace(0.02, 1, 9) if values is None else values])
-    trained = weight_training.train_weights(run, values)
-    return _of_weights(run, {f"{v:.3g}": w for v, w in zip(values, trained, strict=True)}, f"{own:.3g}")
+    tried = np.unique(np.r_[own, np.geomspace(0.02, 1, 9) if values is None else values])
+    trained = weight_training.train_weights(run, tried.tolist())
+    return _of_weights(run, {f"{v:.3g}": w for v, w in zip(tried, trained, strict=True)}, f"{own:.3g}")
 
 
 def recognition(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
@@ -157,7 +157,7 @@ def recognition(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
         query, gallery, train = (
             np.where((draw < share) & (labels >= 0), labels, predictions).astype(np.float32)
             for draw, labels, predictions in zip(
-                draws, run.truth, (*run.attributes[:2], run.attributes.train), strict=True
+                draws, run.truth, (*run.attributes[:2], cast(np.ndarray, run.attributes.train)), strict=True
             )
         )
         scale = run.attributes.scale

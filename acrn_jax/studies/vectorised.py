@@ -172,10 +172,10 @@ def step_of(
         )
 
     shared = len(set(which)) == 1  # one batch for all: no copies
-    which = jnp.asarray(which)
+    places = jnp.asarray(which)
 
     def by_vmap(state, batch):
-        batch = jax.tree.map(lambda x: x[0] if shared else x[which], batch)
+        batch = jax.tree.map(lambda x: x[0] if shared else x[places], batch)
         return jax.vmap(one, (_AXES, None if shared else 0, 0, 0), (_AXES, 0))(state, batch, constants, seeds)
 
     def by_map(state, batch):
@@ -185,7 +185,7 @@ def step_of(
             new, scalars = one(_at_step(changing, state.step), rows, constant, seed)
             return _at_step(new, None), scalars
 
-        new, scalars = jax.lax.map(follow, (_at_step(state, None), constants, seeds, which))
+        new, scalars = jax.lax.map(follow, (_at_step(state, None), constants, seeds, places))
         return _at_step(new, state.step + 1), scalars
 
     return {"vmap": by_vmap, "map": by_map}[how]

@@ -10,7 +10,7 @@ import shutil
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -63,13 +63,14 @@ class Checkpoints:
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
         wanted = _plain(like)
         for step in steps:
-            found, reason = None, "another process could not"
+            found: Any = None
+            reason = "another process could not"
             try:
                 found = self._orbax.load(step, jax.tree.map(_abstract, wanted))
                 _verify(found, self._orbax.metadata(step))
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
                 found, reason = None, str(error)
-            if not parallel.all_processes(found is not None):
+            if not parallel.all_processes(found is not None) or found is None:
                 _warn(self.folder, step, reason)
                 continue
             damaged = [s for s in steps if s > step]
@@ -77,7 +78,8 @@ class Checkpoints:
                 self.close()
                 parallel.on_primary(functools.partial(_remove, [self.folder / str(s) for s in damaged]))
                 self._orbax = self._open()
-            return State(*(found[name] for name in FIELDS))
+            kept = cast(dict[str, Any], found)
+            return State(*(kept[name] for name in FIELDS))
         if steps:
             raise ValueError(
                 f"No checkpoint in {self.folder} can be read into this net (tried steps {steps}); "
@@ -104,7 +106,7 @@ def load_any(folder: Path) -> dict[str, Any]:
         try:
             with alone:  # as numpy: what devices it was saved on does not matter
                 about = ocp.metadata(folder / str(step))
-                found = ocp.load(folder / str(step), jax.tree.map(_as_numpy, about.metadata))
+                found: Any = ocp.load(folder / str(step), jax.tree.map(_as_numpy, about.metadata))
                 _verify(found, about)
                 return found
         except Exception as error:

@@ -152,7 +152,8 @@ def rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
     channels = (
         value * (1 - saturation * max(0, min((n + hue / 60) % 6, 4 - (n + hue / 60) % 6, 1))) for n in (5, 3, 1)
     )
-    return tuple(max(0, min(255, int(255 * channel))) for channel in channels)
+    red, green, blue = (max(0, min(255, int(255 * channel))) for channel in channels)
+    return red, green, blue
 
 
 def draw_look(generator: np.random.Generator, *, target: bool) -> Look:
