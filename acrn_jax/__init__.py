@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from acrn_jax.evaluation import roc as roc
     from acrn_jax.runs.face import load as load
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 # configs/ and data_prep/ lie beside this folder in a checkout, and in it where the package is installed. They are
 # imported as acrn_jax.configs and acrn_jax.data_prep in both.
