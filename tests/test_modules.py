@@ -92,7 +92,7 @@ def test_nothing_is_imported_under_two_names():
         "configs",
         "data_prep",
         "tests",
-    )  # not what lies in an environment of the folder
+    )  # not an environment that lies there
     every = [file for folder in tracked for file in files(folder)]
     found = {str(file.relative_to(ROOT)): imports(file.read_text()) for file in every}
     assert len(found) > 200
