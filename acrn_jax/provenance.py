@@ -26,8 +26,8 @@ def _own_commit() -> str | None:
     if CHECKOUT is None:
         return None
     # In a hook of somebody's repository these name that one.
-    theirs = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
-    environment = {name: value for name, value in os.environ.items() if name not in theirs}
+    of_callers = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in of_callers}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", CHECKOUT, *arguments]
@@ -48,8 +48,8 @@ def _origin() -> str:
     for distribution in importlib.metadata.distributions(name="acrn_jax"):
         place = Path(str(distribution.locate_file("acrn_jax/provenance.py")))
         if place.exists() and place.samefile(here):
-            told = json.loads(distribution.read_text("direct_url.json") or "{}")
-            if found := told.get("vcs_info", {}).get("commit_id"):
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+            if found := origin.get("vcs_info", {}).get("commit_id"):
                 return f"commit {found}"
     return "wheel"
 

@@ -51,8 +51,8 @@ def _card() -> str | None:
     """The first NVIDIA card that this process may use, by the driver's own tool where there is one."""
     if tool := shutil.which("nvidia-smi"):
         try:
-            told = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=60).stdout
+            output = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=60).stdout
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return next((line.split(" (UUID")[0] for line in told.splitlines() if line.startswith("GPU ")), None)
+        return next((line.split(" (UUID")[0] for line in output.splitlines() if line.startswith("GPU ")), None)
     return next((str(file) for file in sorted(pathlib.Path("/dev").glob("nvidia[0-9]*"))), None)

@@ -36,9 +36,9 @@ def text(program: Any, wanted: str = "") -> str:
     """
     verb = pathlib.Path(program.__file__).stem
     by_module = flags.FLAGS.flags_by_module_dict()
-    mine = [flag for name in by_module for flag in by_module[name] if name == sys.argv[0] or "acrn_jax" in name]
-    config = next((flag for flag in mine if flag.name == "config"), None)
-    sections = [(f"Flags of {verb}:", sorted(_flag(flag) for flag in mine))]
+    own = [flag for name in by_module for flag in by_module[name] if name == sys.argv[0] or "acrn_jax" in name]
+    config = next((flag for flag in own if flag.name == "config"), None)
+    sections = [(f"Flags of {verb}:", sorted(_flag(flag) for flag in own))]
     if config is not None:
         title = "Keys of the config, as configs/common.py sets them; with --config=FILE, as that file does:"
         sections.append((title, list(_keys(config.value))))

@@ -153,13 +153,13 @@ def sentence(error: BaseException) -> str:
 
 def plain(text: str) -> str:
     """What Python, absl and ml_collections say of a flag's value, in the words of a reader of --help."""
-    for said, meant in {
+    for pattern, meant in {
         r"invalid literal for int\(\).*": "a whole number is wanted",
         r"could not convert string to float.*": "a number is wanted",
         r"\('Non-boolean argument.*": "True or False is wanted",
         r"Failed to parse .* as a ConfigDict.*": "this is a group of keys; give one of them, --help lists them",
     }.items():
-        text = re.sub(said, f"{meant}.", text)
+        text = re.sub(pattern, f"{meant}.", text)
     return text
 
 

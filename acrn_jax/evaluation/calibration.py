@@ -74,17 +74,17 @@ def told(about: Mapping[str, Any]) -> str:
         number of its "images" and attributes that stay "raw"; "recognition" holds `runs.recognition_rates`, or None.
     """
     if about["kind"] == "raw":
-        said = f"Probabilities are the net's own, not calibrated: {about['why']}."
+        text = f"Probabilities are the net's own, not calibrated: {about['why']}."
     else:
         left = f", but raw for {', '.join(about['raw'])}, which it does not settle" if about["raw"] else ""
-        said = (
+        text = (
             f"Probabilities follow Platt's curve fitted on {about['images']:,} images of {about['fitted_on']}{left}: "
             "they are calibrated for pictures like those, and nothing is known about pictures from elsewhere."
         )
     if about["recognition"] is None:
-        return f"{said} How often the net is right is not known; {COMMAND} evaluate of the attribute net measures it."
+        return f"{text} How often the net is right is not known; {COMMAND} evaluate of the attribute net measures it."
     return (
-        f"{said} Recognition rates, half the share of right yes and half that of right no (guessing has 50 %), are of "
+        f"{text} Recognition rates, half the share of right yes and half that of right no (guessing has 50 %), are of "
         f"{about['recognition']['on']}."
     )
 

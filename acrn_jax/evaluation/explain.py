@@ -101,8 +101,8 @@ def ranks(found: Shares, images: np.ndarray, *, ranked: np.ndarray | None = None
     place, rows = np.arange(len(settings))[:, None], []
     ranked = np.ones(len(settings), bool) if ranked is None else ranked
     for image in np.asarray(images):
-        mine = settings[image]
-        before = (settings < mine) | ((settings == mine) & (place < image))
+        own = settings[image]
+        before = (settings < own) | ((settings == own) & (place < image))
         rows.append(1 + before[ranked].sum(axis=0))
     table = np.array(rows).reshape(-1, settings.shape[1])
     return Ranks(table[:, 0], table[:, 1], table[:, 2:])

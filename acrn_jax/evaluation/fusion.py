@@ -103,8 +103,8 @@ def device_rows(
 
     if name not in DISTANCES:
         raise unknown("distance", name, DISTANCES)
-    asked, images = _sides(query, gallery, unit=name == "cosine")
-    if asked.kind != np.float32:
+    queries, images = _sides(query, gallery, unit=name == "cosine")
+    if queries.kind != np.float32:
         return distance_rows(name, query, gallery)
     mesh = jax.sharding.Mesh(np.array(devices or jax.devices()), ("gallery",))
     by_row, by_column = (
@@ -122,12 +122,12 @@ def device_rows(
     copies, firsts = _repeated(images.values)
 
     def rows(index):
-        few = asked.take(index, np.float32)
+        few = queries.take(index, np.float32)
         filled = np.zeros((1 << (len(few) - 1).bit_length(), few.shape[1]), np.float32)  # few sizes to compile
         filled[: len(few)] = few
         matrix = np.array(np.asarray(pairwise(filled, spread))[: len(few), : len(images)])
-        row, column = _doubtful(matrix, asked.norms(np.float32)[index], images.norms(np.float32))
-        matrix[row, column] = _direct(asked, images, index, EVERYTHING, row, column)
+        row, column = _doubtful(matrix, queries.norms(np.float32)[index], images.norms(np.float32))
+        matrix[row, column] = _direct(queries, images, index, EVERYTHING, row, column)
         matrix[:, copies] = matrix[:, firsts]
         return {"euclidean": np.sqrt, "cosine": lambda squared: squared / 2}.get(name, np.asarray)(matrix)
 
@@ -215,17 +215,17 @@ class _Side:
             self.squares[kind] = np.concatenate([np.einsum("nd,nd->n", rows, rows) for rows in parts])
         return self.squares[kind]
 
-    def product(self, asked: np.ndarray, columns: Index) -> np.ndarray:
-        """Asked [q, D] times the transpose of some rows [g]: [q, g] of asked's type."""
-        kind = asked.dtype.type
+    def product(self, queries: np.ndarray, columns: Index) -> np.ndarray:
+        """Queries [q, D] times the transpose of some rows [g]: [q, g] of the queries' type."""
+        kind = queries.dtype.type
         whole = self.kept.get(kind, self.values if self.plain(kind) else None)
         if whole is not None and isinstance(columns, slice):
-            return asked @ whole[columns].T
+            return queries @ whole[columns].T
         places = range(len(self))[columns] if isinstance(columns, slice) else columns
-        result = np.empty((len(asked), len(places)), kind)
+        result = np.empty((len(queries), len(places)), kind)
         for part in _parts(len(places), _PART):
             chosen = slice(places[part].start, places[part].stop) if isinstance(places, range) else places[part]
-            result[:, part] = asked @ self.take(chosen, kind).T
+            result[:, part] = queries @ self.take(chosen, kind).T
         return result
 
     def plain(self, kind: Any) -> bool:
@@ -291,11 +291,11 @@ def _doubtful(matrix: np.ndarray, own: np.ndarray, theirs: np.ndarray) -> tuple[
 
 def _direct(query: _Side, gallery: _Side, index: Index, columns: Index, row: np.ndarray, column: np.ndarray):
     """Squared distances [n] at places of a tile, as sums of squared differences."""
-    asked, images = np.arange(len(query))[index][row], np.arange(len(gallery))[columns][column]
+    queries, images = np.arange(len(query))[index][row], np.arange(len(gallery))[columns][column]
     result = np.empty(len(row))
     for start in range(0, len(row), _PAIRS):
         part = slice(start, start + _PAIRS)
-        difference = query.take(asked[part], np.float64) - gallery.take(images[part], np.float64)
+        difference = query.take(queries[part], np.float64) - gallery.take(images[part], np.float64)
         result[part] = np.einsum("nd,nd->n", difference, difference)
     return result
 

@@ -17,12 +17,12 @@ def hints(result: Result, distances: np.ndarray | DistanceFn, *, of: str = "feat
       of: "distances" where these came as they are, which may be similarities.
     """
     found, chance = [], f"random ones give an mAP of {100 * result.chance:.1f} % under this protocol and these labels"
-    asked = np.flatnonzero(result.counted)
-    asked = asked[:: -(-len(asked) // _LOOKED_AT)]
-    rows = np.asarray(distances(asked) if callable(distances) else distances[asked])
+    sample = np.flatnonzero(result.counted)
+    sample = sample[:: -(-len(sample) // _LOOKED_AT)]
+    rows = np.asarray(distances(sample) if callable(distances) else distances[sample])
     if rows.shape[1] > 1 and np.all(np.ptp(rows, axis=1) <= _EQUAL * np.abs(rows).max(axis=1)):
         found.append(
-            f"A query is equally far from all gallery images, at least in the {len(asked)} queries looked at, so the "
+            f"A query is equally far from all gallery images, at least in the {len(sample)} queries looked at, so the "
             f"order is that of the files; {chance}. Are the features the same for all images?"
         )
         return found

@@ -49,7 +49,7 @@ class Draws(NamedTuple):
     """Rankings of one gallery image a person, drawn anew in each round; a repeat is one or more rounds."""
 
     rounds: int
-    asked: np.ndarray  # [Q] bool, which queries can be drawn
+    probes: np.ndarray  # [Q] bool, which queries can be drawn
     # query -> its rankings, as numbers of rounds [n] and gallery images [n, P]
     of: Callable[[int], list[tuple[np.ndarray, np.ndarray]]]
 
@@ -143,12 +143,12 @@ def multi_query(features: np.ndarray, boxes: Labels, query: Labels) -> np.ndarra
     """
     means = np.empty((len(query.person_id), features.shape[1]))
     for i, (person, camera) in enumerate(zip(*query, strict=True)):
-        mine = (boxes.person_id == person) & (boxes.camera_id == camera)
-        if not mine.any():
+        own = (boxes.person_id == person) & (boxes.camera_id == camera)
+        if not own.any():
             raise ValueError(
                 f"multi_query: query {i} (person {person}, camera {camera}) has no box; give the whole gt_bbox folder."
             )
-        means[i] = features[mine].mean(axis=0, dtype=np.float64)
+        means[i] = features[own].mean(axis=0, dtype=np.float64)
     return means
 
 
@@ -239,8 +239,8 @@ def _draw_pairs(query: Labels, gallery: Labels, protocol: Protocol) -> Draws:
         columns = _one_each(others, identity, generator)
         for probe in _one_each(candidates, query.person_id, generator)[0]:
             drawn.setdefault(probe, []).append((np.array([number]), columns))
-    asked = np.isin(query.camera_id, views[probe_views])
-    return Draws(protocol.repeats * len(probe_views), asked, lambda i: drawn.get(i, []))
+    probes = np.isin(query.camera_id, views[probe_views])
+    return Draws(protocol.repeats * len(probe_views), probes, lambda i: drawn.get(i, []))
 
 
 def _draw_gallery(query: Labels, gallery: Labels, protocol: Protocol, *, other_camera: bool) -> Draws:
@@ -304,10 +304,10 @@ def without_itself(protocol: Protocol, query: np.ndarray, gallery: np.ndarray) -
       gallery: keys [G].
     """
     _, numbers = np.unique(np.concatenate([query, gallery]), return_inverse=True)
-    asked, shown = np.split(numbers, [len(query)])
+    of_query, of_gallery = np.split(numbers, [len(query)])
 
     def excluded(query: Labels, gallery: Labels, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return protocol.excluded(query, gallery, rows, columns) | (asked[rows] == shown[columns])
+        return protocol.excluded(query, gallery, rows, columns) | (of_query[rows] == of_gallery[columns])
 
     return protocol._replace(excluded=excluded)
 

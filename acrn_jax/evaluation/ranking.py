@@ -93,10 +93,10 @@ def evaluate(
     scores = {name: np.zeros(total) for name in table}
     first_rank, kept = np.full(total, NO_RANK), gallery.person_id != JUNK
     draws = protocol.draw(query, gallery, protocol) if protocol.draw else None
-    asked, drawn, everything = draws.asked if draws else np.ones(total, bool), [], np.arange(len(kept))
+    probes, drawn, everything = draws.probes if draws else np.ones(total, bool), [], np.arange(len(kept))
 
     def whole():
-        for block, rows, columns, excluded, matrix in _blocks(distances, query, gallery, protocol, no_match, asked):
+        for block, rows, columns, excluded, matrix in _blocks(distances, query, gallery, protocol, no_match, probes):
             if draws:
                 for i in range(total)[block]:
                     row = matrix[i - block.start]
@@ -116,8 +116,8 @@ def evaluate(
         first_rank[matched] = found.first
         for name, metric in table.items():
             scores[name][matched] = metric.of(found)
-    without = asked & (first_rank == NO_RANK)
-    counted = asked & ~without if no_match == "skip" else asked
+    without = probes & (first_rank == NO_RANK)
+    counted = probes & ~without if no_match == "skip" else probes
     _check_counted(counted, query, gallery, protocol, without)
     means = {name: float(values[counted].mean()) for name, values in scores.items()}
     deviation, expected = None, _chance(query, gallery, protocol)[counted].mean()
@@ -138,12 +138,12 @@ def check(query: Labels, gallery: Labels, *, protocol: protocols.Protocol, no_ma
     """Raises what `evaluate` would say about these labels, before there is a distance, or a net to compute some."""
     query, gallery = _check(query, gallery, protocol, no_match)
     total = len(query.person_id)
-    asked = protocol.draw(query, gallery, protocol).asked if protocol.draw else np.ones(total, bool)
+    probes = protocol.draw(query, gallery, protocol).probes if protocol.draw else np.ones(total, bool)
     matched = _matched(query, gallery, protocol, protocols.same_person(query, gallery), [slice(0, total)])
     if no_match == "error":
-        _check_matches(query, gallery, protocol, matched | ~asked)
-    counted = asked & matched if no_match == "skip" else asked
-    _check_counted(counted, query, gallery, protocol, asked & ~matched)
+        _check_matches(query, gallery, protocol, matched | ~probes)
+    counted = probes & matched if no_match == "skip" else probes
+    _check_counted(counted, query, gallery, protocol, probes & ~matched)
 
 
 def rank_list(
@@ -214,7 +214,7 @@ def _blocks(
     gallery: Labels,
     protocol: protocols.Protocol,
     no_match: NoMatch,
-    asked: np.ndarray,
+    probes: np.ndarray,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Yields block, pairs of one person (rows, columns, left out: each [n]), distances [q, G], inf where left out."""
     total, width = len(query.person_id), len(gallery.person_id)
@@ -226,7 +226,7 @@ def _blocks(
     step = max(16, _BLOCK_BYTES // (4 * width))
     blocks = [slice(start, min(start + step, total)) for start in range(0, total, step)]
     if no_match == "error":
-        _check_matches(query, gallery, protocol, _matched(query, gallery, protocol, pairs, blocks) | ~asked)
+        _check_matches(query, gallery, protocol, _matched(query, gallery, protocol, pairs, blocks) | ~probes)
     matrices = ahead(lambda block: _rows(distances, block, width), blocks)
     for block, matrix in zip(blocks, matrices, strict=True):
         rows, columns = pairs(block)
@@ -320,7 +320,7 @@ def _check_counted(
 
 
 def _check_matches(query: Labels, gallery: Labels, protocol: protocols.Protocol, matched: np.ndarray) -> None:
-    """Raises before any distance is computed unless all queries [Q] are matched, or not asked."""
+    """Raises before any distance is computed unless all queries [Q] are matched, or no probes."""
     if not matched.all():
         first = int(np.argmin(matched))
         raise ValueError(

@@ -152,9 +152,9 @@ def _rerank(
     for block, matrix in _blocks(rows, images):
         near[block], largest[block] = nearest(matrix, near.shape[1]), matrix.max(axis=1)
         largest[block][largest[block] <= 0] = 1  # all images alike: their distances are 0 anyway
-        asked = slice(block.start, min(block.stop, queries))
-        if asked.start < asked.stop:
-            result[asked] = matrix[: asked.stop - asked.start, queries:] * (weight / largest[asked, None])
+        own = slice(block.start, min(block.stop, queries))
+        if own.start < own.stop:
+            result[own] = matrix[: own.stop - own.start, queries:] * (weight / largest[own, None])
     vectors = _reciprocal(near, k1)
     _weigh(vectors, rows, pairs, largest)
     if k2 > 1:

@@ -75,11 +75,11 @@ def extract(workdir: Path, splits: list[source.Split], out: Path, *, format: str
         feature_files.write(out, found, format)
     written = found[0].arrays if kind.all_arrays else {found[0].name: found[0].features.values}
     images = " and ".join(f"{len(split):,} image{'s' * (len(split) > 1)} of {split.name}" for split in splits)
-    told = f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
+    line = f"{images} -> {out}: {', '.join(f'{key} {list(np.shape(value))}' for key, value in written.items())}"
     if not isinstance(run, AttributeRun):
-        return told
+        return line
     about = {"kind": "raw", "why": "they are stored as they are", "recognition": run.recognition_rates}
-    return f"{told}\n{calibration.told(about)}"
+    return f"{line}\n{calibration.told(about)}"
 
 
 def _content(split: source.Split, values: dict[str, Any]) -> Content:

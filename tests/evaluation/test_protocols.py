@@ -50,7 +50,7 @@ def test_single_shot_wants_queries_of_the_probe_view(probe_view, found):
     with pytest.raises(ValueError, match=f"{found}.*set probe_view"):
         protocol.draw(query, gallery, protocol)
     protocol = protocols.named("cuhk03_single_shot", probe_view="1")
-    assert protocol.draw(query, gallery, protocol).asked.all()
+    assert protocol.draw(query, gallery, protocol).probes.all()
 
 
 def test_options_belong_to_the_protocols_that_draw():
