@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from flax import traverse_util
 
-from acrn_jax import rules
+from acrn_jax import COMMAND, rules
 from acrn_jax.data.transforms import Augment
 from acrn_jax.evaluation import attributes, protocols
 from acrn_jax.losses.mining import MINERS
@@ -297,7 +297,7 @@ def check(config: Settings) -> None:
     if not config.data.dir or not config.data.name:
         missing = "dir" if not config.data.dir else "name"
         raise ValueError(
-            f"config.data.{missing} is not set; pass --config.data.{missing}=... (./launch.sh prepare makes data)."
+            f"config.data.{missing} is not set; pass --config.data.{missing}=... ({COMMAND} prepare makes data)."
         )
     if not set(config.phases) <= set(MODELS[config.model_name].phases):
         known = "; ".join(f"{name}: {' and '.join(model.phases)}" for name, model in MODELS.items())

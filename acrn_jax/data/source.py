@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from acrn_jax import schema
+from acrn_jax import COMMAND, schema
 from acrn_jax.data_prep import pictures
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -144,7 +144,7 @@ def _joined_fingerprint(found: Sequence[str]) -> str:
 
 def _folder(data_dir: pathlib.Path, dataset: str, config_name: str) -> pathlib.Path:
     """Folder of the newest prepared version."""
-    prepare = f"./launch.sh prepare --dataset={dataset} --config_name={config_name} --data_dir={data_dir}"
+    prepare = f"{COMMAND} prepare --dataset={dataset} --config_name={config_name} --data_dir={data_dir}"
     if not data_dir.is_dir():
         raise FileNotFoundError(f"There is no data folder {data_dir}; make it with: {prepare}")
     found = [file.parent for file in data_dir.glob("*/*/*/dataset_info.json") if _VERSION.fullmatch(file.parent.name)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from acrn_jax import extras, files
+from acrn_jax import COMMAND, extras, files
 from acrn_jax.export import model as models
 from acrn_jax.export import stablehlo
 
@@ -181,7 +181,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     file = folder / "manifest.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} is no bundle (no manifest.json); ./launch.sh export writes them.")
+        raise FileNotFoundError(f"{folder} is no bundle (no manifest.json); {COMMAND} export writes them.")
     try:
         manifest = json.loads(file.read_text())
         name, version = manifest["format"].rsplit(" ", 1)

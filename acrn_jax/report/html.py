@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 from PIL import Image
 
-from acrn_jax import files
+from acrn_jax import COMMAND, files
 from acrn_jax.report import cells, figures, seeds, tables
 from acrn_jax.report.table import Table
 from acrn_jax.report.table import render as render_table
@@ -79,7 +79,7 @@ def read(folder: str | os.PathLike) -> Run:
     if not paths:
         raise FileNotFoundError(
             f"{folder} has neither results.json nor recognition.json nor seed_*/results.json; "
-            f"run ./launch.sh evaluate --workdir={folder} (or ./launch.sh reproduce) first."
+            f"run ./launch.sh evaluate --workdir={folder} (or {COMMAND} reproduce) first."
         )
     every, names = [Results.read(path) for path in paths], [str(path) for path in paths]
     seeds.check_same(every, names)

@@ -8,9 +8,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from acrn_jax import COMMAND
+
 
 def _read_arrays(path: str | os.PathLike, verb: str) -> dict[str, np.ndarray]:
-    again = f"run ./launch.sh {verb} again"
+    again = f"run {COMMAND} {verb} again"
     try:
         with np.load(path, allow_pickle=False) as kept:
             arrays = dict(kept)
@@ -50,7 +52,7 @@ class PerQuery(NamedTuple):
         if person_id is None or key is None or counted is None or "" in scores:
             raise ValueError(
                 f"{path} is not what evaluate writes: key, person_id, counted and METHOD/METRIC are wanted; "
-                "run ./launch.sh evaluate again."
+                f"run {COMMAND} evaluate again."
             )
         return cls(key, person_id, counted, scores)
 

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from acrn_jax import files
+from acrn_jax import COMMAND, files
 
 SCHEMA = 1
 
@@ -47,9 +47,9 @@ class Record:
           ValueError: broken JSON, another schema, or an entry missing or of another kind; names file and entry.
         """
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no {path}; run ./launch.sh {cls.verb} first.")
+            raise FileNotFoundError(f"There is no {path}; run {COMMAND} {cls.verb} first.")
         tree = files.read_json(path)
-        again = f"run ./launch.sh {cls.verb} again"
+        again = f"run {COMMAND} {cls.verb} again"
         if (schema := tree.get("schema", SCHEMA)) != SCHEMA:
             raise ValueError(
                 f"{path} has schema {schema!r}, and this version of acrn_jax reads schema {SCHEMA}; read it with the "

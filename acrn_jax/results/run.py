@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from acrn_jax import COMMAND
 from acrn_jax.results import record
 from acrn_jax.results.record import SCHEMA, Record, optional
 
@@ -114,7 +115,7 @@ class Results(Record):
         """As `Record.read`; a file of results has at least one method."""
         results = super().read(path)
         if not results.methods:
-            raise ValueError(f"{path} is not what {cls.verb} writes: methods is empty; run ./launch.sh evaluate again.")
+            raise ValueError(f"{path} is not what {cls.verb} writes: methods is empty; run {COMMAND} evaluate again.")
         return results
 
     def to_json(self) -> dict[str, Any]:

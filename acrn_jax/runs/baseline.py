@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from acrn_jax import settings
+from acrn_jax import COMMAND, settings
 from acrn_jax.runs import phases, workdir
 from acrn_jax.runs.run import AcrnRun, Run
 
@@ -55,8 +55,8 @@ def _check_one(run: Run, folder: Path, what: str, *, tunes: bool) -> None:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise ValueError(
             f"{what} does not belong in one table with {run.workdir}: {'; '.join(found[:5])}{more}. Train it as this "
-            "run but for --config.loss.kind=classic (./launch.sh reproduce does), or evaluate each for itself and put "
-            f"them beside each other with ./launch.sh report --workdir={run.workdir},{folder}."
+            f"run but for --config.loss.kind=classic ({COMMAND} reproduce does), or evaluate each for itself and put "
+            f"them beside each other with {COMMAND} report --workdir={run.workdir},{folder}."
         )
 
 

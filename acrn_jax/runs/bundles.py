@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files, provenance
+from acrn_jax import COMMAND, build, files, provenance
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration
 from acrn_jax.export import bundle
@@ -164,7 +164,7 @@ def _check_finished(run: Run, split: source.Split, step: int) -> None:
     if step < steps:
         raise ValueError(
             f"{run.workdir} is at step {step} of {steps} of phase {run.config.last_phase}; "
-            "end it by the same ./launch.sh train as before."
+            f"end it by the same {COMMAND} train as before."
         )
 
 

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from acrn_jax import build, settings
+from acrn_jax import COMMAND, build, settings
 from acrn_jax.data import source
 from acrn_jax.evaluation import protocols, ranking
 from acrn_jax.results import Results
@@ -51,7 +51,7 @@ def reproduce(config: Settings, *, attributes: Path | None, workdir: Path, share
         default: all of it lies in `workdir`.
     """
     if config.of_attributes:
-        raise ValueError("reproduce is of re-id nets; an attribute net is trained with ./launch.sh train.")
+        raise ValueError(f"reproduce is of re-id nets; an attribute net is trained with {COMMAND} train.")
     whole = config
     config = begin(config, attributes=attributes, shared=shared)
     training.train(config, workdir)

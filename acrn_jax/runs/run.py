@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acrn_jax import build, files
+from acrn_jax import COMMAND, build, files
 from acrn_jax.data import pipeline, source
 from acrn_jax.evaluation import embed
 from acrn_jax.losses.weights import effective_weights
@@ -227,7 +227,7 @@ def no_attribute_net(folder: str | Path) -> FileNotFoundError:
     return FileNotFoundError(
         f"{folder} holds no finished attribute net (no attributes.json); name where it lies "
         "(--config.attributes.from=M in training, --attributes=M elsewhere), or train one with "
-        f"./launch.sh train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
+        f"{COMMAND} train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import files, settings
+from acrn_jax import COMMAND, files, settings
 from acrn_jax.results import Results
 from acrn_jax.runs import phases
 from acrn_jax.settings import Settings
@@ -76,7 +76,7 @@ def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str 
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{workdir} holds no run (no config.json); make one with ./launch.sh train --workdir={workdir}."
+            f"{workdir} holds no run (no config.json); make one with {COMMAND} train --workdir={workdir}."
         )
     config = settings.from_json(file, files.read_json(file, "phases", *settings.SECTIONS))
     inputs = [phases.read(Path(workdir) / phase) or {} for phase in reversed(config.phases)]
@@ -107,12 +107,12 @@ def read_results(workdir: Path) -> Results:
     """
     file = Path(workdir) / "results.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{workdir} has no results.json; run ./launch.sh evaluate --workdir={workdir} first.")
+        raise FileNotFoundError(f"{workdir} has no results.json; run {COMMAND} evaluate --workdir={workdir} first.")
     results = Results.read(file)
     if stopped := results.unfinished:
         raise ValueError(
             f"{workdir} was evaluated at step {stopped.step} of {stopped.steps} of its training; let that come "
-            f"to its end, then run ./launch.sh evaluate --workdir={workdir} again."
+            f"to its end, then run {COMMAND} evaluate --workdir={workdir} again."
         )
     if not results.made_of and (inputs := phases.read(Path(workdir) / "reid")):
         return dataclasses.replace(results, made_of={"run": inputs})

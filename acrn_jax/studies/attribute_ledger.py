@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acrn_jax import build, files
+from acrn_jax import COMMAND, build, files
 from acrn_jax.evaluation import calibration, correlation
 from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Recognition, Spearman, Spread
 from acrn_jax.runs.workdir import write_json
@@ -136,7 +136,7 @@ def _recognition(net: Path, suffix: str) -> tuple[LedgerNet, Values]:
     """(what to say about it, its columns) of an attribute run."""
     file = net / "recognition.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{net} has no recognition.json; run ./launch.sh evaluate --workdir={net} first.")
+        raise FileNotFoundError(f"{net} has no recognition.json; run {COMMAND} evaluate --workdir={net} first.")
     whole = Recognition.read(file)
     parts = {"": whole} if suffix else {"": whole, "_seen": whole.seen, "_unseen": whole.unseen}
     about = {f"mA{name}": part.mA for name, part in parts.items() if part}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acrn_jax import build
+from acrn_jax import COMMAND, build
 from acrn_jax.losses.weights import effective_weights
 from acrn_jax.schema import Outputs
 from acrn_jax.settings import Settings
@@ -76,7 +76,7 @@ def _check(run: FinishedRun) -> None:
         raise ValueError(
             f"{run.folder} was trained with loss.attribute_gradient=flow: L_acrn trained its attribute weights, too, "
             "which needs the features. A study that trains them by L_att alone wants attribute_gradient=stop; "
-            "./launch.sh ablate without --on trains whole nets."
+            f"{COMMAND} ablate without --on trains whole nets."
         )
 
 

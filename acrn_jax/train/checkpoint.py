@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from acrn_jax import files
+from acrn_jax import COMMAND, files
 from acrn_jax.train import parallel
 from acrn_jax.train.state import State
 
@@ -111,7 +111,7 @@ def load_any(folder: Path) -> dict[str, Any]:
                 return found
         except Exception as error:
             _warn(folder, step, str(error))
-    raise FileNotFoundError(f"There is no readable checkpoint in {folder}; train that run first (./launch.sh train).")
+    raise FileNotFoundError(f"There is no readable checkpoint in {folder}; train that run first ({COMMAND} train).")
 
 
 def _plain(state):
