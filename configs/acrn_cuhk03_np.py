@@ -2,14 +2,15 @@
 
 ./launch.sh train --config=configs/acrn_cuhk03_np.py:labeled --workdir=R --config.data.dir=D --config.attributes.from=M
 
-`:detected,improved` adds what the field has learnt since (configs/improved.py), at the same size of net.
+`:detected,small` makes net, images and schedule what two CPU cores can train, `:detected,improved` adds what the field
+has learnt since, `:detected,small,improved` does both (configs/modes.py).
 """
 
-from acrn_jax.configs import common, improved
+from acrn_jax.configs import common, modes
 
 
 def get_config(kind: str = "detected"):
-    kind, mode = improved.parted(kind, ("detected", "labeled"))
+    kind, mode = modes.parted(kind, ("detected", "labeled"))
     c = common.get_config()
     c.data.name, c.data.config = "cuhk03_np", kind
-    return improved.chosen(c, mode)
+    return modes.chosen(c, mode)

@@ -2,13 +2,14 @@
 
 ./launch.sh train --config=configs/acrn_msmt17.py --workdir=R --config.data.dir=D --config.attributes.from=M
 
-`:improved` after the file name adds what the field has learnt since (configs/improved.py), at the same size of net.
+After the file name, `:small` makes net, images and schedule what two CPU cores can train, `:improved` adds what the
+field has learnt since, `:small,improved` does both (configs/modes.py).
 """
 
-from acrn_jax.configs import common, improved
+from acrn_jax.configs import common, modes
 
 
 def get_config(mode: str = "paper"):
     c = common.get_config()
     c.data.name = "msmt17"
-    return improved.chosen(c, mode)
+    return modes.chosen(c, mode)

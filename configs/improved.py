@@ -1,4 +1,4 @@
-"""What the field has learnt since the paper, at the same size of net: `acrn_market1501.py:improved` and its like.
+"""What the field has learnt since the paper, at any size of net: `acrn_market1501.py:improved` and its like.
 
 Each ingredient is a table of its own, so that configs/ablations.py can add it to the paper's settings or leave it out
 of the improved ones. Unlike in the paper's, 100 people are held out of training for whatever is chosen: query and
@@ -8,9 +8,6 @@ Sources: Hermans et al., "In Defense of the Triplet Loss", 2017; Luo et al., "Ba
 Deep Person Re-identification", 2019.
 """
 
-from ml_collections import config_dict
-
-MODES = ("paper", "improved")
 _COSINE = {"schedule": "cosine", "warmup_epochs": 2.0}
 
 INGREDIENTS = {
@@ -54,24 +51,3 @@ def study() -> dict:
     for name in INGREDIENTS:
         arms[f"improved_minus_{name}"] = merged(*(other for other in INGREDIENTS if other != name))
     return arms | {"improved_plus_ema": merged(*INGREDIENTS) | FURTHER["ema"]}
-
-
-def parted(given: str, names: tuple[str, ...]) -> tuple[str, str]:
-    """(split, mode) of what stands after a config's file name: "detected_3", "detected_3,improved" or "improved"."""
-    split, _, mode = given.partition(",")
-    if split in MODES and not mode:
-        split, mode = names[0], split
-    if split not in names:
-        raise ValueError(f"Unknown split {split!r}; write one such as {names[0]} or {names[-1]}, or improved.")
-    return split, mode
-
-
-def chosen(config: config_dict.ConfigDict, mode: str) -> config_dict.ConfigDict:
-    """`config` for mode "paper" (or none), with all ingredients and 100 people held out for mode "improved"."""
-    if mode not in ("", *MODES):
-        raise ValueError(f"Unknown mode {mode!r}; there are {' and '.join(MODES)}.")
-    if mode == "improved":
-        config.update_from_flattened_dict(merged(*INGREDIENTS))
-        config.data.validation_identities = config.data.validation_identities or 100
-        config.evaluate.tune_identities = 0  # the run itself holds people out
-    return config

@@ -3,7 +3,7 @@
 ./launch.sh train --config=configs/reidcnn_cuhk03.py:detected_0 --workdir=C --config.data.dir=D \
     --config.init_from=R/identity
 
-`:detected_0,improved` belongs to that of acrn_cuhk03.py.
+`:detected_0,small` and `:detected_0,improved` belong to those of acrn_cuhk03.py.
 """
 
 from acrn_jax.configs import acrn_cuhk03, baseline

@@ -3,7 +3,7 @@
 ./launch.sh train --config=configs/reidcnn_dukemtmc_reid.py --workdir=C --config.data.dir=D \
     --config.init_from=R/identity
 
-`:improved` belongs to that of acrn_dukemtmc_reid.py.
+`:small` and `:improved` belong to those of acrn_dukemtmc_reid.py.
 """
 
 from acrn_jax.configs import acrn_dukemtmc_reid, baseline

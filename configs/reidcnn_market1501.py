@@ -2,7 +2,7 @@
 
 ./launch.sh train --config=configs/reidcnn_market1501.py --workdir=C --config.data.dir=D --config.init_from=R/identity
 
-`:improved` belongs to that of acrn_market1501.py.
+`:small` and `:improved` belong to those of acrn_market1501.py.
 """
 
 from acrn_jax.configs import acrn_market1501, baseline

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from acrn_jax import build, runs, schema, settings
-from acrn_jax.configs import ablations, acrn_peta, common
+from acrn_jax.configs import ablations, acrn_peta, common, improved
 from acrn_jax.data import source
 from acrn_jax.data_prep import prepare
 from acrn_jax.data_prep.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as drawn
@@ -22,16 +22,16 @@ from acrn_jax.train import checkpoint, optimizer, state
 from tests import commands
 from tests.fixtures import googlenet, small_net
 
-PARTS = ("__init__", "ablations", "baseline", "common", "improved", "small")
+PARTS = ("__init__", "ablations", "baseline", "common", "improved", "modes", "small")
 MODES = {
     "mva_peta": ("paper", "small"),
     "demo": ("acrn", "attributes"),
     "acrn_peta": (*acrn_peta.SUBSETS, "3dpes_4"),
-    "acrn_cuhk03": ("labeled_19", "improved", "detected_3,improved"),
-    "reidcnn_cuhk03": ("labeled_19", "improved", "detected_3,improved"),
-    "acrn_cuhk03_np": ("labeled", "improved", "detected,improved"),
+    "acrn_cuhk03": ("labeled_19", "improved", "detected_3,small,improved"),
+    "reidcnn_cuhk03": ("labeled_19", "improved", "detected_3,small,improved"),
+    "acrn_cuhk03_np": ("labeled", "small", "detected,small,improved"),
 }  # of a config file; of all others:
-BOTH = ("paper", "improved")
+BOTH = ("paper", "small", "improved", "small,improved")
 NAMES = tuple(f"attribute{i}" for i in range(5))
 CONFIGS = [path.stem for path in sorted((commands.ROOT / "configs").glob("*.py")) if path.stem not in PARTS]
 CASES = [(name, mode) for name in CONFIGS for mode in (None, *MODES.get(name, BOTH))]
@@ -94,10 +94,16 @@ def test_no_config_lost_a_key_or_its_type(name, mode):
 
 def test_modes_are_told_where_there_is_no_such_one():
     for name, wrong, words in (
-        ("acrn_market1501", "best", "Unknown mode 'best'; there are paper and improved"),
-        ("reidcnn_cuhk03", "best", "Unknown split 'best'; write one such as detected_0 or labeled_19, or improved"),
+        ("acrn_market1501", "best", "Unknown mode 'best'; there are paper, small and improved"),
+        (
+            "reidcnn_cuhk03",
+            "best",
+            "Unknown split 'best'; write one such as detected_0 or labeled_19, and small or improved",
+        ),
         ("acrn_cuhk03", "labeled_20", "Unknown split 'labeled_20'"),
         ("acrn_cuhk03_np", "labeled,best", "Unknown mode 'best'"),
+        ("acrn_msmt17", "small,best", "Unknown mode 'best'"),
+        ("acrn_market1501", "paper,small", "Mode 'paper,small' asks for the paper's settings and for others"),
         ("acrn_peta", "mit", "No sub-set 'mit'"),
         ("mva_peta", "improved", "Unknown mode 'improved'"),
         ("demo", "improved", "Unknown part 'improved'"),
@@ -106,14 +112,15 @@ def test_modes_are_told_where_there_is_no_such_one():
             load(name, wrong)
 
 
-def test_improved_is_a_mode_of_the_first_split():
+@pytest.mark.parametrize("mode", ["small", "improved", "small,improved"])
+def test_modes_without_a_split_are_of_the_first_one(mode):
     for name, split in (
         ("acrn_cuhk03", "detected_0"),
         ("reidcnn_cuhk03", "detected_0"),
         ("acrn_cuhk03_np", "detected"),
     ):
-        assert load(name, "improved") == load(name, f"{split},improved") != load(name, split)
-        assert load(name, "improved").data.config == split
+        assert load(name, mode) == load(name, f"{split},{mode}") != load(name, split)
+        assert load(name, mode).data.config == split
 
 
 # To the first step, on miniatures of the releases
@@ -260,6 +267,28 @@ def test_improved_configs_have_the_papers_net_and_hold_people_out(name, mode):
     assert paper.data.validation_identities == 0 and better.data.validation_identities == 100
     assert (better.data.name, better.data.config) == (paper.data.name, paper.data.config)
     assert better.reid.miner == "batch_hard" and better.reid.scratch.warmup_epochs > 0 and better.data.augment.erase
+
+
+def test_small_is_a_size_and_improved_a_recipe():
+    for name in ("acrn_market1501", "acrn_dukemtmc_reid", "acrn_msmt17", "acrn_cuhk03_np", "reidcnn_market1501"):
+        paper, small = load(name), load(name, "small")
+        assert (small.data.height, small.data.width, small.model.width) == (128, 48, 0.25)
+        assert (small.model.feature_norm, small.loss.distance_scale, small.loss.margin) == (
+            "batch_norm",
+            "unit_mean",
+            0.3,
+        )
+        assert (small.identity.epochs, small.reid.epochs, small.data.validation_identities) == (12, 16, 50)
+        assert (small.reid.miner, small.reid.people, small.reid.images) == ("batch_all", 16, 4)
+        for group, rate in ((small.identity.scratch, 3e-3), (small.reid.scratch, 1e-3)):
+            assert (group.kind, group.schedule, group.warmup_epochs, group.rate) == ("adamw", "cosine", 1, rate)
+        both, better = load(name, "small,improved"), load(name, "improved")
+        assert both == load(name, "improved,small")
+        recipe = settings.flat(improved.merged(*improved.INGREDIENTS))
+        of_size = {key for key, value in paper.flat.items() if small.flat[key] != value}
+        assert {key: both.flat[key] for key in recipe} == recipe
+        assert all(both.flat[key] == small.flat[key] for key in of_size - recipe.keys())
+        assert all(both.flat[key] == better.flat[key] for key in paper.flat.keys() - of_size)
 
 
 @pytest.mark.parametrize("study", ablations.STUDIES)
