@@ -23,6 +23,7 @@ from acrn_jax.evaluation import attributes, protocols
 from acrn_jax.losses.mining import MINERS
 from acrn_jax.losses.objectives import LossSettings
 from acrn_jax.models import MODELS
+from acrn_jax.models.pooling import NO_PARTS
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.rules import Count, CountOrZero, NotNegative, Positive, Rule, Share, number, one_of, several, whole
 from acrn_jax.train.optimizer import Group
@@ -31,7 +32,8 @@ PHASES = (("mva",), ("identity",), ("reid",), ("identity", "reid"))
 SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # which nothing does without
 # Keys that older runs do not have, and what those runs did.
 OLD_DEFAULTS = {
-    "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours",
+    "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours", "model.parts": 1,
+    "model.last_stride": 2,
     "mva.calibrate": "none", "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders
@@ -306,6 +308,8 @@ def check(config: Settings) -> None:
         )
     if config.of_attributes and not (config.mva.steps or config.mva.epochs):
         raise ValueError("config.mva.steps and config.mva.epochs are both 0; set one of them.")
+    if getattr(config.model, "parts", 1) != 1 and config.model.head_pooling == "flatten":
+        raise ValueError(NO_PARTS.format(parts=config.model.parts))
     if "reid" in config.phases and config.loss.soft and config.loss.reduction == "active_only":
         raise ValueError(
             "config.loss.soft leaves every triplet active, so config.loss.reduction=active_only means nothing there; "

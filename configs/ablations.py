@@ -37,7 +37,7 @@ STUDIES = {
     "representation": {"reference": {}}
     | {r: {"attributes.representation": r} for r in ("probabilities", "logits", "binary")},
     "feature_norm": {"reference": {}} | {n: {"model.feature_norm": n} for n in ("none", "l2", "batch_norm", "bnneck")},
-    "pooling": {"reference": {}} | {p: {"model.head_pooling": p} for p in ("flatten", "average")},
+    "pooling": {"reference": {}} | {p: {"model.head_pooling": p} for p in ("flatten", "average", "gem")},
     "identity_phase": {"reference": {}, "without": {"phases": ("reid",)}},
     # What the paper leaves open, one reading at a time: docs/evidence.md
     "readings": {

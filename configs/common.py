@@ -68,7 +68,9 @@ def get_config() -> config_dict.ConfigDict:
     c.model.width = 1.0  # times every channel count
     c.model.feature_dim = 512  # acrn
     c.model.feature_norm = "none"  # acrn: none | l2 | batch_norm | bnneck
-    c.model.head_pooling = "flatten"  # acrn: flatten | average
+    c.model.head_pooling = "flatten"  # acrn: flatten | average | gem
+    c.model.parts = 1  # acrn: horizontal stripes that average or gem pool on their own
+    c.model.last_stride = 2  # acrn: 2, or 1: the last pooling is left out, the last map twice as high and wide
     c.model.residual_scale = 0.2  # acrn
     c.model.remat = False  # maps within blocks are computed again for the gradient: less memory, a forward pass more
     c.model.views = ("top", "middle", "bottom")  # mva: local views in use

@@ -5,7 +5,8 @@ of the improved ones. Unlike in the paper's, 100 people are held out of training
 gallery are looked at once, at the end.
 
 Sources: Hermans et al., "In Defense of the Triplet Loss", 2017; Luo et al., "Bag of Tricks and a Strong Baseline for
-Deep Person Re-identification", 2019.
+Deep Person Re-identification", 2019; Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018
+(gem); Sun et al., "Beyond Part Models", 2018 (parts).
 """
 
 _COSINE = {"schedule": "cosine", "warmup_epochs": 2.0}
@@ -36,6 +37,11 @@ FURTHER = {  # not in the improved configs
     "ema": {"ema": 0.999},
     "colour": {"data.augment.brightness": 0.2, "data.augment.contrast": 0.2, "data.augment.saturation": 0.2},
     "active_only": {"loss.reduction": "active_only"},
+    "average": {"model.head_pooling": "average"},
+    "gem": {"model.head_pooling": "gem"},
+    "last_stride": {"model.last_stride": 1},
+    "parts": {"model.head_pooling": "average", "model.parts": 2},
+    "parts_last_stride": {"model.head_pooling": "average", "model.parts": 4, "model.last_stride": 1},
 }
 
 

@@ -17,7 +17,8 @@ from acrn_jax.models.inception import (
     max_pool,
     scaled,
 )
-from acrn_jax.rules import Count, Flag, NotNegative, one_of
+from acrn_jax.models.pooling import POOLINGS, GeM, onnx_pooled, pooled
+from acrn_jax.rules import Count, Flag, NotNegative, one_of, whole
 from acrn_jax.schema import Outputs
 
 FEATURE_NORMS = ("none", "batch_norm", "l2", "bnneck")
@@ -25,7 +26,7 @@ STAGES = (256, 512, 768, 1024)  # channels after the v3 layer and after layers 2
 REDUCING = {2: 512, 4: 768, 8: 1024}
 STEM = (32, 64, 96, 128)
 # Optimiser group of each part.
-GROUPS = dict.fromkeys(("stem", "v3", "layer", "feature", "classifier"), "scratch")
+GROUPS = dict.fromkeys(("stem", "v3", "layer", "gem", "feature", "classifier"), "scratch")
 
 
 class ACRN(nn.Module):
@@ -41,8 +42,10 @@ class ACRN(nn.Module):
     | layer 4 | inception, stride 2 | 10 x 4 x 768 |
     | layers 5 to 7 | inception-residual | 10 x 4 x 768 |
     | layer 8 | inception, stride 2 | 5 x 2 x 1024 |
-    | feature | flatten (or average), dense 512 | 512 |
+    | feature | flatten (or pool, see pooling.py), dense 512 | 512 |
     | classifier | dense, only for identity training | people |
+
+    With `last_stride` 1 layer 8 keeps the size of the map (Luo et al. 2019, section 3.5).
 
     `feature_norm` decides what f is: `none` the dense layer's output; `l2` that of length 1; `batch_norm` that after
     batch normalisation, everywhere; `bnneck` the triplet loss sees the output before the normalisation, classifier and
@@ -55,7 +58,9 @@ class ACRN(nn.Module):
     width: Width = 1.0
     feature_dim: Count = 512
     feature_norm: Annotated[str, one_of(*FEATURE_NORMS)] = "none"
-    head_pooling: Annotated[str, one_of("flatten", "average")] = "flatten"
+    head_pooling: Annotated[str, one_of(*POOLINGS)] = "flatten"
+    parts: Count = 1  # horizontal stripes of the last map, pooled on their own
+    last_stride: Annotated[int, whole(1, 2)] = 2
     residual_scale: NotNegative = 0.2
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -65,8 +70,6 @@ class ACRN(nn.Module):
     def __call__(self, images, *, train: bool) -> Outputs:
         if self.feature_norm not in FEATURE_NORMS:
             raise ValueError(f"feature_norm is {self.feature_norm!r}; known: {', '.join(FEATURE_NORMS)}.")
-        if self.head_pooling not in ("flatten", "average"):
-            raise ValueError(f"head_pooling is {self.head_pooling!r}; known: flatten, average.")
         conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = images.astype(self.dtype)
         for i, channels in enumerate(STEM):
@@ -76,12 +79,13 @@ class ACRN(nn.Module):
         layers: list[nn.Module] = [InceptionV3(scaled(STAGES[0], self.width), conv, name="v3")]
         for i in range(1, 9):
             if i in REDUCING:
-                layers.append(InceptionReduce(scaled(REDUCING[i], self.width), conv, name=f"layer{i}"))
+                stride = self.last_stride if i == max(REDUCING) else 2
+                layers.append(InceptionReduce(scaled(REDUCING[i], self.width), conv, stride, name=f"layer{i}"))
             else:
                 layers.append(InceptionResidual(conv, self.residual_scale, name=f"layer{i}"))
         for layer in layers:
             x = block(layer, self.remat)(x, train=train)
-        x = x.reshape(x.shape[0], -1) if self.head_pooling == "flatten" else jnp.mean(x, axis=(1, 2))
+        x = pooled(x, self.head_pooling, self.parts, GeM(name="gem") if self.head_pooling == "gem" else None)
         dense = nn.Dense(self.feature_dim, dtype=jnp.float32, name="feature")(x.astype(jnp.float32))  # [B, D]
         feature = trained = dense
         if self.feature_norm == "l2":
@@ -111,7 +115,9 @@ def onnx_layers(g: Any, x: Any, module: Any, layers: dict[str, Any], mean: np.nd
     for i in range(1, 9):
         layer = layers[f"layer{i}"]
         if i in REDUCING:
-            x = g.concat(g.pool(x), *(g.chain(x, layer[n], last_stride=2) for n in ("branch3", "branch33")))
+            stride = module.last_stride if i == max(REDUCING) else 2
+            branches = (g.chain(x, layer[n], last_stride=stride) for n in ("branch3", "branch33"))
+            x = g.concat(g.pool(x, stride=stride), *branches)
         else:
             mixed = g.concat(*(g.chain(x, layer[name]) for name in ("branch1", "branch3", "branch33")))
             mixed = g.conv(mixed, layer["mix"], linear=True, factor=module.residual_scale)
@@ -122,7 +128,7 @@ def onnx_layers(g: Any, x: Any, module: Any, layers: dict[str, Any], mean: np.nd
         dense["kernel"] = kernel.transpose(2, 0, 1, 3).reshape(-1, module.feature_dim)
         flat = g.add("Flatten", x.name)
     else:
-        flat = g.average(x)
+        flat = onnx_pooled(g, x, module.head_pooling, module.parts, layers)
     feature = g.dense(flat, dense, layers.get("feature_norm"))
     if module.feature_norm != "l2":
         return feature

@@ -206,6 +206,7 @@ class InceptionReduce(nn.Module):
 
     features: int
     conv: Any
+    stride: int = 2
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -214,11 +215,12 @@ class InceptionReduce(nn.Module):
             raise ValueError(f"A reducing layer must add channels; got {x.shape[-1]} in and {self.features} out.")
         first, second = added // 2, added - added // 2
         reduce = max(x.shape[-1] // 4, 1)
+        deeper = [(reduce, 1, 1), (second, 3, 1), (second, 3, self.stride)]
         return jnp.concatenate(
             [
-                max_pool(x),
-                Chain([(reduce, 1, 1), (first, 3, 2)], self.conv, name="branch3")(x, train=train),
-                Chain([(reduce, 1, 1), (second, 3, 1), (second, 3, 2)], self.conv, name="branch33")(x, train=train),
+                max_pool(x, stride=self.stride),
+                Chain([(reduce, 1, 1), (first, 3, self.stride)], self.conv, name="branch3")(x, train=train),
+                Chain(deeper, self.conv, name="branch33")(x, train=train),
             ],
             axis=-1,
         )

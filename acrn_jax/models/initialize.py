@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from acrn_jax.models.pooling import GEM_START
+
 
 def variables(module: nn.Module, *, height: int, width: int, seed: int, batch: int = 2) -> dict[str, Any]:
     """Variables {"params": ..., "batch_stats": ...} of `module` for images [B, height, width, 3], float32 numpy arrays.
@@ -31,6 +33,8 @@ def _first_value(path, shape, seed):
         return np.ones(shape, np.float32)
     if kind in ("bias", "mean"):
         return np.zeros(shape, np.float32)
+    if kind == "power":  # of a generalised mean
+        return np.full(shape, GEM_START, np.float32)
     if kind != "kernel":
         raise ValueError(f"Variable {name} is of no known kind; tell models/initialize.py how it starts.")
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))

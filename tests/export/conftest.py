@@ -32,6 +32,7 @@ def drawn_variables(module, height, width, seed=0):
     def draw(path, leaf):
         rng = np.random.default_rng((seed, len(path), leaf.size, ord(path[-1].key[0])))
         spread = {"scale": (0.5, 1.5), "var": (0.5, 2.0), "bias": (-0.3, 0.3), "mean": (-0.3, 0.3)}
+        spread["power"] = (1.5, 2.5)
         low, high = spread.get(path[-1].key, (0, 0))
         return leaf if low == high else rng.uniform(low, high, leaf.shape).astype(np.float32)
 

@@ -37,6 +37,7 @@ def test_fold_is_layer_then_normalisation():
     ("phase", "changes"),
     [
         ("reid", {"model.feature_norm": "l2", "model.head_pooling": "average", "data.height": 37}),
+        ("reid", {"model.head_pooling": "gem", "model.parts": 2, "model.last_stride": 1, "data.height": 37}),
         ("mva", {"model.layout": "torchvision", "model.branch_kernel": 3, "model.views": ("top", "bottom")}),
         ("mva", {"model.layout": "slim", "data.height": 48, "data.width": 24}),
     ],
