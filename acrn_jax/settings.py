@@ -33,7 +33,7 @@ SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # which nothing 
 # Keys that older runs do not have, and what those runs did.
 OLD_DEFAULTS = {
     "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours", "model.parts": 1,
-    "model.last_stride": 2,
+    "model.last_stride": 2, "data.augment.grey": 0.0, "data.augment.pad": 0,
     "mva.calibrate": "none", "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders
@@ -300,6 +300,11 @@ def check(config: Settings) -> None:
         missing = "dir" if not config.data.dir else "name"
         raise ValueError(
             f"config.data.{missing} is not set; pass --config.data.{missing}=... ({COMMAND} prepare makes data)."
+        )
+    if config.data.augment.pad >= min(config.data.height, config.data.width):
+        raise ValueError(
+            f"config.data.augment.pad is {config.data.augment.pad}, so that a window of {config.data.height} x "
+            f"{config.data.width} may show no image; take less than the smaller side."
         )
     if not set(config.phases) <= set(MODELS[config.model_name].phases):
         known = "; ".join(f"{name}: {' and '.join(model.phases)}" for name, model in MODELS.items())

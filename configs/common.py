@@ -61,6 +61,8 @@ def get_config() -> config_dict.ConfigDict:
         "brightness": 0.0,  # b of factors in [1 - b, 1 + b]
         "contrast": 0.0,  # likewise
         "saturation": 0.0,  # likewise
+        "grey": 0.0,  # probability of no colours
+        "pad": 0,  # pixels of a black border around the enlarged image, before the cut
     }
 
     c.model = config_dict.ConfigDict()

@@ -36,6 +36,8 @@ INGREDIENTS = {
 FURTHER = {  # not in the improved configs
     "ema": {"ema": 0.999},
     "colour": {"data.augment.brightness": 0.2, "data.augment.contrast": 0.2, "data.augment.saturation": 0.2},
+    "grey": {"data.augment.grey": 0.1},
+    "pad": {"data.augment.pad": 10, "data.augment.enlarge": 1.0},
     "active_only": {"loss.reduction": "active_only"},
     "average": {"model.head_pooling": "average"},
     "gem": {"model.head_pooling": "gem"},

@@ -308,6 +308,7 @@ def test_arms_fit_the_configs(study):
     "change, message",
     [
         ({"data.dir": None}, "config.data.dir is not set"),
+        ({"data.augment.pad": 64}, "pad is 64, so that a window of 160 x 64 may show no image"),
         (
             {"phases": ("reid", "sleep")},
             "config.phases is ['reid', 'sleep']; known: ('mva',), ('identity',), ('reid',)",

@@ -124,13 +124,29 @@ class _Images:
 
     def write(self, row: int, drawn: dict[str, Any], out: np.ndarray) -> None:
         """Writes the image of one record into `out`, uint8 [height, width, 3]."""
-        top, left, flip = drawn.get("top", 0), drawn.get("left", 0), drawn.get("flip", False)
-        bottom, right, (stored_height, stored_width) = top + self.height, left + self.width, self.stored_size
+        pad, (stored_height, stored_width) = self.augment.pad if self.augment else 0, self.stored_size
+        top, left = drawn.get("top", 0) - pad, drawn.get("left", 0) - pad  # of the window, maybe in the border
+        box = (max(top, 0), max(left, 0), min(top + self.height, stored_height), min(left + self.width, stored_width))
+        flip = drawn.get("flip", False)
+        if pad:
+            inner = np.empty((box[2] - box[0], box[3] - box[1], 3), np.uint8)
+            self._cut(row, box, flip, inner)
+            above, before = box[0] - top, left + self.width - box[3] if flip else box[1] - left  # border, rows, columns
+            out[...] = 0
+            out[above : above + len(inner), before : before + inner.shape[1]] = inner
+        else:
+            self._cut(row, box, flip, out)
+        if drawn:
+            transforms.finish(out, drawn)
+
+    def _cut(self, row: int, box: tuple[int, int, int, int], flip: bool, out: np.ndarray) -> None:
+        """Writes a part (top, left, bottom, right) of one record's stored image into `out`, as large."""
+        (top, left, bottom, right), (stored_height, stored_width) = box, self.stored_size
         key = self.split.key[row]
         if self.cache is None:
             window = (left / stored_width, top / stored_height, right / stored_width, bottom / stored_height)
             data = self.split.image_bytes(row)
-            transforms.prepare(data, self.height, self.width, key=key, window=window, flip=flip, out=out)
+            transforms.prepare(data, *out.shape[:2], key=key, window=window, flip=flip, out=out)
         else:
             if not self.cached[row]:
                 transforms.prepare(self.split.image_bytes(row), *self.stored_size, key=key, out=self.cache[row])
@@ -138,8 +154,6 @@ class _Images:
             image = self.cache[row, top:bottom, left:right]
             for colour in range(3):  # one by one: numpy mirrors planes five times as fast as pixels
                 out[..., colour] = image[:, :: -1 if flip else 1, colour]
-        if drawn:
-            transforms.finish(out, drawn)
 
 
 class _Batches:

@@ -97,6 +97,27 @@ def test_crops_and_flips_are_the_drawn_ones(train, cache_bytes):
     assert 0 < sum(flips) < len(flips)
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+@pytest.mark.parametrize("enlarge", [1.0, 1.5])
+def test_the_border_is_black_and_the_rest_the_drawn_window(train, cache_bytes, enlarge):
+    plan, pad = identity_plan(train), 4
+    augment = transforms.Augment(enlarge=enlarge, flip=0.5, pad=pad)
+    whole, borders = augment.enlarged(HEIGHT, WIDTH), 0
+    for step, batch in enumerate(train_batches(train, augment=augment, steps=10, cache_bytes=cache_bytes)):
+        drawn = transforms.draw(augment, 4, HEIGHT, WIDTH, seed=3, step=step)
+        for i, row in enumerate(plan(step // 5)[step % 5]):
+            image = transforms.prepare(train.image_bytes(row), *whole).astype(int)
+            canvas = np.pad(image + 1, ((pad, pad), (pad, pad), (0, 0)))  # 0 is the border alone
+            window = canvas[drawn["top"][i] : drawn["top"][i] + HEIGHT, drawn["left"][i] : drawn["left"][i] + WIDTH]
+            window = window[:, ::-1] if drawn["flip"][i] else window
+            assert not batch["image"][i][window[..., 0] == 0].any()
+            difference = np.abs(batch["image"][i] - (window - 1))[window[..., 0] > 0]
+            # Without the cache the part alone is resized: ties of its two roundings fall differently.
+            assert not difference.any() if cache_bytes else (difference.max() <= 2 and difference.mean() < 0.2)
+            borders += (window == 0).any()
+    assert borders > 20
+
+
 def test_training_goes_on_over_epochs_without_end(train):
     assert len(list(itertools.islice(train_batches(train), 23))) == 23
     assert list(train_batches(train, first_step=5, steps=5)) == []

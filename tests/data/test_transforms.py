@@ -122,6 +122,27 @@ def test_draw_covers_what_it_promises():
     assert 0.2 < ratio.min() < 0.5 and 2.5 < ratio.max() < 4.5
 
 
+def test_grey_and_border_leave_all_else_as_it_was_drawn():
+    augment = transforms.Augment(erase=0.5, saturation=0.3)
+    plain = transforms.draw(augment, 4000, 24, 12, seed=0, step=5)
+    grey = transforms.draw(dataclasses.replace(augment, grey=0.25), 4000, 24, 12, seed=0, step=5)
+    without = grey["saturation"] == 0
+    assert abs(without.mean() - 0.25) < 0.03
+    for name, values in plain.items():
+        np.testing.assert_array_equal(grey[name][~without], values[~without])
+        assert name == "saturation" or np.array_equal(grey[name], values)
+    drawn = transforms.draw(dataclasses.replace(augment, enlarge=1.0, pad=3), 4000, 24, 12, seed=0, step=5)
+    assert set(drawn["top"]) == set(drawn["left"]) == set(range(7))
+
+
+def test_a_grey_image_has_its_luma_in_all_colours():
+    image = noise(9, 6, 3)
+    drawn = transforms.draw(transforms.Augment(grey=1.0), 1, 9, 6, seed=0, step=0)
+    wanted = image @ np.array([0.299, 0.587, 0.114])
+    transforms.finish(image, {name: values[0] for name, values in drawn.items()})
+    assert np.abs(image - wanted[..., None]).max() <= 0.51 and np.ptp(image, axis=2).max() == 0
+
+
 def test_no_augmentation_draws_nothing():
     drawn = transforms.draw(transforms.Augment(enlarge=1.0, flip=0.0), 8, 24, 12, seed=0, step=0)
     assert not drawn["top"].any() and not drawn["left"].any() and not drawn["flip"].any() and not drawn["erase"].any()
@@ -155,7 +176,7 @@ def test_erasing_touches_its_rectangle_alone():
     assert len(np.unique(image[inside])) > 50
 
 
-@pytest.mark.parametrize("change", [{"enlarge": 0.9}, {"flip": 1.5}, {"erase": -0.1}, {"contrast": 2.0}])
+@pytest.mark.parametrize("change", [{"enlarge": 0.9}, {"flip": 1.5}, {"grey": 2.0}, {"erase": -0.1}, {"contrast": 2.0}])
 def test_impossible_augmentation_is_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(transforms.Augment(), **change)
