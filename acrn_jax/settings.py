@@ -33,7 +33,7 @@ SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # which nothing 
 # Keys that older runs do not have, and what those runs did.
 OLD_DEFAULTS = {
     "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours", "model.parts": 1,
-    "model.last_stride": 2, "data.augment.grey": 0.0, "data.augment.pad": 0,
+    "model.last_stride": 2, "model.instance_norm": False, "data.augment.grey": 0.0, "data.augment.pad": 0,
     "mva.calibrate": "none", "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders

@@ -74,6 +74,7 @@ def get_config() -> config_dict.ConfigDict:
     c.model.parts = 1  # acrn: horizontal stripes that average or gem pool on their own
     c.model.last_stride = 2  # acrn: 2, or 1: the last pooling is left out, the last map twice as high and wide
     c.model.residual_scale = 0.2  # acrn
+    c.model.instance_norm = False  # half of the channels of the first convolutions are normalised within each image
     c.model.remat = False  # maps within blocks are computed again for the gradient: less memory, a forward pass more
     c.model.views = ("top", "middle", "bottom")  # mva: local views in use
     c.model.branch_kernel = 5  # mva: 5 as the paper draws it, 3 as the ImageNet weights in circulation have it

@@ -6,7 +6,7 @@ gallery are looked at once, at the end.
 
 Sources: Hermans et al., "In Defense of the Triplet Loss", 2017; Luo et al., "Bag of Tricks and a Strong Baseline for
 Deep Person Re-identification", 2019; Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018
-(gem); Sun et al., "Beyond Part Models", 2018 (parts).
+(gem); Sun et al., "Beyond Part Models", 2018 (parts); Pan et al., "Two at Once", 2018 (instance_norm).
 """
 
 _COSINE = {"schedule": "cosine", "warmup_epochs": 2.0}
@@ -36,6 +36,7 @@ INGREDIENTS = {
 FURTHER = {  # not in the improved configs
     "ema": {"ema": 0.999},
     "colour": {"data.augment.brightness": 0.2, "data.augment.contrast": 0.2, "data.augment.saturation": 0.2},
+    "instance_norm": {"model.instance_norm": True},
     "grey": {"data.augment.grey": 0.1},
     "pad": {"data.augment.pad": 10, "data.augment.enlarge": 1.0},
     "active_only": {"loss.reduction": "active_only"},

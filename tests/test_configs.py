@@ -417,6 +417,9 @@ def test_starting_from_imagenet_weights(tmp_path, capsys):
     assert json.loads((tmp_path / "mva" / "init.json").read_text()) == report
     with pytest.raises(ValueError, match="fit the trunk of model mva alone; acrn starts from scratch"):
         start.first_variables(load("demo", "acrn"), build.net(load("demo", "acrn"), people=3), str(file))
+    other = build.net(narrow_mva().changed({"model.instance_norm": True}), attributes=3)
+    with pytest.raises(ValueError, match=r"lacks 6 of .* Pass --config\.model\.instance_norm=False\.$"):
+        start.first_variables(config, other, str(file))
     other = narrow_mva(layout="ours")
     with pytest.raises(ValueError, match=r"Pass --config\.model\.layout=torchvision\."):
         start.first_variables(other, build.net(other, attributes=3), str(file))

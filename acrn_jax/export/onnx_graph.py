@@ -66,10 +66,21 @@ class Graph:
 
     def conv(self, x: Map, layer: dict[str, Any], *, stride=1, padding="SAME", linear=False, factor=1.0) -> Map:
         """inception.ConvNorm, whose values are `layer`; its result times `factor`."""
-        kernel, bias = fold(layer["conv"]["kernel"], 0, layer["norm"], _CONV_EPSILON)
+        kernel, within = layer["conv"]["kernel"], layer.get("instance")
+        own = len(within["scale"]) if within else 0  # channels that are normalised within the image
+        folded, bias = fold(kernel[..., own:], 0, layer["norm"], _CONV_EPSILON)
+        kernel, bias = np.concatenate([kernel[..., :own], folded], -1), np.concatenate([np.zeros(own), bias])
         pads, *size = _pads(x, len(kernel), stride, padding)
         kernel = self.constant(factor * kernel.transpose(3, 2, 0, 1))
         name = self.add("Conv", x.name, kernel, self.constant(factor * bias), strides=[stride] * 2, pads=pads)
+        if within:
+            first, rest = (
+                self.add("Slice", name, *(self.constant([value], np.int64) for value in edges))
+                for edges in ((0, own, 1), (own, len(bias), 1))
+            )
+            values = [self.constant(factor * within[part]) for part in ("scale", "bias")]
+            first = self.add("InstanceNormalization", first, *values, epsilon=factor**2 * _CONV_EPSILON)
+            name = self.add("Concat", first, rest, axis=1)
         return Map(name if linear else self.add("Relu", name), *size)
 
     def chain(self, x: Map, layers: dict[str, Any], *, last_stride: int = 1) -> Map:

@@ -62,6 +62,7 @@ class ACRN(nn.Module):
     parts: Count = 1  # horizontal stripes of the last map, pooled on their own
     last_stride: Annotated[int, whole(1, 2)] = 2
     residual_scale: NotNegative = 0.2
+    instance_norm: Flag = False  # of the stem's convolutions, see inception.ConvNorm
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: Flag = False  # inception blocks and the stem's convolutions, see inception.block
@@ -73,7 +74,8 @@ class ACRN(nn.Module):
         conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
         x = images.astype(self.dtype)
         for i, channels in enumerate(STEM):
-            x = block(conv(scaled(channels, self.width), 3, name=f"stem{i}"), self.remat)(x, train=train)
+            stem = conv(scaled(channels, self.width), 3, instance=self.instance_norm, name=f"stem{i}")
+            x = block(stem, self.remat)(x, train=train)
             if i % 2:
                 x = max_pool(x)
         layers: list[nn.Module] = [InceptionV3(scaled(STAGES[0], self.width), conv, name="v3")]

@@ -90,7 +90,12 @@ def block(module: nn.Module, remat: bool):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU (unless `linear`)."""
+    """Convolution without bias, batch normalisation, ReLU (unless `linear`).
+
+    With `instance` the first half of the channels is normalised within each image instead, over its places, also at
+    test: that takes out what tells cameras apart and people hardly, light and colour cast (Pan et al., "Two at Once:
+    Enhancing Learning and Generalization Capacities via IBN-Net", 2018, their block IBN-a).
+    """
 
     features: int
     kernel: int = 1
@@ -99,6 +104,7 @@ class ConvNorm(nn.Module):
     axis_name: str | None = None  # pmap axis over which batch statistics are taken
     dtype: Any = jnp.float32
     padding: Any = "SAME"
+    instance: bool = False
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -112,6 +118,10 @@ class ConvNorm(nn.Module):
             conv_general_dilated=convolution.conv_general_dilated,
             name="conv",
         )(x)
+        within: list[Any] = []
+        if self.instance:
+            within = [nn.InstanceNorm(epsilon=1e-3, dtype=self.dtype, name="instance")(x[..., : self.features // 2])]
+            x = x[..., self.features // 2 :]
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,
@@ -120,6 +130,7 @@ class ConvNorm(nn.Module):
             axis_name=self.axis_name,
             name="norm",
         )(x)
+        x = jnp.concatenate([*within, x], axis=-1) if within else x
         return x if self.linear else nn.relu(x)
 
 
@@ -239,15 +250,17 @@ class GoogLeNet(nn.Module):
     dtype: Any = jnp.float32
     layout: str = "ours"
     remat: bool = False
+    instance_norm: bool = False  # of the three convolutions before the blocks, see ConvNorm
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         conv = functools.partial(ConvNorm, axis_name=self.axis_name, dtype=self.dtype)
+        early = functools.partial(conv, instance=self.instance_norm)
         layout = LAYOUTS[self.layout]
-        first = conv(scaled(64, self.width), 7, 2, padding=layout.padding, name="conv1")(x, train=train)
+        first = early(scaled(64, self.width), 7, 2, padding=layout.padding, name="conv1")(x, train=train)
         x = max_pool(first, padding=layout.pooling)
-        x = conv(scaled(64, self.width), 1, name="conv2")(x, train=train)
-        x = conv(scaled(192, self.width), 3, name="conv3")(x, train=train)
+        x = early(scaled(64, self.width), 1, name="conv2")(x, train=train)
+        x = early(scaled(192, self.width), 3, name="conv3")(x, train=train)
         for name, channels in GOOGLENET.items():
             if name in POOL_BEFORE:
                 x = max_pool(x, window=layout.last_window if name == "5a" else 3, padding=layout.pooling)

@@ -93,6 +93,7 @@ class MVA(nn.Module):
     layout: Annotated[str, one_of(*LAYOUTS)] = "ours"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
+    instance_norm: Flag = False  # of the trunk's convolutions before the blocks, see inception.ConvNorm
     remat: Flag = False  # inception blocks and local views, see inception.block
 
     @nn.compact
@@ -103,9 +104,8 @@ class MVA(nn.Module):
         normalise = functools.partial(
             nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype
         )
-        trunk = GoogLeNet(
-            self.width, self.branch_kernel, self.axis_name, self.dtype, self.layout, self.remat, name="trunk"
-        )
+        options = (self.branch_kernel, self.axis_name, self.dtype, self.layout, self.remat, self.instance_norm)
+        trunk = GoogLeNet(self.width, *options, name="trunk")
         first, x = trunk(images.astype(self.dtype), train=train)
         parts = [nn.Dense(scaled(600, self.width), dtype=self.dtype, name="global_dense")(jnp.mean(x, axis=(1, 2)))]
         for view, (start, stop) in zip(VIEWS, bands(first.shape[1]), strict=True):

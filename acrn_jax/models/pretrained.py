@@ -158,7 +158,8 @@ def _ours(array, source):
 def _check(path, values, wanted, source, layout):
     missing = sorted(wanted.keys() - values.keys())
     if missing:
-        raise ValueError(f"{path} lacks {len(missing)} of the trunk's {len(wanted)} arrays: {_some(missing)}.")
+        hint = " Pass --config.model.instance_norm=False." if any("/instance/" in name for name in missing) else ""
+        raise ValueError(f"{path} lacks {len(missing)} of the trunk's {len(wanted)} arrays: {_some(missing)}.{hint}")
     theirs, ours = (shape["params/trunk/conv1/norm/bias"][0] for shape in (_shapes(values), wanted))
     if theirs != ours:
         raise ValueError(

@@ -37,9 +37,9 @@ def test_fold_is_layer_then_normalisation():
     ("phase", "changes"),
     [
         ("reid", {"model.feature_norm": "l2", "model.head_pooling": "average", "data.height": 37}),
-        ("reid", {"model.head_pooling": "gem", "model.parts": 2, "model.last_stride": 1, "data.height": 37}),
+        ("reid", {"model.head_pooling": "gem", "model.parts": 2, "model.last_stride": 1, "model.instance_norm": True}),
         ("mva", {"model.layout": "torchvision", "model.branch_kernel": 3, "model.views": ("top", "bottom")}),
-        ("mva", {"model.layout": "slim", "data.height": 48, "data.width": 24}),
+        ("mva", {"model.layout": "slim", "model.instance_norm": True, "data.height": 48, "data.width": 24}),
     ],
 )
 def test_graph_is_the_net(phase, changes, tmp_path):

@@ -240,6 +240,44 @@ def test_running_statistics_move_by_a_tenth():
     np.testing.assert_allclose(after["var"], 0.9 * before["norm"]["var"] + 0.1 * y.var(0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_with_instance_norm_half_of_the_channels_know_their_own_image_alone(train):
+    x, unit, rng = noise(4, 5, 6, 3), inception.ConvNorm(6, instance=True), np.random.default_rng(9)
+    params = {
+        "conv": {"kernel": noise(1, 1, 3, 6)},
+        "instance": {"scale": rng.uniform(0.5, 2, 3), "bias": rng.normal(size=3)},
+        "norm": {"scale": rng.uniform(0.5, 2, 3), "bias": rng.normal(size=3)},
+    }
+    stats = {"norm": {"mean": rng.normal(size=3), "var": rng.uniform(0.5, 2, 3)}}
+    params, stats = jax.tree.map(np.float32, (params, stats))
+    found, _ = unit.apply({"params": params, "batch_stats": stats}, x, train=train, mutable=["batch_stats"])
+    y = (x.reshape(-1, 3) @ params["conv"]["kernel"][0, 0]).reshape(4, 5, 6, 6).astype(np.float64)
+    for channel in range(6):
+        half, place = ("instance", channel) if channel < 3 else ("norm", channel - 3)
+        for image in range(4):
+            seen = y[image if half == "instance" else slice(None), ..., channel]
+            mean, variance = seen.mean(), seen.var()
+            if half == "norm" and not train:
+                mean, variance = stats["norm"]["mean"][place], stats["norm"]["var"][place]
+            wanted = (y[image, ..., channel] - mean) / np.sqrt(variance + 1e-3)
+            wanted = np.maximum(wanted * params[half]["scale"][place] + params[half]["bias"][place], 0)
+            np.testing.assert_allclose(found[image, ..., channel], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "net, early", [(acrn.ACRN, [f"stem{i}" for i in range(4)]), (mva.MVA, ["conv1", "conv2", "conv3"])]
+)
+def test_instance_norm_is_of_the_first_convolutions_and_costs_no_parameter(net, early):
+    (_, plain), (_, other) = (shapes(net(3, width=0.0625, instance_norm=on), 64, 32) for on in (False, True))
+    assert count(plain["params"]) == count(other["params"])
+    flat = traverse_util.flatten_dict(other["params"], sep="/")
+    found = {name.removesuffix("/instance/scale").removeprefix("trunk/") for name in flat if "instance/scale" in name}
+    assert found == set(early)
+    for name in flat:
+        if name.endswith("/instance/scale"):
+            assert flat[name].shape == flat[name.replace("instance", "norm")].shape
+
+
 def test_unknown_feature_norm_is_refused():
     with pytest.raises(ValueError, match=r"known: none"):
         shapes(acrn.ACRN(4, feature_norm="l3"), 160, 64)
