@@ -48,6 +48,7 @@ DATASETS = {
     "market1501": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
     "dukemtmc_reid": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
     "msmt17": Dataset(("raw_dir",), needs=("raw_dir",)),
+    "cuhk01": Dataset(("raw_dir",), needs=("raw_dir",)),
     "cuhk03": Dataset(("raw_dir",), needs=("raw_dir",)),
     "cuhk03_np": Dataset(("raw_dir", "protocol_mat"), needs=("raw_dir",)),
     "synthetic_pedestrians": Dataset(()),

@@ -27,6 +27,8 @@ MODES = {
     "mva_peta": ("paper", "small"),
     "demo": ("acrn", "attributes"),
     "acrn_peta": (*acrn_peta.SUBSETS, "3dpes_4"),
+    "acrn_cuhk01": ("871_multi_9", "improved", "485_single_3,small,improved"),
+    "reidcnn_cuhk01": ("871_multi_9", "improved", "485_single_3,small,improved"),
     "acrn_cuhk03": ("labeled_19", "improved", "detected_3,small,improved"),
     "reidcnn_cuhk03": ("labeled_19", "improved", "detected_3,small,improved"),
     "acrn_cuhk03_np": ("labeled", "small", "detected,small,improved"),
@@ -100,6 +102,7 @@ def test_modes_are_told_where_there_is_no_such_one():
             "best",
             "Unknown split 'best'; write one such as detected_0 or labeled_19, and small or improved",
         ),
+        ("acrn_cuhk01", "486_single_0", "Unknown split '486_single_0'; write one such as 485_single_0 or 871_multi_9"),
         ("acrn_cuhk03", "labeled_20", "Unknown split 'labeled_20'"),
         ("acrn_cuhk03_np", "labeled,best", "Unknown mode 'best'"),
         ("acrn_msmt17", "small,best", "Unknown mode 'best'"),
@@ -115,6 +118,7 @@ def test_modes_are_told_where_there_is_no_such_one():
 @pytest.mark.parametrize("mode", ["small", "improved", "small,improved"])
 def test_modes_without_a_split_are_of_the_first_one(mode):
     for name, split in (
+        ("acrn_cuhk01", "485_single_0"),
         ("acrn_cuhk03", "detected_0"),
         ("reidcnn_cuhk03", "detected_0"),
         ("acrn_cuhk03_np", "detected"),

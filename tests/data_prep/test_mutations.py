@@ -16,6 +16,7 @@ from acrn_jax.data_prep.dukemtmc_reid import dukemtmc_reid_dataset_builder as du
 from acrn_jax.data_prep.market1501 import market1501_dataset_builder as market
 from acrn_jax.data_prep.msmt17 import msmt17_dataset_builder as msmt17
 from acrn_jax.evaluation import protocols, ranking
+from tests.fixtures import cuhk01 as cuhk01_fixture
 from tests.fixtures import cuhk03 as cuhk03_fixture
 from tests.fixtures import dukemtmc_reid as duke_fixture
 from tests.fixtures import market1501 as market_fixture
@@ -26,6 +27,7 @@ RELEASES = {
     "market1501": (market_fixture, None, "market1501"),
     "dukemtmc_reid": (duke_fixture, None, "market1501"),
     "msmt17": (msmt17_fixture, None, "market1501"),
+    "cuhk01": (cuhk01_fixture, "485_single_0", "single_shot"),
     "cuhk03_np": (cuhk03_fixture, "labeled", "cuhk03_new"),
 }
 BUILDERS = {"market1501": market, "dukemtmc_reid": duke, "msmt17": msmt17, "cuhk03_np": cuhk03_np}
