@@ -18,6 +18,7 @@ import numpy as np
 from acrn_jax.data_prep import matlab
 
 UNKNOWN = -1
+PARTS = ("train", "test")
 _INVALID = 0  # two values of duke_attribute.mat, in no legend
 
 # Attribute name -> ((field, value), ...) that must all hold; of each field the other values mean no.
@@ -65,7 +66,7 @@ class Annotations(NamedTuple):
 
     names: tuple[str, ...]  # [A]
     of_person: dict[int, np.ndarray]  # person id -> int8 [A]: 1 yes, 0 no, -1 unknown
-    people: dict[str, int]  # "train" and "test" -> how many
+    people: dict[str, int]  # "train" and "test", as far as read -> how many
     invalid: tuple[str, ...]  # "FIELD of person NNNN" for each value that means nothing, now unknown
 
     def attributes(self, person_id: int) -> np.ndarray:
@@ -73,18 +74,18 @@ class Annotations(NamedTuple):
         return self.of_person.get(person_id, np.full(len(self.names), UNKNOWN, np.int8))
 
 
-def read_market(path: str | os.PathLike) -> Annotations:
+def read_market(path: str | os.PathLike, parts: tuple[str, ...] = PARTS) -> Annotations:
     """market_attribute.mat, 27 fields of 751 + 750 people; see `_read`."""
-    return _read(path, "market_attribute", MARKET)
+    return _read(path, "market_attribute", MARKET, parts)
 
 
-def read_duke(path: str | os.PathLike) -> Annotations:
+def read_duke(path: str | os.PathLike, parts: tuple[str, ...] = PARTS) -> Annotations:
     """duke_attribute.mat, 23 fields of 702 + 1,110 people; see `_read`."""
-    return _read(path, "duke_attribute", DUKE)
+    return _read(path, "duke_attribute", DUKE, parts)
 
 
-def _read(path: str | os.PathLike, variable: str, rules: Rules) -> Annotations:
-    """A struct of `train` and `test`, each a struct of fields [1, N], joined by name on `image_index`.
+def _read(path: str | os.PathLike, variable: str, rules: Rules, wanted: tuple[str, ...]) -> Annotations:
+    """The wanted parts of a struct of train and test, each a struct of fields [1, N], joined by name on `image_index`.
 
     Raises:
       FileNotFoundError: no such file.
@@ -92,9 +93,11 @@ def _read(path: str | os.PathLike, variable: str, rules: Rules) -> Annotations:
     """
     try:
         tables = matlab.read(path, variable)
-        parts = {part: _fields(tables[part]) for part in ("train", "test")}
+        parts = {part: _fields(tables[part]) for part in wanted}
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a {variable} that is no struct of train and test, each of rows.") from error
+        raise ValueError(
+            f"{path} has a {variable} that is no struct of {' and '.join(wanted)}, each of rows."
+        ) from error
     legend: dict[str, set[int]] = {}
     for field, value in (condition for conditions in rules.values() for condition in conditions):
         legend.setdefault(field, {1, 2}).update({1, 2, 3, 4} if field == "age" else {value})

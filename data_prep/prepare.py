@@ -40,6 +40,7 @@ class Dataset(NamedTuple):
     free_names: bool = False  # config names are the user's to choose
 
 
+DEFAULT = "default"  # the config that is meant where none is named
 ALLOWANCES = ("allow_partial", "allow_overlap")  # options of every set that is read from files
 FILES = ("split_file", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # options that name a file
 DATASETS = {
@@ -60,7 +61,7 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
 
     Args:
       dataset: a name in DATASETS.
-      config_name: one of the data set's configs; may be left out where there is one alone.
+      config_name: one of the data set's configs; may be left out where there is one alone, or one called default.
       data_dir: where prepared data sets lie; this one goes to data_dir/dataset/config_name/version.
       options: what the data set takes, such as raw_dir, split_file, csv, peta_mat (paths), seed (int), allow_partial or
         allow_overlap (bool); None is unset.
@@ -211,8 +212,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _config_name(dataset: str, config_name: str | None, names: list[str]) -> str:
-    if config_name is None and len(names) == 1:
-        return names[0]
+    if config_name is None and (len(names) == 1 or DEFAULT in names):
+        return names[0] if len(names) == 1 else DEFAULT
     if config_name is None:
         raise ValueError(f"{dataset} needs --config_name; there are {_listed(names)}.")
     if not DATASETS[dataset].free_names:

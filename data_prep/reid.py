@@ -168,9 +168,11 @@ def summary(contents: Contents) -> str:
     query, gallery = _people(contents.splits.get("query", ())), contents.splits.get("gallery", ())
     matched = len(query) - len(without_match(query, gallery, protocol))
     count = {kind: sum(example.person_id == kind for example in gallery) for kind in (DISTRACTOR, JUNK)}
+    half = f"dev fold {contents.metadata['dev_fold']} of the training half, " if contents.metadata.get("dev") else ""
     return (
-        f"protocol {protocol}: {matched:,} of {len(query):,} queries have a right gallery image; {len(gallery):,} "
-        f"gallery images, of them {count[DISTRACTOR]:,} distractors (person_id 0) and {count[JUNK]:,} junk (-1)"
+        f"{half}protocol {protocol}: {matched:,} of {len(query):,} queries have a right gallery image; "
+        f"{len(gallery):,} gallery images, of them {count[DISTRACTOR]:,} distractors (person_id 0) and "
+        f"{count[JUNK]:,} junk (-1)"
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from acrn_jax.data_prep import annotations, reid
@@ -83,7 +83,7 @@ def read_names(folder: pathlib.Path, pattern: str, *, example: str) -> tuple[lis
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_file())
     for name in names:
-        if name.startswith(".") or not name.lower().endswith(IMAGE_ENDINGS):
+        if not _is_image(folder / name):
             continue
         if match := re.fullmatch(pattern, name, re.ASCII):
             named.append(Named(folder / name, match))
@@ -118,17 +118,66 @@ def read_splits(
     for split, name in folders.items():
         named, wrong = read_names(child(root, name) or root / name, pattern, example=example)
         faults += wrong
-        splits[split] = [
-            reid.Example(
-                path,
-                f"{name}/{path.name}",
-                int(match[1]),
-                int(match[2]),
-                labels.attributes(int(match[1])) if labels else (),
-            )
-            for path, match in named
-        ]
+        splits[split] = [_example(name, image, labels) for image in named]
     return splits, faults
+
+
+def read_half(
+    raw_dir: str | os.PathLike,
+    name: str,
+    pattern: str,
+    *,
+    example: str,
+    labels: annotations.Annotations | None = None,
+    people: Collection[int] = (),
+) -> tuple[list[reid.Example], list[str]]:
+    """The images of a release's training folder, wherever they lie, and a fault for each that is none of it.
+
+    Args:
+      raw_dir: holds the folder `name`, in itself or up to three levels below, or that folder's images and no others.
+      name: of the training folder; file names begin with it, whatever the folder is called.
+      pattern, example, labels: as `read_splits` takes them.
+      people: everybody in the training half; none: not known, then those in `labels`, if there are any.
+
+    Raises:
+      FileNotFoundError: no such folder and no images.
+      ValueError: images in several folders.
+    """
+    named, faults = read_names(_half_folder(raw_dir, name), pattern, example=example)
+    examples = [_example(name, image, labels) for image in named]
+    known = set(people or (labels.of_person if labels else ()))
+    strangers = [e for e in examples if e.person_id < 1 or (known and e.person_id not in known)]
+    faults += [
+        f"{e.image} shows person {e.person_id}, who is not of the training half; a dev config wants the images of "
+        f"{name} alone."
+        for e in strangers
+    ]
+    return examples, faults
+
+
+def _half_folder(raw_dir: str | os.PathLike, name: str, *, depth: int = 3) -> pathlib.Path:
+    """Where the images of the training folder `name` lie: see `read_half`."""
+    try:
+        root = find_folder(raw_dir, [name])
+        return child(root, name) or root / name
+    except FileNotFoundError:
+        level = [pathlib.Path(raw_dir)]
+        if not level[0].is_dir():
+            raise
+    holding = []
+    for _ in range(depth + 1):
+        holding += [folder for folder in level if any(map(_is_image, folder.iterdir()))]
+        level = [below for folder in level for below in _folders(folder)]
+    if not holding:
+        raise FileNotFoundError(
+            f"{raw_dir} has neither {name} nor images; --raw_dir wants the release or the images of {name}."
+        )
+    if len(holding) > 1:
+        raise ValueError(
+            f"{holding[0]} and {holding[1]} both hold images and neither is called {name}; a dev config wants the "
+            f"images of {name} alone, in one folder."
+        )
+    return holding[0]
 
 
 def about(labels: annotations.Annotations | None) -> dict:
@@ -136,6 +185,17 @@ def about(labels: annotations.Annotations | None) -> dict:
     if labels is None:
         return {"attribute_names": []}
     return {"attribute_names": list(labels.names), "invalid_annotations": list(labels.invalid)}
+
+
+def _example(folder: str, image: Named, labels: annotations.Annotations | None) -> reid.Example:
+    """What a name that begins with person and camera says; `folder` comes before it."""
+    person, camera = int(image.match[1]), int(image.match[2])
+    known = labels.attributes(person) if labels else ()
+    return reid.Example(image.path, f"{folder}/{image.path.name}", person, camera, known)
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    return not path.name.startswith(".") and path.name.lower().endswith(IMAGE_ENDINGS) and path.is_file()
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
