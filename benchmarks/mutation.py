@@ -342,6 +342,7 @@ def run_tests(files: list[str], scratch: str, *more: str) -> int:
 
     os.environ["NUMBA_CACHE_DIR"] = f"{scratch}/numba"  # its key would not see another constant
     quiet = ("-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-n0", "-o", "addopts=")
+    quiet += ("-W", "ignore::pytest.PytestConfigWarning")  # cache_dir, which nobody knows without the plugin of caches
     choice = ("--import-mode=importlib", "-m", "not slow", f"--basetemp={scratch}/pytest")
     return int(pytest.main([*quiet, *choice, *more, *files]))
 

@@ -485,6 +485,13 @@ def test_unknown_labels_do_not_count_in_the_shares_of_positives(scheme, weights)
             assert float(loss) == pytest.approx(weight * np.log(2), rel=1e-5)
 
 
+def test_an_attribute_that_everybody_has_is_named():
+    labels = np.array([[1, 0], [1, 1], [1, -1]], np.int8)
+    split = source.Split(*["s", *3 * [np.arange(3)], -np.ones(3), labels, ("hat", "bag"), {}, "", np.arange(3), None])
+    with pytest.raises(ValueError, match=r"nobody or everybody has; leave these out: hat \(1\)"):
+        build.attribute_objective(load("mva_peta"), split)
+
+
 def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path, monkeypatch):
     size = {"data.height": small_net.HEIGHT, "data.width": small_net.WIDTH}
     config = load("demo", "acrn", **size, phases=("identity",))

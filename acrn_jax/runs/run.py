@@ -16,11 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from acrn_jax import COMMAND, build, files
+from acrn_jax import COMMAND, build, files, results
 from acrn_jax.data import pipeline, source
 from acrn_jax.evaluation import embed
 from acrn_jax.losses.weights import effective_weights
-from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.runs import inputs, phases, workdir
 from acrn_jax.runs.outputs import Predictions, kept
 from acrn_jax.settings import Settings
@@ -201,10 +200,12 @@ class AttributeRun(Run):
         file = self.workdir / "recognition.json"
         if not file.is_file():
             return None
-        scored = files.read_json(file, "attributes", "dataset", "split")
-        part, people = (scored["unseen"], ", people whom training did not show") if "unseen" in scored else (scored, "")
-        rates = {entry["name"]: entry["mA"] for entry in part["attributes"]}
-        return {"on": f"{scored['dataset']}, {scored['split']}{people}", "mA": rates}
+        scored = results.Recognition.read(file)
+        part, people = (scored.unseen, ", people whom training did not show") if scored.unseen else (scored, "")
+        return {
+            "on": f"{scored.dataset}, {scored.split}{people}",
+            "mA": {entry.name: entry.mA for entry in part.attributes},
+        }
 
 
 def attribute_net(folder: str | Path) -> AttributeRun:
@@ -294,7 +295,3 @@ class AcrnRun(ReidCnnRun):
         raw = optimizer.final_params(self.state)["attribute_weights"]["raw"]
         some = None if train is None else train[:2000]
         return np.asarray(effective_weights(raw, form=loss.weight_form, attributes=some, distance=loss.distance))
-
-    def attributes_of(self, logits: np.ndarray) -> np.ndarray:
-        """Attribute logits [N, A] in the representation that distances use."""
-        return REPRESENTATIONS[self.config.attributes.representation](logits)
