@@ -1,6 +1,7 @@
 """What evaluate and ablate leave in a workdir as arrays: the scores of each query or image."""
 
 import os
+import types
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,12 +34,16 @@ def _read_arrays(path: str | os.PathLike, verb: str) -> dict[str, np.ndarray]:
 
 
 class PerQuery(NamedTuple):
-    """per_query.npz: each query's scores, method -> metric -> [Q]; those that are not `counted` have no match."""
+    """per_query.npz: each query's scores, method -> metric -> [Q]; those that are not `counted` have no match.
+
+    `first_rank` is the rank of the first right image, method -> [Q]; older files do not have it.
+    """
 
     key: np.ndarray  # [Q] str, of the image
     person_id: np.ndarray  # [Q]
     counted: np.ndarray  # [Q] bool
     scores: Mapping[str, Mapping[str, np.ndarray]]
+    first_rank: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Self:
@@ -49,17 +54,19 @@ class PerQuery(NamedTuple):
         for name, values in arrays.items():
             method, _, metric = name.rpartition("/")
             scores.setdefault(method, {})[metric] = values
+        first_rank = {method: of.pop("first_rank") for method, of in scores.items() if "first_rank" in of}
         if person_id is None or key is None or counted is None or "" in scores:
             raise ValueError(
                 f"{path} is not what evaluate writes: key, person_id, counted and METHOD/METRIC are wanted; "
                 f"run {COMMAND} evaluate again."
             )
-        return cls(key, person_id, counted, scores)
+        return cls(key, person_id, counted, scores, first_rank)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What is written, by name."""
         scores = {f"{method}/{metric}": v for method, of in self.scores.items() for metric, v in of.items()}
-        return {"key": self.key, "person_id": self.person_id, "counted": self.counted, **scores}
+        ranks = {f"{method}/first_rank": values for method, values in self.first_rank.items()}
+        return {"key": self.key, "person_id": self.person_id, "counted": self.counted, **scores, **ranks}
 
 
 class PerImage(NamedTuple):

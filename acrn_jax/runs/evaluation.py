@@ -126,7 +126,8 @@ class _Test:
         if made_of:
             shown.confusions(run.attribute_net.recognition_rates if isinstance(run, AcrnRun) else None)
         each = {name: result.per_query for name, result in scored.items()}
-        per_query = PerQuery(query.key, query.person_id, scored[main].counted, each)
+        first = {name: result.first_rank for name, result in scored.items()}
+        per_query = PerQuery(query.key, query.person_id, scored[main].counted, each, first)
         workdir.write_arrays(self.out / "per_query.npz", **per_query.to_arrays())
         workdir.write_json(self.out / "results.json", results.to_json())
         return results

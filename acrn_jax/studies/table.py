@@ -7,7 +7,7 @@ queries. Their 95 % interval is over splits, or over seeds and people (evaluatio
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,6 +20,7 @@ from acrn_jax.report.seeds import method_names
 from acrn_jax.report.table import render
 from acrn_jax.results import PerImage, PerQuery, Recognition, Results, StudyRow, StudyTable
 from acrn_jax.runs import phases, workdir
+from acrn_jax.studies import evidence
 from acrn_jax.studies.job import done, failure, note
 from acrn_jax.studies.plan import Job
 
@@ -74,10 +75,18 @@ def read_run(folder: Path, *, attribute_net: bool = False) -> Scores:
     """The scores of an evaluated run, without its cost."""
     if attribute_net:
         return _read_attribute_net(folder)
-    about, per_query = runs.read_results(folder), PerQuery.read(folder / "per_query.npz")
+    return _of_queries(runs.read_results(folder), PerQuery.read(folder / "per_query.npz"))
+
+
+def _of_queries(about: Results, per_query: PerQuery) -> Scores:
     counted = per_query.counted
     each = {(method, name): v[counted] for method, of in per_query.scores.items() for name, v in of.items()}
-    metrics = {(method, name): value for method, of in about.methods.items() for name, value in of.items()}
+    metrics = {
+        (method, name): value
+        for method, of in about.methods.items()
+        for name, value in of.items()
+        if (method, name) in each
+    }
     return Scores(about, metrics, each, per_query.person_id[counted], {})
 
 
@@ -107,7 +116,7 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> StudyT
     """The methods of evaluated runs (the rows of their tables) as arms, paired within each run.
 
     Args:
-      workdirs: runs, which are the replicates.
+      workdirs: runs, which are the replicates, or files of evidence (evidence.py), each of several.
       reference: the method that others are compared with; default: the first row.
 
     Raises:
@@ -116,8 +125,7 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> StudyT
     """
     scores: dict[str, dict[str, Scores]] = {}
     abouts: list[tuple[Path, Results]] = []
-    for folder in map(Path, workdirs):
-        one = read_run(folder)
+    for folder, one in _replicates(map(Path, workdirs)):
         about = cast(Results, one.about)
         check_setting(abouts := [*abouts, (folder, about)])
         for method in method_names(about):
@@ -130,6 +138,15 @@ def of_methods(workdirs: Sequence[Path], reference: str | None = None) -> StudyT
         if reference not in about.methods:
             raise ValueError(f"{folder} has no method {reference!r}; it has {', '.join(about.methods)}.")
     return build_table("methods", scores, reference=str(reference))
+
+
+def _replicates(given: Iterable[Path]) -> Iterator[tuple[Path, Scores]]:
+    """(where, scores) of each run, also of those in files of evidence."""
+    for path in given:
+        if path.suffix == evidence.ENDING and not path.is_dir():
+            yield from ((path / name, _of_queries(*run)) for name, run in evidence.read(path).items())
+        else:
+            yield path, read_run(path)
 
 
 def cost(job: Job) -> dict[str, float | None]:
