@@ -22,6 +22,9 @@ REID_SUBSETS = {  # config: (subset, protocol)
     "reid_caviar4reid": ("CAVIAR4REID", "single_shot"),
     "reid_sarc3d": ("SARC3D", "market1501"),
 }
+TRIALS = "reid_grid_trial"  # configs _0 to _9: GRID's official trials
+TRIALS_FILE = pathlib.Path(__file__).parent / "grid_trials.txt"
+GRID_PEOPLE = 250  # whom two cameras saw
 SPLIT_SEEDS = 10  # configs reid_SUBSET_0 to _9; without a number the seed is --seed, 0 by default
 ROLES = ("train", "query", "gallery", "distractor")
 
@@ -30,7 +33,7 @@ def config_names() -> list[str]:
     return (
         [f"random_{i}" for i in range(OFFICIAL_SPLITS)]
         + ["disjoint", *REID_SUBSETS]
-        + [f"{name}_{seed}" for name in REID_SUBSETS for seed in range(SPLIT_SEEDS)]
+        + [f"{name}_{seed}" for name in (*REID_SUBSETS, TRIALS) for seed in range(SPLIT_SEEDS)]
     )
 
 
@@ -89,19 +92,22 @@ def read(
         splits = disjoint_splits(images, seed=seed or 0)
         about |= {"protocol": "attributes", "seed": seed or 0, "subsets": list(archives)}
     else:
-        subset, protocol = REID_SUBSETS[kind]
+        subset, protocol = REID_SUBSETS[kind.removesuffix("_trial")]
         if subset not in archives:
             raise FileNotFoundError(f"{config} needs {subset}/archive, and {raw_dir} has {', '.join(archives)} alone.")
         images = release.read_images({subset: archives[subset]}, names)
         about |= {"protocol": protocol, "subsets": [subset]}
-        if split_file is not None:
+        if kind == TRIALS:
+            about["official_trial"] = int(number)
+            splits = trial_splits(images, int(number))
+        elif split_file is not None:
             splits = read_split_file(split_file, images)
             about["split_file_sha256"] = hashlib.sha256(pathlib.Path(split_file).read_bytes()).hexdigest()
         else:
             about["seed"] = int(number or seed or 0)
             splits = reid_splits(images, subset, seed=about["seed"])
     expected = sum(
-        release.SUBSETS[name].images for name in (about["subsets"] if kind in REID_SUBSETS else release.SUBSETS)
+        release.SUBSETS[name].images for name in (about["subsets"] if kind.startswith("reid_") else release.SUBSETS)
     )
     short = [] if len(images) == expected else [f"{len(images):,} images, officially {expected:,}"]
     return reid.Contents(splits, about, shortfall=short)
@@ -128,17 +134,57 @@ def reid_splits(images: list[release.Image], subset: str, *, seed: int) -> dict[
     is the gallery's, the others are queries. People of GRID and PRID seen by one camera are the gallery's distractors,
     except PRID's from camera a, who are left out.
     """
+    of_person, single = _people(images, subset)
+    generator = np.random.default_rng(seed)
+    people = generator.permutation(sorted(of_person.keys() - set(single))).tolist()
+    return _roles(of_person, single, subset, set(people[: len(people) // 2]), generator)
+
+
+def trial_splits(images: list[release.Image], trial: int) -> dict[str, list[reid.Example]]:
+    """Train, query and gallery of GRID's official trial, from 0: who trains is listed, the rest is as in `reid_splits`.
+
+    Raises:
+      ValueError: the images are not those of the people whom the trials count.
+    """
+    of_person, single = _people(images, "GRID")
+    for person, own in of_person.items():
+        if (person in single) == (1 <= person <= GRID_PEOPLE):
+            seen = "one camera" if person in single else "several cameras"
+            raise ValueError(
+                f"{own[0].path} shows person {person}, whom {seen} saw; the official trials are of a release in which "
+                f"several saw people 1 to {GRID_PEOPLE} and one each of the others: take GRID from PETA again."
+            )
+    return _roles(of_person, single, "GRID", grid_trials()[trial], np.random.default_rng(0))  # which draws nothing
+
+
+def grid_trials() -> list[set[int]]:
+    """Who trains in each of GRID's ten official trials, 125 people each; the other 125 of 1 to 250 are tested."""
+    lines = (line for line in TRIALS_FILE.read_text().splitlines() if not line.startswith("#"))
+    return [{int(number) for number in line.split()} for line in lines]
+
+
+def _people(images: list[release.Image], subset: str) -> tuple[dict[int, list[release.Image]], list[int]]:
+    """Person -> images, and who can be nobody's match: people of GRID and PRID whom one camera saw."""
     of_person: dict[int, list[release.Image]] = {}
     for image in images:
         of_person.setdefault(image.local_id, []).append(image)
     single = []
     if subset in ("GRID", "PRID"):
         single = [person for person, own in of_person.items() if len({image.camera_id for image in own}) == 1]
-    generator = np.random.default_rng(seed)
-    people = generator.permutation(sorted(of_person.keys() - set(single))).tolist()
-    half = len(people) // 2
-    splits = {"train": [im for person in sorted(people[:half]) for im in of_person[person]], "query": [], "gallery": []}
-    for person in sorted(people[half:]):
+    return of_person, single
+
+
+def _roles(
+    of_person: dict[int, list[release.Image]],
+    single: list[int],
+    subset: str,
+    trained: set[int],
+    generator: np.random.Generator,
+) -> dict[str, list[reid.Example]]:
+    """Train, query and gallery, where `trained` are the people who train; some sub-sets draw with `generator`."""
+    people = sorted(of_person.keys() - set(single))
+    splits = {"train": [im for p in people if p in trained for im in of_person[p]], "query": [], "gallery": []}
+    for person in (person for person in people if person not in trained):
         own = of_person[person]
         cameras = sorted({image.camera_id for image in own})
         if subset in ("i-LID", "CAVIAR4REID"):

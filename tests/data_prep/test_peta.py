@@ -167,6 +167,62 @@ def test_seed_and_number_of_a_config_mean_the_same(raw):
         peta.read("reid_grid_3", raw_dir=root, seed=4)
 
 
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """GRID's 1,275 file names; each person has one camera below his number's, and one above."""
+    folder = tmp_path_factory.mktemp("grid") / "GRID" / "archive"
+    folder.mkdir(parents=True)
+    people = {p: (1 + p % 3, 4 + p % 3) for p in range(1, 251)} | {p: (1 + p % 6,) for p in range(251, 1026)}
+    (folder / "Label.txt").write_text("".join(f"{p:04d} personalMale\n" for p in people))
+    for person, cameras in people.items():
+        for camera in cameras:
+            (folder / f"{person:04d}_{camera}_25004_107_32_106_221.jpeg").write_bytes(b"not looked at")
+    return folder
+
+
+# Sums of the numbers of the 125 people who are asked for, from the release's lists of probes and not of who trains.
+PROBES = (17028, 14728, 16349, 15126, 15970, 15958, 16073, 15116, 16044, 15488)
+
+
+@pytest.mark.parametrize("trial", range(10))
+def test_the_official_trials_of_grid(grid, trial):
+    contents = peta.read(f"reid_grid_trial_{trial}", raw_dir=grid.parents[1])
+    assert not contents.shortfall and contents.metadata["official_trial"] == trial
+    assert contents.metadata["protocol"] == "market1501" and "seed" not in contents.metadata
+    train, query, gallery = (contents.splits[split] for split in ("train", "query", "gallery"))
+    asked = {e.person_id for e in query}
+    assert sum(asked) == PROBES[trial] and len(asked) == len(query) == 125 and len(gallery) == 900
+    assert len(train) == 250 and {e.person_id for e in train} == set(range(1, 251)) - asked
+    assert all(e.camera_id == 1 + e.person_id % 3 for e in query)
+    right = [e for e in gallery if e.person_id > 0]
+    assert {(e.person_id, e.camera_id) for e in right} == {(p, 4 + p % 3) for p in asked} and len(right) == 125
+    assert len({e.file_name for e in gallery}) == 900 and not reid.examine(contents).faults
+
+
+def test_official_trials_are_not_the_drawn_splits(grid):
+    drawn = peta.read("reid_grid_0", raw_dir=grid.parents[1])
+    assert drawn.metadata["seed"] == 0 and len(drawn.splits["train"]) == 250
+    assert drawn.splits["train"] != peta.read("reid_grid_trial_0", raw_dir=grid.parents[1]).splits["train"]
+    first = sorted(peta.grid_trials()[0])  # as the release's own list begins and ends
+    assert first[:3] == [1, 9, 10] and first[-2:] == [247, 248]
+    for wrong in ({"seed": 1}, {"split_file": "s.csv"}):
+        with pytest.raises(ValueError, match="reid_grid_trial_0"):
+            peta.read("reid_grid_trial_0", raw_dir=grid.parents[1], **wrong)
+
+
+def test_official_trials_on_another_release(grid, tmp_path):
+    folder = shutil.copytree(grid, tmp_path / "GRID" / "archive")
+    (folder / "0007_5_25004_107_32_106_221.jpeg").unlink()
+    with pytest.raises(ValueError, match=r"0007_2_25004.* shows person 7, whom one camera saw; the official trials"):
+        peta.read("reid_grid_trial_3", raw_dir=tmp_path)
+    (folder / "0007_2_25004_107_32_106_221.jpeg").unlink()  # a part of the release
+    assert peta.read("reid_grid_trial_3", raw_dir=tmp_path).shortfall == ["1,273 images, officially 1,275"]
+    (folder / "0251_1_25004_107_32_106_221.jpeg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"0251_1_25004.* shows person 251, whom several cameras saw"):
+        peta.read("reid_grid_trial_3", raw_dir=tmp_path)
+    assert peta.read("reid_grid_3", raw_dir=tmp_path).splits["train"]
+
+
 SPLIT = """path,role
 GRID/0001_1_25004_107_32_106_221.jpeg,train
 0001_2_25004_107_32_106_221.jpeg,train
