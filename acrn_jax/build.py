@@ -54,11 +54,12 @@ def check_images(config: Settings, split: source.Split) -> None:
     pairs = count[count > 1].sum() if "reid" in config.phases else len(split)
     if not pairs:
         raise ValueError(f"Nobody has two images in {split.name}, and triplets want two images of a person.")
+    shown = round(sampler.draws(split.person_id, config.mva.images_per_person if config.of_attributes else 0).sum())
     for phase in config.phases:
         mined = phase == "reid" and config.reid.miner != "offline"
         offline = phase == "reid" and not mined
         key = "reid.people" if mined else "reid.triplets" if offline else f"{phase}.batch"
-        there, what = (len(count), "people") if mined else (pairs if offline else len(split), "images")
+        there, what = (len(count), "people") if mined else (pairs if offline else shown, "images")
         wanted = getattr(config.phase(phase), key.split(".")[1])
         if wanted > there:
             raise ValueError(
@@ -130,6 +131,8 @@ def training_split(config: Settings) -> source.Split:
 
 def epoch_plan(config: Settings, split: source.Split, phase: str) -> Callable[[int], np.ndarray]:
     """Epoch -> record numbers of its batches, int64 [batches, rows]; docs/method.md section 5."""
+    if phase == "mva" and config.mva.images_per_person:
+        return functools.partial(_capped, split.person_id, config.mva.images_per_person, config.mva.batch, config.seed)
     if phase != "reid":
         return functools.partial(_shuffle, len(split), config.phase(phase).batch, config.seed)
     if config.reid.miner == "offline":
@@ -139,6 +142,10 @@ def epoch_plan(config: Settings, split: source.Split, phase: str) -> Callable[[i
 
 def _shuffle(n, rows, seed, epoch):
     return sampler.shuffle_plan(n, batch=rows, seed=seed, epoch=epoch)
+
+
+def _capped(person_id, per_person, rows, seed, epoch):
+    return sampler.capped_plan(person_id, per_person=per_person, batch=rows, seed=seed, epoch=epoch)
 
 
 def _triplets(person_id, camera_id, triplets, seed, epoch):
@@ -283,9 +290,10 @@ def _named_weights(names, state):
 
 
 def attribute_objective(config: Settings, split: source.Split) -> objectives.AttributeLoss:
-    """L_attr with weights from the training split's shares of positives, unknown labels left out."""
-    known = split.attributes >= 0
-    ratio = (split.attributes == 1).sum(0) / np.maximum(known.sum(0), 1)
+    """L_attr with weights from the shares of positives among what an epoch shows, unknown labels left out."""
+    shown = sampler.draws(split.person_id, config.mva.images_per_person)[:, None]  # [N, 1]
+    positives, known = (((split.attributes == 1) * shown).sum(0), ((split.attributes >= 0) * shown).sum(0))
+    ratio = positives / np.where(known > 0, known, 1)
     positive, negative = class_weights(ratio, scheme=config.mva.loss_weights, names=split.attribute_names)
     return objectives.AttributeLoss(positive_weight=positive, negative_weight=negative, reduction=config.mva.reduction)
 

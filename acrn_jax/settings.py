@@ -34,7 +34,8 @@ SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # which nothing 
 OLD_DEFAULTS = {
     "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours", "model.parts": 1,
     "model.last_stride": 2, "model.instance_norm": False, "data.augment.grey": 0.0, "data.augment.pad": 0,
-    "mva.calibrate": "none", "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
+    "mva.calibrate": "none", "mva.images_per_person": 0,
+    "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders
 
@@ -79,6 +80,7 @@ class AttributePhase:
     """Phase mva: the training of an attribute net."""
 
     batch: Annotated[int, whole(2)]
+    images_per_person: CountOrZero
     steps: CountOrZero
     epochs: NotNegative
     loss_weights: Annotated[str, one_of("wpal", "deepmar", "none")]

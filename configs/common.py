@@ -88,6 +88,7 @@ def get_config() -> config_dict.ConfigDict:
 
     c.mva = config_dict.ConfigDict()
     c.mva.batch = 64  # images
+    c.mva.images_per_person = 0  # at most so many of each person an epoch, drawn anew each; 0: all
     c.mva.steps = 70_000  # 0: from epochs
     c.mva.epochs = 0  # where steps is 0
     c.mva.loss_weights = "wpal"  # wpal | deepmar | none

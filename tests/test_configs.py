@@ -492,6 +492,24 @@ def test_an_attribute_that_everybody_has_is_named():
         build.attribute_objective(load("mva_peta"), split)
 
 
+def test_images_per_person_decide_steps_shares_and_what_is_refused():
+    labels = np.array([[1]] * 6 + [[0]] + [[1]] * 2, np.int8)  # of person 7: all of the first six
+    people = np.array([7] * 6 + [8, 9, 9])
+    split = source.Split(*["s", *2 * [np.arange(9)], people, -np.ones(9), labels, ("hat",), {}, "", np.arange(9), None])
+    changes = {"mva.batch": 2, "mva.steps": 0, "mva.epochs": 3}
+    every = load("mva_peta", **changes)
+    capped = load("mva_peta", **changes, **{"mva.images_per_person": 1})
+    assert build.planned_steps(every, "mva", split) == 3 * 5 and build.planned_steps(capped, "mva", split) == 3 * 2
+    plans = [build.epoch_plan(capped, split, "mva")(epoch) for epoch in range(9)]
+    assert all(sorted(people[plan.ravel()[:3]]) == [7, 8, 9] for plan in plans)
+    assert len({tuple(sorted(plan.ravel()[:3])) for plan in plans}) > 1
+    for config, share in ((every, 8 / 9), (capped, 2 / 3)):  # an epoch of the second shows one image of each
+        np.testing.assert_allclose(build.attribute_objective(config, split).positive_weight, [1 / (2 * share)])
+    build.check_images(capped.changed({"mva.batch": 3}), split)
+    with pytest.raises(ValueError, match=r"config.mva.batch is 4, but there are 3 images to train on"):
+        build.check_images(capped.changed({"mva.batch": 4}), split)
+
+
 def test_averaged_weights_are_what_a_finished_run_is_used_with(tmp_path, monkeypatch):
     size = {"data.height": small_net.HEIGHT, "data.width": small_net.WIDTH}
     config = load("demo", "acrn", **size, phases=("identity",))

@@ -18,6 +18,27 @@ def shuffle_plan(n: int, *, batch: int, seed: int, epoch: int) -> np.ndarray:
     return _filled(_generator(seed, epoch).permutation(n), batch)
 
 
+def capped_plan(person_ids: np.ndarray, *, per_person: int, batch: int, seed: int, epoch: int) -> np.ndarray:
+    """At most `per_person` images of each person, in random order, int64 [ceil(M / batch), batch].
+
+    Which ones is drawn anew each epoch; their number M is the same in each. Images of nobody (ids below 1) all count.
+    The last batch is filled up from the start of the same order.
+    """
+    order = _generator(seed, epoch).permutation(len(person_ids))
+    people = np.asarray(person_ids)[order]
+    _, start, count, by_person = _by_person(people)  # stable: a person's images stay in the order drawn
+    turn = np.empty(len(order), np.int64)
+    turn[by_person] = np.arange(len(order)) - np.repeat(start, count)  # how many of the person come before
+    return _filled(order[(turn < per_person) | (people < 1)], batch)
+
+
+def draws(person_ids: np.ndarray, per_person: int) -> np.ndarray:
+    """How often an epoch of `capped_plan` has each image, in the mean, float64 [N]; 0 `per_person`: each once."""
+    people = np.asarray(person_ids)
+    _, place, count = np.unique(people, return_inverse=True, return_counts=True)
+    return np.where((people < 1) | (per_person == 0), 1.0, np.minimum(1.0, per_person / count[place]))
+
+
 def identity_plan(person_ids: np.ndarray, *, p: int, k: int, seed: int, epoch: int) -> np.ndarray:
     """P people x K images a batch, [ceil(N / (P K)), P K]; the K images of one person lie side by side.
 

@@ -225,6 +225,8 @@ def recognition_summary(recognition: Recognition) -> Table:
         note += f" Each has the best {target} on {calibrated.split}."
     if recognition.undefined:
         note += f" Attributes without a positive or a negative image, and so without mA: {recognition.undefined}."
+    if trained := recognition.images_trained_on:
+        note += f" The net was trained on {trained:,} of these images, so this says nothing about people it never saw."
     if recognition.dataset.startswith("peta"):
         rates = ", ".join(f"{name} {mA}" for name, mA in published.RECOGNITION.items())
         note += f" The paper's mA on PETA: {rates}."

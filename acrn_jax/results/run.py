@@ -180,6 +180,7 @@ class Recognition(Record):
     recall: float | None = None
     f1: float | None = None
     images: int | None = optional()
+    images_trained_on: int | None = optional()  # of these, where there are any
     attributes: tuple[AttributeRate, ...]
     seen: RecognitionPart | None = optional()
     unseen: RecognitionPart | None = optional()

@@ -66,6 +66,7 @@ def recognise(
         ],
     }
     if trained_on:  # person ids of another data set are other people
+        content["images_trained_on"] = int(np.isin(split.key, trained_on.key).sum()) or None
         seen = metrics.seen(trained_on.person_id, split.person_id)
         for name, mask in (("seen", seen), ("unseen", ~seen)):
             if mask.any():

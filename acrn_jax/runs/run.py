@@ -202,6 +202,8 @@ class AttributeRun(Run):
             return None
         scored = results.Recognition.read(file)
         part, people = (scored.unseen, ", people whom training did not show") if scored.unseen else (scored, "")
+        if scored.images_trained_on and not scored.unseen:
+            people = f", of which {scored.images_trained_on:,} images were trained on"
         return {
             "on": f"{scored.dataset}, {scored.split}{people}",
             "mA": {entry.name: entry.mA for entry in part.attributes},

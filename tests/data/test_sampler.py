@@ -30,6 +30,35 @@ def test_shuffle_has_each_once_and_fills_up_from_the_start(n, batch):
     assert order[n:] == (order[:n] * batch)[: len(order) - n]
 
 
+@pytest.mark.parametrize("cap", [1, 3, 100])
+def test_capped_plan_draws_so_many_images_of_each_person(cap):
+    person_ids, _ = split_of([1, 2, 3, 4, 5, 40])
+    person_ids[person_ids == 10] = 0  # nobody: two images
+    person_ids[person_ids == 17] = -1  # likewise: three
+    wanted = {3: min(1, cap), 0: 2, -1: 3, 24: min(4, cap), 31: min(5, cap), 38: min(40, cap)}
+    total, drawn = sum(wanted.values()), collections.Counter()
+    for epoch in range(400):
+        plan = sampler.capped_plan(person_ids, per_person=cap, batch=4, seed=0, epoch=epoch)
+        assert plan.shape == (math.ceil(total / 4), 4) and plan.dtype == np.int64
+        order = plan.ravel().tolist()
+        assert len(set(order[:total])) == total and order[total:] == order[: len(order) - total]
+        assert collections.Counter(person_ids[order[:total]].tolist()) == wanted
+        drawn.update(order[:total])
+    share = np.array([drawn[i] for i in range(len(person_ids))]) / 400
+    expected = [wanted[p] / np.sum(person_ids == p) for p in person_ids.tolist()]
+    np.testing.assert_allclose(share, expected, atol=0.13)  # each image as often as another of the same person
+    np.testing.assert_allclose(sampler.draws(person_ids, cap), expected)
+    np.testing.assert_array_equal(sampler.draws(person_ids, 0), 1)
+    if cap == 100:  # all images, in the order of the plan without a cap
+        np.testing.assert_array_equal(plan, sampler.shuffle_plan(len(person_ids), batch=4, seed=0, epoch=399))
+
+
+def test_capped_plan_mixes_people():
+    person_ids = np.repeat(np.arange(1, 9), 10)
+    plan = sampler.capped_plan(person_ids, per_person=5, batch=8, seed=0, epoch=0)
+    assert np.mean(np.diff(person_ids[plan.ravel()]) == 0) < 0.4  # one after the other would give 0.8
+
+
 SPLITS = {
     "even": [4] * 10,
     "uneven": [1, 2, 3, 5, 8, 13, 4, 4, 1, 2, 9],
@@ -111,6 +140,7 @@ def test_negatives_are_uniform_over_images():
 def plans():
     person_ids, camera_ids = split_of([3, 4, 5, 6])
     yield lambda **at: sampler.shuffle_plan(18, batch=4, **at)
+    yield lambda **at: sampler.capped_plan(person_ids, per_person=4, batch=4, **at)
     yield lambda **at: sampler.identity_plan(person_ids, p=2, k=2, **at)
     yield lambda **at: sampler.triplet_plan(person_ids, camera_ids, batch=4, **at)
 
