@@ -363,7 +363,8 @@ def test_attribute_net_on_images_that_it_was_trained_on(chain, tmp_path, capsys)
     net = chain[0]
     found = runs.recognise(net, split_name="train", out=tmp_path)
     assert found.images_trained_on == found.images and found.unseen is None
-    assert f"The net was trained on {found.images} of these images" in " ".join(capsys.readouterr().out.split())
+    told = f"The net was trained on {found.images} of these images. Nothing is left for scores of people whom training"
+    assert told in " ".join(capsys.readouterr().out.split())
     assert "images_trained_on" not in json.loads((net / "recognition.json").read_text())
 
 

@@ -226,7 +226,8 @@ def recognition_summary(recognition: Recognition) -> Table:
     if recognition.undefined:
         note += f" Attributes without a positive or a negative image, and so without mA: {recognition.undefined}."
     if trained := recognition.images_trained_on:
-        note += f" The net was trained on {trained:,} of these images, so this says nothing about people it never saw."
+        note += f" The net was trained on {trained:,} of these images."
+        note += "" if recognition.unseen else " Nothing is left for scores of people whom training did not show."
     if recognition.dataset.startswith("peta"):
         rates = ", ".join(f"{name} {mA}" for name, mA in published.RECOGNITION.items())
         note += f" The paper's mA on PETA: {rates}."
