@@ -3,6 +3,9 @@
 ./launch.sh train --config=configs/acrn_cuhk01.py:485_single_0 --workdir=R --config.data.dir=D \
     --config.attributes.from=M
 
+M is an attribute net that did not see PETA's CUHK, which may show the same people: mva_peta.py with
+--config.data.exclude_subsets="('CUHK',)".
+
 A number is the mean over the ten splits of one kind, 485_single_0 to 485_single_9; data_prep/cuhk01/README.md.
 
 `:485_single_0,small` makes net, images and schedule what two CPU cores can train, `:485_single_0,improved` adds what

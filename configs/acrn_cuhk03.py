@@ -2,6 +2,9 @@
 
 ./launch.sh train --config=configs/acrn_cuhk03.py:detected_0 --workdir=R --config.data.dir=D --config.attributes.from=M
 
+M is an attribute net that did not see PETA's CUHK, which may show the same people: mva_peta.py with
+--config.data.exclude_subsets="('CUHK',)".
+
 The paper's table 3 is the mean over 20 such runs, detected_0 to detected_19, under the protocol cuhk03_single_shot.
 
 `:detected_0,small` makes net, images and schedule what two CPU cores can train, `:detected_0,improved` adds what the

@@ -2,6 +2,9 @@
 
 ./launch.sh train --config=configs/acrn_cuhk03_np.py:labeled --workdir=R --config.data.dir=D --config.attributes.from=M
 
+M is an attribute net that did not see PETA's CUHK, which may show the same people: mva_peta.py with
+--config.data.exclude_subsets="('CUHK',)".
+
 `:detected,small` makes net, images and schedule what two CPU cores can train, `:detected,improved` adds what the field
 has learnt since, `:detected,small,improved` does both (configs/modes.py).
 """

@@ -176,15 +176,15 @@ def first_steps(name, mode, workdir, prepared, monkeypatch, **paths):
 
 @pytest.fixture(scope="module")
 def attribute_net(prepared, tmp_path_factory):
-    """Of PETA without GRID, as acrn_peta.py says."""
-    workdir = tmp_path_factory.mktemp("m") / "M"
+    """Of PETA without GRID and CUHK, as acrn_peta.py and acrn_cuhk03.py say."""
+    workdir, left_out = tmp_path_factory.mktemp("m") / "M", ("GRID", "CUHK")
     with pytest.MonkeyPatch.context() as patch:
-        losses = first_steps("mva_peta", "small", workdir, prepared, patch, **{"data.exclude_subsets": ("GRID",)})
+        losses = first_steps("mva_peta", "small", workdir, prepared, patch, **{"data.exclude_subsets": left_out})
     assert np.isfinite(losses).all() and len(losses) == 1
     return workdir
 
 
-QUICK = [("acrn_market1501", "improved"), ("acrn_peta", "grid")]
+QUICK = [("acrn_market1501", "improved"), ("acrn_peta", "grid"), ("acrn_cuhk01", "871_multi_9")]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,21 @@ def test_configs_train_as_their_docstrings_say(name, mode, prepared, attribute_n
         assert losses and np.isfinite(losses).all()
         report = json.loads((tmp_path / "C" / "reid" / "init.json").read_text())
         assert report["taken"] and not set(report["new"]) - {"classifier"}
+
+
+def test_an_attribute_net_that_saw_peoples_other_images_is_refused(prepared, tmp_path, monkeypatch):
+    first_steps("mva_peta", "small", tmp_path / "M", prepared, monkeypatch, **{"data.exclude_subsets": ("GRID",)})
+    paths = {"attributes.from": str(tmp_path / "M")}
+    for name in ("acrn_cuhk01", "acrn_cuhk03", "acrn_cuhk03_np"):
+        told = f"/M was trained on images of peta/CUHK, which may show people of {name[5:]}; train one with "
+        with pytest.raises(
+            ValueError, match=told + re.escape("""--config.data.exclude_subsets="('GRID', 'CUHK')", or""")
+        ):
+            first_steps(name, None, tmp_path / "R", prepared, monkeypatch, **paths)
+        assert not (tmp_path / "R").exists()
+    assert first_steps(
+        "acrn_cuhk01", None, tmp_path / "R", prepared, monkeypatch, **paths, **{"attributes.allow_overlap": True}
+    )
 
 
 # What they hold

@@ -1,6 +1,8 @@
-"""Images that a net was trained on must not be those that it is scored on."""
+"""Images that a net was trained on must not be those that it is scored on, nor show the people of a declared table."""
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from acrn_jax.data import source
@@ -8,22 +10,39 @@ from acrn_jax.runs.run import Run, attribute_net, load
 from acrn_jax.settings import Settings
 from acrn_jax.train import parallel
 
+# Data sets, or NAME/SUBSET (the first folder of their file names), which show the same people, or may do so. Images of
+# one data set are compared besides, whatever its configs; with itself a sub-set stands here whose other images show its
+# people: an attribute net that knows these knows the people.
+SAME_PEOPLE = (
+    ("peta/CUHK", "cuhk01"),  # one campus; the sub-set has no identities that could tell
+    ("peta/CUHK", "cuhk03"),
+    ("peta/CUHK", "cuhk03_np"),
+    ("cuhk03", "cuhk03_np"),  # two ways to split one release
+    ("peta/GRID", "peta/GRID"),
+    ("peta/VIPeR", "peta/VIPeR"),
+    ("peta/PRID", "peta/PRID"),
+    ("peta/3DPeS", "peta/3DPeS"),
+    ("peta/i-LID", "peta/i-LID"),
+    ("peta/CAVIAR4REID", "peta/CAVIAR4REID"),
+    ("peta/SARC3D", "peta/SARC3D"),
+)
+
+Remedy = Callable[[tuple[str, ...]], str]  # sub-sets that an attribute net leaves out -> what to do
+
 
 def check_attribute_net(config: Settings, splits: Sequence[source.Split]) -> None:
-    """ValueError where the attribute net was trained on images of `splits`, which the paper rules out.
+    """ValueError where the attribute net was trained on images or people of `splits`, which the paper rules out.
 
     `config` has the attribute net and, as config.data, the data set that the splits are of.
     """
     net = attribute_net(str(config.attributes.from_))
     if not config.attributes.allow_overlap:
-        remedy = ", or pass --config.attributes.allow_overlap=True (evaluate: --allow_overlap)."
-        _check_unseen(
-            net, config, splits, "attribute net", 'train one with --config.data.exclude_subsets="({!r},)"' + remedy
-        )
+        allow = "or pass --config.attributes.allow_overlap=True (evaluate: --allow_overlap)."
+        _check_unseen(net, config, splits, "attribute net", lambda left_out: f"train one{_without(left_out)}, {allow}")
 
 
 def check_scored_on(run: Run, target: Settings, splits: Sequence[source.Split]) -> None:
-    """ValueError where the run or its attribute net was trained on images of `splits`, unless that is allowed.
+    """ValueError where the run or its attribute net was trained on images or people of `splits`, unless allowed.
 
     Where training images are not at hand, a sentence says so.
 
@@ -34,11 +53,18 @@ def check_scored_on(run: Run, target: Settings, splits: Sequence[source.Split]) 
     """
     if run.config.attributes.allow_overlap:
         return
-    remedy = "score it on other images, or pass --allow_overlap."
-    nets = [(run.workdir, "run")]
+    other, allow = "score it on other images", "or pass --allow_overlap."
+    nets: list[tuple[Path, str, Remedy]] = [(run.workdir, "run", lambda left_out: f"{other}, {allow}")]
     if run.config.of_acrn:
-        nets.append((Path(str(run.config.attributes.from_)), "attribute net"))
-    for folder, what in nets:
+        anew = "train it anew with an attribute net trained"
+        nets.append(
+            (
+                Path(str(run.config.attributes.from_)),
+                "attribute net",
+                lambda left_out: f"{other}, {anew}{_without(left_out)}, {allow}",
+            )
+        )
+    for folder, what, remedy in nets:
         try:
             _check_unseen(load(folder), target, splits, what, remedy)
         except FileNotFoundError as error:
@@ -47,17 +73,51 @@ def check_scored_on(run: Run, target: Settings, splits: Sequence[source.Split]) 
                 print(f"{unknown}: {error}", flush=True)
 
 
-def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: str) -> None:
-    """ValueError where a run was trained on images of `splits`, which are of the data set of `target`."""
-    if load(run.workdir).config.data.name != target.data.name:
+def _without(left_out: tuple[str, ...]) -> str:
+    return f' with --config.data.exclude_subsets="{left_out}"' if left_out else " on other images"
+
+
+def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: Remedy) -> None:
+    """ValueError where a run was trained on images or people of `splits`, which are of the data set of `target`."""
+    own = load(run.workdir).config.data
+    images = functools.cache(lambda: run.training_images(target.data.dir))
+    if own.name == target.data.name:
+        for split in splits:
+            if shared := shared_images(images(), split):
+                subset = (shared[0].split("/")[0],) if "/" in shared[0] else ()
+                raise ValueError(
+                    f"The {what} {run.workdir} was trained on {len(shared)} images of {split.name}, e.g. {shared[0]}; "
+                    + remedy((*own.exclude_subsets, *subset) if subset else ())
+                )
+        if what == "run":  # which trains on some people of a sub-set and is scored on others
+            return
+    shown = set[str]().union(*(_parts(target.data.name, split) for split in splits))
+    related = {
+        part: other
+        for pair in SAME_PEOPLE
+        for part, other in (pair, pair[::-1])
+        if part.split("/")[0] == own.name and part.partition("/")[2] not in own.exclude_subsets and other in shown
+    }
+    if not related:
         return
-    trained = run.training_images(target.data.dir)
-    for split in splits:
-        if shared := shared_images(trained, split):
-            raise ValueError(
-                f"The {what} {run.workdir} was trained on {len(shared)} images of {split.name}, e.g. {shared[0]}; "
-                f"{remedy.format(shared[0].split('/')[0])}"
-            )
+    # Where the images are not at hand, or others by now: its settings do not leave them out.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        seen = _parts(own.name, images())
+        related = {part: other for part, other in related.items() if part in seen}
+    if related:
+        part, other = min(related.items())
+        of = f"{target.data.name}/{target.data.config}"
+        whose = f"whose people {of} shows" if part == other else f"which may show people of {other}"
+        subsets = tuple(part.partition("/")[2] for part in sorted(related) if "/" in part)
+        raise ValueError(
+            f"The {what} {run.workdir} was trained on images of {part}, {whose}; "
+            + remedy((*own.exclude_subsets, *subsets) if subsets else ())
+        )
+
+
+def _parts(name: str, split: source.Split) -> set[str]:
+    """What a split of that data set holds, as SAME_PEOPLE names it."""
+    return {name, *(f"{name}/{folder}" for folder in {str(file).split("/")[0] for file in split.file_name})}
 
 
 def shared_images(trained: source.Split, split: source.Split) -> list[str]:

@@ -1,0 +1,134 @@
+"""Nets are not used on images that they were trained on, nor on a data set that is declared to show the same people."""
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acrn_jax.data_prep.peta import peta_dataset_builder as peta
+from acrn_jax.data_prep.peta import release
+from acrn_jax.runs import overlap
+
+
+class Images:
+    """A split, of which names and bytes matter alone."""
+
+    def __init__(self, *names):
+        self.name, self.file_name = "a split", np.array(names)
+
+    def image_bytes(self, i):
+        return str(self.file_name[i]).encode()
+
+
+def data(name, excluded=()):
+    return types.SimpleNamespace(name=name, config="c", dir="D", exclude_subsets=tuple(excluded))
+
+
+def run(trained, name, excluded=(), **attributes):
+    """A run in the workdir "M": `trained` are its images, or the error that looking for them gives."""
+    config = types.SimpleNamespace(data=data(name, excluded), of_acrn="from_" in attributes)
+    config.attributes = types.SimpleNamespace(**{"allow_overlap": False} | attributes)
+
+    def training_images(data_dir):
+        if isinstance(trained, Exception):
+            raise trained
+        return trained
+
+    return types.SimpleNamespace(workdir=Path("M"), config=config, training_images=training_images)
+
+
+@pytest.fixture
+def begin(monkeypatch):
+    """Checks what training begins with: `net` on a target."""
+
+    def check(net, target, *splits, allow=False):
+        monkeypatch.setattr(overlap, "attribute_net", lambda folder: net)
+        monkeypatch.setattr(overlap, "load", lambda folder: net)
+        settings = types.SimpleNamespace(from_="M", allow_overlap=allow)
+        overlap.check_attribute_net(types.SimpleNamespace(data=data(target), attributes=settings), splits)
+
+    return check
+
+
+@pytest.fixture
+def score(monkeypatch):
+    """Checks what scoring begins with: a run, and an attribute net in "A" where it has one, on a target."""
+
+    def check(run, net, target, *splits):
+        monkeypatch.setattr(overlap, "load", lambda folder: net if folder == Path("A") else run)
+        overlap.check_scored_on(run, types.SimpleNamespace(data=data(target)), splits)
+
+    return check
+
+
+PETA = Images("CUHK/0001.png", "GRID/0001_1.jpeg", "MIT/1.jpg")
+TARGETS = {
+    "cuhk01": Images("campus/0001001.png"),
+    "cuhk03": Images("detected/1_001_1_01.png"),
+    "cuhk03_np": Images("labeled/1_001_1_01.png"),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_petas_cuhk_is_not_used_on_cuhk(begin, target):
+    told = (
+        rf"The attribute net M was trained on images of peta/CUHK, which may show people of {target}; train one with "
+    )
+    with pytest.raises(ValueError, match=told + r"""--config\.data\.exclude_subsets="\('CUHK',\)", or pass"""):
+        begin(run(PETA, "peta"), target, TARGETS[target])
+    with pytest.raises(ValueError, match=r"""="\('GRID', 'CUHK'\)", or pass --config.attributes.allow_overlap=True"""):
+        begin(run(PETA, "peta", ["GRID"]), target, TARGETS[target])
+    begin(run(PETA, "peta"), target, TARGETS[target], allow=True)
+    begin(run(Images("GRID/0001_1.jpeg"), "peta", ["CUHK"]), target, TARGETS[target])
+    begin(run(Images("GRID/0001_1.jpeg"), "peta"), target, TARGETS[target])  # a part of PETA
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no such folder"), ValueError("other images by now")])
+def test_settings_tell_where_images_do_not(begin, error):
+    with pytest.raises(ValueError, match="was trained on images of peta/CUHK"):
+        begin(run(error, "peta"), "cuhk01", TARGETS["cuhk01"])
+    begin(run(error, "peta", ["CUHK"]), "cuhk01", TARGETS["cuhk01"])
+    begin(run(error, "peta"), "market1501", Images("query/0001_c1s1_000001_00.jpg"))
+
+
+@pytest.mark.parametrize("subset", sorted({subset for subset, _ in peta.REID_SUBSETS.values()}))
+def test_a_subset_is_not_learnt_from_in_other_images(begin, score, subset):
+    """That the images differ does not help: they show the same people."""
+    seen, asked = Images("MIT/1.jpg", f"{subset}/1.jpg"), Images(f"{subset}/2.jpg")
+    told = rf"The attribute net M was trained on images of peta/{subset}, whose people peta/c shows; train one with "
+    with pytest.raises(ValueError, match=told + rf"""--config\.data\.exclude_subsets="\('{subset}',\)", or"""):
+        begin(run(seen, "peta"), "peta", asked)
+    with pytest.raises(ValueError, match=r"M was trained on 1 images of a split, e.g. .*; train one .*exclude_subsets"):
+        begin(run(seen, "peta"), "peta", Images(f"{subset}/1.jpg"))
+    begin(run(Images("MIT/1.jpg"), "peta", [subset]), "peta", asked)
+    # The run itself trains on people of the sub-set, and is scored on others.
+    acrn = {"from_": "A", "allow_overlap": False}
+    score(run(seen, "peta", **acrn), run(Images("MIT/1.jpg"), "peta", [subset]), "peta", asked)
+    told = (
+        r"""M was trained .*; score it on other images, train it anew with an attribute net trained with --config\."""
+    )
+    with pytest.raises(
+        ValueError, match=told + rf"""data\.exclude_subsets="\('{subset}',\)", or pass --allow_overlap"""
+    ):
+        score(run(seen, "peta", **acrn), run(seen, "peta"), "peta", asked)
+
+
+def test_every_declared_part_is_one():
+    """Spelt as the data sets are, or nothing would be found."""
+    for part in {part for pair in overlap.SAME_PEOPLE for part in pair}:
+        name, _, subset = part.partition("/")
+        assert (subset in release.SUBSETS) if name == "peta" else (part in TARGETS)
+
+
+def test_scoring_on_another_split_of_the_same_release(score):
+    """A re-id net of CUHK03 has seen whom the new protocol tests."""
+    trained = Images("labeled/1_001_1_01.png")
+    with pytest.raises(
+        ValueError, match="The run M was trained on images of cuhk03, which may show people of cuhk03_np"
+    ):
+        score(run(trained, "cuhk03"), None, "cuhk03_np", Images("labeled/1_002_1_01.png"))
+    score(run(trained, "cuhk03", allow_overlap=True), None, "cuhk03_np", Images("labeled/1_002_1_01.png"))
+    score(run(trained, "cuhk03"), None, "cuhk03", Images("labeled/1_002_1_01.png"))
+    score(run(trained, "cuhk03"), None, "cuhk01", Images("campus/0001001.png"))
+    score(run(PETA, "peta"), None, "peta", Images("CUHK/0002.png"))  # an attribute net, on its own test split
