@@ -55,7 +55,7 @@ def another(key, value):
     if isinstance(value, bool):
         found = [not value]
     elif isinstance(value, int | float):
-        found = [value + 1, value / 2, value + 0.5]
+        found = [value + 1, value - 1, value / 2, value + 0.5]
     else:
         found = [[], [0.25] * 3] if isinstance(value, list | tuple) else ["other"]
     rule = settings.all_rules().get(key)

@@ -214,7 +214,9 @@ def test_finished_runs_say_the_same(study):
         found = sweeps.score(run, sweeps.SWEEPS[name](run, [0.5] if name in ("gamma", "recognition") else None))[arm]
         for method in of:
             for metric, value in results[method].items():
-                assert found.metrics[method, metric] == pytest.approx(value, abs=2e-3), (name, method, metric)
+                # A rank moves by a whole query where rounding orders two almost equal distances the other way round.
+                near = 2e-3 if metric == "mAP" else 1.01 / len(run.own.query)
+                assert found.metrics[method, metric] == pytest.approx(value, abs=near), (name, method, metric)
     kept = [folder / "features" / f"{split}.npz" for split in ("query", "gallery")]
     stamps = [file.stat().st_mtime_ns for file in kept]
     np.testing.assert_array_equal(finished.load(folder).own.query, run.own.query)
