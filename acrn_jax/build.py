@@ -17,7 +17,7 @@ import numpy as np
 
 from acrn_jax import settings
 from acrn_jax.data import pipeline, sampler, source
-from acrn_jax.losses import objectives
+from acrn_jax.losses import memory, objectives
 from acrn_jax.losses.attribute import class_weights
 from acrn_jax.losses.weights import initial_weights
 from acrn_jax.models import MODELS
@@ -227,7 +227,18 @@ class PhaseTask:
 
     def start(self, tx: Any) -> states.State:
         """The state before the first step."""
-        return states.create(self.variables, tx, attribute_weights=self.attribute_weights)
+        return states.create(self.variables, tx, attribute_weights=self.attribute_weights, memory=self._memory())
+
+    def _memory(self) -> dict[str, Any] | None:
+        """An empty memory of earlier batches for phase reid, if it is to have one."""
+        config = self.config
+        if self.phase != "reid" or not config.reid.memory:
+            return None
+        image = jax.ShapeDtypeStruct((2, config.data.height, config.data.width, 3), np.float32)
+        apply = functools.partial(self.module(None).apply, train=False)
+        feature = jax.eval_shape(apply, self.variables, image).trained_feature
+        attributes = self.columns["probabilities"].shape[1] if config.loss.kind == "acrn" else 0
+        return memory.empty(config.reid.memory, dimensions=feature.shape[1], attributes=attributes)
 
 
 def train_phase(task: PhaseTask) -> states.State:
@@ -312,6 +323,7 @@ def reid_objective(
         dataclasses.replace(config.loss, **constants),
         config.reid.miner,
         neck=getattr(config.model, "feature_norm", "none") == "bnneck",
+        memory_after=config.reid.memory_after,
         given=given_weights(config, names) if config.loss.attribute_weights == "given" else None,
     )
     return objective, initial_weights(len(names), config.loss.weight_form) if config.loss.learns_weights else None

@@ -34,7 +34,7 @@ SECTIONS = ("attributes", "data", "evaluate", "loss", "model")  # which nothing 
 OLD_DEFAULTS = {
     "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours", "model.parts": 1,
     "model.last_stride": 2, "model.instance_norm": False, "data.augment.grey": 0.0, "data.augment.pad": 0,
-    "mva.calibrate": "none", "mva.images_per_person": 0,
+    "reid.memory": 0, "reid.memory_after": 0, "mva.calibrate": "none", "mva.images_per_person": 0,
     "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders
@@ -112,6 +112,8 @@ class ReidPhase:
     triplets: Count
     people: Annotated[int, whole(2)]
     images: Annotated[int, whole(2)]  # one image of a person has no positive
+    memory: CountOrZero
+    memory_after: CountOrZero
     scratch: Group
     attribute_weights: Group
 
@@ -322,8 +324,23 @@ def check(config: Settings) -> None:
             "config.loss.soft leaves every triplet active, so config.loss.reduction=active_only means nothing there; "
             "change either."
         )
+    if "reid" in config.phases and config.reid.memory:
+        _check_memory(config.reid)
     if config.of_acrn:
         _check_acrn(config)
+
+
+def _check_memory(reid: ReidPhase) -> None:
+    if reid.miner != "batch_hard":
+        raise ValueError(
+            f"config.reid.memory is {reid.memory} with config.reid.miner {reid.miner}: batch_hard alone chooses from a "
+            "memory; take that miner, or memory 0."
+        )
+    if reid.memory < reid.batch:
+        raise ValueError(
+            f"config.reid.memory is {reid.memory}, less than the {reid.batch} images of a batch; take more, or 0 for "
+            "none."
+        )
 
 
 def _check_acrn(config: Settings) -> None:

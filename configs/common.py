@@ -110,6 +110,8 @@ def get_config() -> config_dict.ConfigDict:
     c.reid.triplets = 40  # offline: triplets a batch
     c.reid.people = 10  # mined: P
     c.reid.images = 4  # mined: K
+    c.reid.memory = 0  # batch_hard: images of earlier batches that it chooses from too
+    c.reid.memory_after = 0  # steps before it does so
     c.reid.scratch = _sgd(1e-2, every_epochs=2.0, factor=0.8)
     c.reid.attribute_weights = _sgd(0.1, decay=0.0, every_epochs=2.0, factor=0.8)
 

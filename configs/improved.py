@@ -6,7 +6,8 @@ gallery are looked at once, at the end.
 
 Sources: Hermans et al., "In Defense of the Triplet Loss", 2017; Luo et al., "Bag of Tricks and a Strong Baseline for
 Deep Person Re-identification", 2019; Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018
-(gem); Sun et al., "Beyond Part Models", 2018 (parts); Pan et al., "Two at Once", 2018 (instance_norm).
+(gem); Sun et al., "Beyond Part Models", 2018 (parts); Pan et al., "Two at Once", 2018 (instance_norm); Wang
+et al., "Cross-Batch Memory for Embedding Learning", 2020 (memory).
 """
 
 _COSINE = {"schedule": "cosine", "warmup_epochs": 2.0}
@@ -36,6 +37,14 @@ INGREDIENTS = {
 FURTHER = {  # not in the improved configs
     "ema": {"ema": 0.999},
     "colour": {"data.augment.brightness": 0.2, "data.augment.contrast": 0.2, "data.augment.saturation": 0.2},
+    "memory": {  # with the one miner that has it; compare with plus_batch_hard
+        "reid.miner": "batch_hard",
+        "reid.people": 16,
+        "reid.images": 4,
+        "loss.attribute_miner": "batch_all",
+        "reid.memory": 1024,
+        "reid.memory_after": 500,
+    },
     "instance_norm": {"model.instance_norm": True},
     "grey": {"data.augment.grey": 0.1},
     "pad": {"data.augment.pad": 10, "data.augment.enlarge": 1.0},

@@ -327,6 +327,11 @@ def test_arms_fit_the_configs(study):
     "change, message",
     [
         ({"data.dir": None}, "config.data.dir is not set"),
+        ({"reid.memory": 512}, "memory is 512 with config.reid.miner offline: batch_hard alone"),
+        (
+            {"reid.memory": 39, "reid.miner": "batch_hard", "loss.attribute_miner": "batch_all"},
+            "config.reid.memory is 39, less than the 40 images of a batch",
+        ),
         ({"data.augment.pad": 64}, "pad is 64, so that a window of 160 x 64 may show no image"),
         (
             {"phases": ("reid", "sleep")},

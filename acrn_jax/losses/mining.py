@@ -60,17 +60,17 @@ def batch_hard(distance: jax.Array, person: jax.Array) -> Triplets:
     [2 2 0] [3 3 3] [ True  True  True False]
 
     Args:
-      distance: [B, B] float.
-      person: [B] int.
+      distance: [B, B] float; or [B, N] where rows B to N are candidates without being anchors.
+      person: [B] (or [N]) int.
 
     Returns:
       B triplets.
 
     Source: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017, equation 5.
     """
-    same, other = _masks(person)
+    same, other = _masks(person, len(distance))
     return Triplets(
-        anchor=jnp.arange(len(person), dtype=jnp.int32),
+        anchor=jnp.arange(len(distance), dtype=jnp.int32),
         positive=jnp.argmax(jnp.where(same, distance, -jnp.inf), axis=1).astype(jnp.int32),
         negative=jnp.argmin(jnp.where(other, distance, jnp.inf), axis=1).astype(jnp.int32),
         valid=same.any(axis=1) & other.any(axis=1),
@@ -131,10 +131,10 @@ def semi_hard(distance: jax.Array, person: jax.Array) -> Triplets:
     return Triplets(row[:, None], row[None, :], negative, same & other.any(axis=1)[:, None])
 
 
-def _masks(person: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Who is a positive of whom (same person, another row) and who a negative: bool [B, B] each."""
-    same = person[:, None] == person[None, :]
-    return same & ~jnp.eye(len(person), dtype=bool), ~same
+def _masks(person: jax.Array, anchors: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """Who is a positive of whom (same person, another row) and who a negative: bool [anchors, B] each."""
+    same = person[:anchors, None] == person[None, :]
+    return same & ~jnp.eye(*same.shape, dtype=bool), ~same
 
 
 Miner = Callable[[jax.Array, jax.Array], Triplets]  # (distance [B, B], person [B] int) -> triplets

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from acrn_jax.losses import attribute, identity, triplet, weights
+from acrn_jax.losses import attribute, identity, memory, triplet, weights
 from acrn_jax.losses.mining import MINERS
 from acrn_jax.ops.distance import DISTANCES
 from acrn_jax.rules import NotNegative, Positive, Share, one_of
@@ -96,14 +96,16 @@ class ReidLoss:
     miner: str  # of the main loss, in losses.mining.MINERS
     neck: bool = False
     given: Any = None  # [A] attribute weights, where these are given
+    memory_after: int = 0  # steps before the miner sees scales["memory"] (losses/memory.py), if that is there
 
     def __call__(self, params, outputs, batch, scales):
         s, f, person, a = self.settings, outputs.trained_feature, batch["person"], batch.get("probabilities")
+        kept, scales = scales.get("memory"), {name: scale for name, scale in scales.items() if name != "memory"}
         spread = triplet.mean_pair_distance(f, distance=s.distance)
         scales = _moved(scales, self._measured(outputs, spread, a))
         own = _divisor({"unit_mean": spread if self.neck else scales["feature"], "raw": 1.0}[s.distance_scale])
         loss, scalars = (
-            self._classic(f, person, own)
+            self._classic(f, person, own, kept)
             if s.kind == "classic"
             else self._acrn(
                 f,
@@ -111,6 +113,7 @@ class ReidLoss:
                 person,
                 self._weights(params, a),
                 {"scale_feature": own, "scale_attribute": _divisor(scales["attribute"])},
+                kept,
             )
         )
         if s.identity_weight:
@@ -118,6 +121,8 @@ class ReidLoss:
             loss = loss + s.identity_weight * jnp.mean(each)
             scalars["identity_loss"] = jnp.mean(each)
         scalars |= {"spread": spread, "scale_feature": scales["feature"], "scale_attribute": scales["attribute"]}
+        if kept is not None:
+            scales |= {"memory": memory.stored(kept, f, person, a)}
         return loss, (scalars, scales)
 
     def _measured(self, outputs, spread, a):
@@ -132,20 +137,31 @@ class ReidLoss:
         # 1, unless ranked distances need to be brought to the size of the trained ones
         return {"feature": ranked / jnp.where(spread > 0, spread, jnp.inf)} if self.neck else {}
 
-    def _classic(self, f, person, scale):
+    def _classic(self, f, person, scale, kept):
         s = self.settings
-        table = triplet.mining_distance(f, mine_on="feature", distance=s.distance)
+        rows, persons, _ = self._candidates(kept, f, person, None)
+        table = triplet.mining_distance(rows, mine_on="feature", distance=s.distance, anchors=len(f))
         margin = "soft" if s.soft else s.margin
-        return triplet.triplet_loss(f, MINERS[self.miner](table, person), scale=scale, margin=margin, **self._shared)
+        return triplet.triplet_loss(rows, self._mined(table, persons), scale=scale, margin=margin, **self._shared)
 
-    def _acrn(self, f, a, person, w, scale):
-        s = self.settings
-        table = triplet.mining_distance(f, a, w, mine_on=s.mine_on, gamma=s.gamma, distance=s.distance, **scale)
+    def _candidates(self, kept, f, person, a):
+        """Features, persons and attributes that the miner sees: the batch's, and what is in the memory."""
+        return (f, person, a) if kept is None else memory.beside(kept, f, person, a, after=self.memory_after)
+
+    def _mined(self, table, persons):
+        if len(persons) > len(table):  # where the memory is empty nobody is a negative either
+            table = jnp.where(persons == memory.EMPTY, jnp.inf, table)
+        return MINERS[self.miner](table, persons)
+
+    def _acrn(self, f, a, person, w, scale, kept):
+        s, mining = self.settings, {"mine_on": self.settings.mine_on, "anchors": len(f)}
+        rows, persons, attributes = self._candidates(kept, f, person, a)
+        table = triplet.mining_distance(rows, attributes, w, gamma=s.gamma, distance=s.distance, **mining, **scale)
         loss, scalars = triplet.acrn_loss(
-            f,
-            a,
+            rows,
+            attributes,
             w,
-            MINERS[self.miner](table, person),
+            self._mined(table, persons),
             gamma=s.gamma,
             margin="soft" if s.soft else s.margin,
             attribute_gradient=s.attribute_gradient,

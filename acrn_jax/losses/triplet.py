@@ -285,6 +285,7 @@ def mining_distance(
     distance: str = "squared_euclidean",
     scale_feature: float | jax.Array = 1.0,
     scale_attribute: float | jax.Array = 1.0,
+    anchors: int | None = None,
 ) -> jax.Array:
     """Distances by which a miner chooses: d_f, d_f + gamma d_w (what the test ranks by), or d_w. No gradient passes.
 
@@ -302,9 +303,10 @@ def mining_distance(
       distance: a name in ops.distance.DISTANCES.
       scale_feature: above 0, divides d_f.
       scale_attribute: above 0, divides d_w.
+      anchors: how many of the first rows are anchors; default all.
 
     Returns:
-      [B, B].
+      [anchors, B].
 
     Raises:
       ValueError: unknown mine_on.
@@ -314,11 +316,11 @@ def mining_distance(
     total: Any = 0
     if mine_on != "attribute":
         feature = jax.lax.stop_gradient(feature)
-        total += _scaled(pairwise(feature, feature, kind=distance), scale_feature)
+        total += _scaled(pairwise(feature[:anchors], feature, kind=distance), scale_feature)
     if mine_on != "feature":
         rows = jax.lax.stop_gradient(_weighted(attributes, weights))
         factor = gamma if mine_on == "combined" else 1
-        total += factor * _scaled(pairwise(rows, rows, kind=distance), scale_attribute)
+        total += factor * _scaled(pairwise(rows[:anchors], rows, kind=distance), scale_attribute)
     return jax.lax.stop_gradient(total)
 
 

@@ -242,7 +242,7 @@ class ReidCnnRun(Run):
     def scales(self) -> dict[str, float]:
         """s_f and s_a, which distances are divided by, as {"feature": s_f, "attribute": s_a}."""
         saved = self.state if self.config.last_phase == "reid" else phases.load(self.workdir / "reid")
-        return {name: float(value) for name, value in saved["scales"].items()}
+        return {name: float(saved["scales"][name]) for name in ("feature", "attribute")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,17 @@ class State:
     step: Any  # int32 scalar: updates made so far
     params: dict[str, Any]  # {"net": ..., "attribute_weights": {"raw": [A]}} (the latter in phase reid with weights)
     batch_stats: dict[str, Any]
-    scales: dict[str, Any]  # {"feature": s_f, "attribute": s_a}: what distances are divided by; 0: not measured yet
+    # What the objective carries on. {"feature": s_f, "attribute": s_a}: what distances are divided by; 0: not measured
+    # yet. With reid.memory also "memory", see losses/memory.py.
+    scales: dict[str, Any]
     opt: Any
 
 
-def create(variables, tx, *, attribute_weights=None) -> State:
-    """State before the first step from a net's `variables`, and raw attribute weights [A] if the phase learns any."""
+def create(variables, tx, *, attribute_weights=None, memory=None) -> State:
+    """State before the first step, from a net's `variables`.
+
+    If the phase has them, with raw attribute weights [A] to learn and an empty memory of losses/memory.py.
+    """
     params = {"net": variables["params"]}
     if attribute_weights is not None:
         params["attribute_weights"] = {"raw": np.asarray(attribute_weights, np.float32)}
@@ -29,6 +34,7 @@ def create(variables, tx, *, attribute_weights=None) -> State:
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=jax.tree.map(jnp.asarray, variables.get("batch_stats", {})),
-        scales={"feature": jnp.zeros((), jnp.float32), "attribute": jnp.zeros((), jnp.float32)},
+        scales={"feature": jnp.zeros((), jnp.float32), "attribute": jnp.zeros((), jnp.float32)}
+        | ({} if memory is None else {"memory": memory}),
         opt=tx.init(params),
     )

@@ -23,8 +23,8 @@ def data(seed=0, b=6, d=3, a=4):
     return f, p, np.array([0, 0, 1, 1, 2, 2], np.int32), rng.random(a).astype(np.float32) + 0.5
 
 
-def reid_loss(*, miner, neck=False, given=None, **settings):
-    return objectives.ReidLoss(objectives.LossSettings(**settings), miner, neck=neck, given=given)
+def reid_loss(*, miner, neck=False, given=None, memory_after=0, **settings):
+    return objectives.ReidLoss(objectives.LossSettings(**settings), miner, neck, given, memory_after)
 
 
 def run(settings, f, p, person, w, scales=START):

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acrn_jax.losses import objectives
+from acrn_jax.losses import memory, objectives
 from acrn_jax.models import acrn, initialize, mva
 from acrn_jax.schema import Outputs
-from acrn_jax.train import optimizer, state, step
+from acrn_jax.train import checkpoint, optimizer, state, step
 from tests.losses import test_objectives
 
 B, A, PEOPLE = 16, 5, 4
@@ -29,6 +29,7 @@ KINDS = {  # the step is the same for all: what differs is the objective, which 
     "classic batch_hard": FAR,
     "acrn batch_all": FAR,
     "acrn semi_hard": FAR,
+    "acrn batch_hard memory": FAR,
     "acrn offline": FAR,
 }
 
@@ -72,12 +73,12 @@ def objective_of(name):
     if name == "attributes":
         weight = np.linspace(0.5, 2, A, dtype=np.float32)
         return objectives.AttributeLoss(positive_weight=weight, negative_weight=weight[::-1], reduction="sum")
-    kind, miner = name.split()
+    kind, miner = name.split()[:2]
     attribute_miner = "offline" if miner == "offline" else "batch_all"
     return test_objectives.reid_loss(**REID | {"kind": kind, "miner": miner, "attribute_miner": attribute_miner})
 
 
-def trained(name, wrapper, devices, steps=3, net=Net):
+def trained(name, wrapper, devices, steps=3, net=Net, start=None):
     variables = initialize.variables(net(), height=12, width=8, seed=0)
     groups = {"scratch": {"kind": "sgd", "rate": 0.01}}
     if "trunk" in variables["params"]:
@@ -87,6 +88,7 @@ def trained(name, wrapper, devices, steps=3, net=Net):
         groups["attribute_weights"] = {"kind": "sgd", "rate": 0.1}
         weights = np.ones(A)
     tx = optimizer.make(groups, GROUPS)
+    kept = memory.empty(40, dimensions=8, attributes=A) if name.endswith("memory") else None
     runner = step.WRAPPERS[wrapper](
         functools.partial(
             step.train_step,
@@ -99,7 +101,8 @@ def trained(name, wrapper, devices, steps=3, net=Net):
         ),
         jax.devices()[:devices],
     )
-    found, scalars = runner.place(state.create(variables, tx, attribute_weights=weights)), None
+    first = state.create(variables, tx, attribute_weights=weights, memory=kept) if start is None else start
+    found, scalars = runner.place(first), None
     for _ in range(steps):
         found, scalars = runner.run(found, runner.put(batch(name)))
     return jax.device_get(found), jax.device_get(scalars)
@@ -120,6 +123,17 @@ def test_devices_and_wrappers_agree(name, wrapper, devices):
     same((wanted.params, wanted.batch_stats, wanted.scales), (found.params, found.batch_stats, found.scales))
     same(wanted.opt, found.opt)  # momentum: a weighted sum of the three gradients
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted.opt) if leaf.dtype == np.float32) > 1e-3
+
+
+def test_steps_with_a_memory_go_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    name = "acrn batch_hard memory"
+    straight, after = reference(name)[0], trained(name, "jit", 1, steps=2)[0]
+    assert straight.scales["memory"]["count"] == 3 * B
+    saved = checkpoint.Checkpoints(tmp_path)
+    saved.save(jax.tree.map(jnp.asarray, after))
+    found = saved.restore(jax.tree.map(jnp.zeros_like, after))
+    saved.close()
+    jax.tree.map(np.testing.assert_array_equal, straight, trained(name, "jit", 1, steps=1, start=found)[0])
 
 
 class Trunk(nn.Module):
