@@ -98,7 +98,7 @@ def open_split(config: Settings, name: str) -> source.Split:
 def reid_splits(config: Settings) -> tuple[source.Split, source.Split | None]:
     """Training images, and those of the people held out for choosing (None if none are)."""
     whole = open_split(config, config.data.train_split)
-    whole = whole.take(whole.person_id > 0)
+    whole = _half(config, whole.take(whole.person_id > 0))
     if not config.data.validation_identities:
         return whole, None
     people = len(np.unique(whole.person_id))
@@ -112,7 +112,7 @@ def reid_splits(config: Settings) -> tuple[source.Split, source.Split | None]:
 
 
 def attribute_split(config: Settings) -> source.Split:
-    """Training images of the attribute net, without the sub-sets left out."""
+    """Training images of the attribute net, without the sub-sets, attributes and people left out."""
     split = open_split(config, config.data.train_split)
     subsets = np.array([name.split("/")[0] for name in split.file_name])
     unknown = set(config.data.exclude_subsets) - set(subsets)
@@ -121,7 +121,35 @@ def attribute_split(config: Settings) -> source.Split:
             f"config.data.exclude_subsets names {', '.join(sorted(unknown))}, which {split.name} does not hold; "
             f"it has {', '.join(sorted(set(subsets))[:12])}."
         )
-    return split.take(~np.isin(subsets, list(config.data.exclude_subsets))) if config.data.exclude_subsets else split
+    if config.data.exclude_subsets:
+        split = split.take(~np.isin(subsets, list(config.data.exclude_subsets)))
+    return _half(config, _without_attributes(split, config.data.exclude_attributes))
+
+
+def _half(config: Settings, split: source.Split) -> source.Split:
+    """The part of a split that config.data.people_part names."""
+    part = config.data.people_part
+    return split if part == "all" else split.take(sampler.half_of_people(split.person_id, part))
+
+
+def _without_attributes(split: source.Split, names: tuple[str, ...]) -> source.Split:
+    for name in names:
+        settings.check_known(name, split.attribute_names, f"attribute of {split.name} (config.data.exclude_attributes)")
+    kept = tuple(name for name in split.attribute_names if name not in names)
+    return dataclasses.replace(split, attributes=split.attributes_of(kept), attribute_names=kept) if names else split
+
+
+def recognition_splits(config: Settings) -> tuple[str, ...]:
+    """Names of the splits that attribute nets are scored on: test, or query and gallery where there is no test."""
+    data = config.data
+    return ("test",) if "test" in source.splits(data.dir, data.name, data.config) else ("query", "gallery")
+
+
+def recognition_split(config: Settings, name: str | None = None) -> source.Split:
+    """What an attribute net is scored on: split `name`, or `recognition_splits`; of query and gallery the people."""
+    parts = (name,) if name else recognition_splits(config)
+    split = open_split(config, "+".join(parts))
+    return split.take(split.person_id > 0) if parts == ("query", "gallery") else split
 
 
 def training_split(config: Settings) -> source.Split:

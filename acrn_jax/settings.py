@@ -35,6 +35,7 @@ OLD_DEFAULTS = {
     "accumulate": 1, "ema": 0.0, "profile_steps": 0, "model.remat": False, "model.layout": "ours", "model.parts": 1,
     "model.last_stride": 2, "model.instance_norm": False, "data.augment.grey": 0.0, "data.augment.pad": 0,
     "reid.memory": 0, "reid.memory_after": 0, "mva.calibrate": "none", "mva.images_per_person": 0,
+    "data.exclude_attributes": [], "data.people_part": "all",
     "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders
@@ -49,6 +50,8 @@ class Data:
     config: str
     train_split: str
     exclude_subsets: Annotated[tuple[str, ...], several(rules.TEXT)]
+    exclude_attributes: Annotated[tuple[str, ...], several(rules.TEXT)]
+    people_part: Annotated[str, one_of("all", "first_half", "second_half")]
     validation_identities: CountOrZero
     height: Count
     width: Count

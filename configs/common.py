@@ -47,6 +47,8 @@ def get_config() -> config_dict.ConfigDict:
     c.data.config = "default"  # configuration of the data set, e.g. random_0
     c.data.train_split = "train"  # of attribute nets also "train+val"
     c.data.exclude_subsets = ()  # PETA: subsets left out of attribute training, e.g. ("GRID", "3DPeS")
+    c.data.exclude_attributes = ()  # names left out of attribute training, e.g. those that nobody there has
+    c.data.people_part = "all"  # all | first_half | second_half of the training people, of whichever net; drawn once
     c.data.validation_identities = 0  # people held out of re-id training for choosing; 0: train on all, as the paper
     c.data.height = 160  # pixels that the net sees
     c.data.width = 64  # likewise

@@ -13,7 +13,8 @@ from tests.fixtures import small_net
 # By hand: what the ReIdCNN beside an ACRN need not share with it.
 FREE = """
     attributes.allow_overlap attributes.from attributes.representation data.cache_mib data.dir
-    data.exclude_subsets data.threads devices log_every loss.attribute_gradient loss.attribute_margin
+    data.exclude_attributes data.exclude_subsets data.threads devices log_every
+    loss.attribute_gradient loss.attribute_margin
     loss.attribute_miner loss.attribute_weights loss.attribute_weights_file loss.gamma loss.mine_on loss.weight_form
     model.branch_kernel model.dropout model.layout model.remat model.views parallel profile_steps save_every
 """.split()

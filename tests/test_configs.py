@@ -24,6 +24,7 @@ from tests.fixtures import googlenet, small_net
 
 PARTS = ("__init__", "ablations", "baseline", "common", "improved", "modes", "small")
 MODES = {
+    "mva_market1501": ("paper", "small"),
     "mva_peta": ("paper", "small"),
     "demo": ("acrn", "attributes"),
     "acrn_peta": (*acrn_peta.SUBSETS, "3dpes_4"),
@@ -193,6 +194,7 @@ QUICK = [("acrn_market1501", "improved"), ("acrn_peta", "grid"), ("acrn_cuhk01",
         case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
         for case in CASES
         if case[1] and not case[0].startswith("reidcnn") and case != ("mva_peta", "small")
+        if case[0] != "mva_market1501"  # wants annotations, of more people than a miniature has; see test_halves.py
     ],
 )
 def test_configs_train_as_their_docstrings_say(name, mode, prepared, attribute_net, tmp_path, monkeypatch):

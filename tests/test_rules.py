@@ -34,6 +34,7 @@ OUTSIDE = {
     "data.config": ["", 7],
     "data.train_split": [""],
     "data.exclude_subsets": [("GRID", 3), "GRID"],
+    "data.exclude_attributes": [("hat", 3), "hat"],
     "data.height": [0],
     "data.width": [0],
     "data.mean": [(0.5, 0.5), (0.5, 0.5, 1.5), 0.5],

@@ -27,6 +27,7 @@ _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net i
 _UNFINISHED = flags.DEFINE_bool("unfinished", False, "Score a run whose training has not come to its end.")
 _OVERLAP = flags.DEFINE_bool("allow_overlap", False, "Score nets on images that they were trained on, too.")
 _DATASET = flags.DEFINE_string("dataset", None, "Another prepared data set to score on, NAME/CONFIG.")
+_SPLIT = flags.DEFINE_string("split", None, "Of an attribute net: another split to score, e.g. train; wants --out.")
 _OUT = paths.define_folder("out", None, "The folder to write to; default: WORKDIR, or WORKDIR/on_NAME_CONFIG.")
 _FEATURES = paths.define_files("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
 _OF_FEATURES = {
@@ -50,7 +51,8 @@ _OF_FEATURES = {
 
 def main(argv):
     del argv
-    of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "attributes", "unfinished", "allow_overlap", "out")
+    of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "split", "attributes", "unfinished")
+    of_runs += ("allow_overlap", "out")
     strays = of_runs if _FEATURES.value else _OF_FEATURES
     given = [f"--{name}" for name in strays if flags.FLAGS[name].present]
     if given:
@@ -108,6 +110,7 @@ def score_run():
         allow_overlap=_OVERLAP.value,
         settings=shared_flags.of_evaluation(),
         out=out,
+        split=_SPLIT.value,
     )
     if isinstance(found, Results):
         print(tables.methods_table(found))

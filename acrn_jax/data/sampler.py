@@ -131,6 +131,18 @@ def validation_identities(person_ids: np.ndarray, *, count: int, seed: int) -> n
     return np.isin(person_ids, np.random.default_rng((seed, 0, 2)).choice(people, count, replace=False))
 
 
+def half_of_people(person_ids: np.ndarray, which: str) -> np.ndarray:
+    """Mask of the records of one half of the people, "first_half" or "second_half", [N] bool.
+
+    Images of nobody (ids below 1) are in neither.
+    The halves are drawn by a seed of their own: whatever is trained on one has nobody in common with the other.
+    """
+    people = np.unique(person_ids[person_ids > 0])
+    first = np.random.default_rng((0, 0, 4)).permutation(people)[: math.ceil(len(people) / 2)]
+    chosen = first if which == "first_half" else np.setdiff1d(people, first)
+    return np.isin(person_ids, chosen)
+
+
 def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng((seed, epoch, 1))  # the last number names the use: augmentation has its own
 

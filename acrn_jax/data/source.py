@@ -125,6 +125,15 @@ def open_split(
     )
 
 
+def splits(data_dir: str | pathlib.Path, dataset: str, config_name: str) -> tuple[str, ...]:
+    """Names of the splits of a prepared data set.
+
+    Raises:
+      FileNotFoundError: as `open_split`.
+    """
+    return tuple(tfds.builder_from_directory(_folder(pathlib.Path(data_dir), dataset, config_name)).info.splits)
+
+
 def fingerprint(data_dir: str | pathlib.Path, dataset: str, config_name: str, splits: Sequence[str]) -> str:
     """What `open_split` would say of one split, `join` of several: of what lies prepared there, without reading it all.
 

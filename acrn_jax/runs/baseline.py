@@ -11,10 +11,11 @@ from acrn_jax.runs.run import AcrnRun, Run
 # attributes, of the attribute net, or of how fast it went. In all others rows of one table would differ in more than
 # the method.
 OF_ATTRIBUTES = frozenset((
-    "attributes.representation", "attributes.allow_overlap", "data.cache_mib", "data.exclude_subsets", "loss.kind",
-    "loss.gamma", "loss.mine_on", "loss.attribute_gradient", "loss.attribute_margin", "loss.attribute_miner",
-    "loss.attribute_weights", "loss.attribute_weights_file", "loss.weight_form", "model.branch_kernel", "model.dropout",
-    "model.layout", "model.views", "mva", "phases", "reid.attribute_weights",
+    "attributes.representation", "attributes.allow_overlap", "data.cache_mib", "data.exclude_attributes",
+    "data.exclude_subsets", "loss.kind", "loss.gamma", "loss.mine_on", "loss.attribute_gradient",
+    "loss.attribute_margin", "loss.attribute_miner", "loss.attribute_weights", "loss.attribute_weights_file",
+    "loss.weight_form", "model.branch_kernel", "model.dropout", "model.layout", "model.views", "mva", "phases",
+    "reid.attribute_weights",
 ))  # fmt: skip
 
 

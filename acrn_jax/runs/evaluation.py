@@ -36,11 +36,12 @@ def evaluate(
     allow_overlap: bool = False,
     settings: dict[str, Any] | None = None,
     out: Path | None = None,
+    split: str | None = None,
 ) -> Results | Recognition:
     """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
 
     Args:
-      folder: workdir of an ACRN or ReIdCNN run (an attribute run is scored on its test split instead).
+      folder: workdir of an ACRN or ReIdCNN run (of an attribute run see `recognition.recognise`).
       baseline: the ReIdCNN run that belongs to an ACRN run; without it the rows with ReIdCNN are missing.
       tune: a ReIdCNN run that held people out, to choose the fusion factor on; default: the baseline, if it did.
       data_dir: where the prepared data is now; default: where the run was trained.
@@ -50,6 +51,7 @@ def evaluate(
       allow_overlap: nets may have been trained on images that they are scored on (as config.attributes.allow_overlap).
       settings: entries of config.evaluate for this time.
       out: the folder that all files go to; default: `workdir.folder_on(folder, dataset)`.
+      split: another one to score an attribute net on, images that it was trained on included; wants `out`.
     """
     stored = load(folder, attributes=attributes, data_dir=data_dir, unfinished=unfinished)
     changes = {f"evaluate.{key}": value for key, value in (settings or {}).items()}
@@ -63,8 +65,14 @@ def evaluate(
     files.check(out)
     run.check_data()
     if isinstance(run, AttributeRun):
-        overlap.check_scored_on(run, target or config, [build.open_split(target or config, "test")])
-        return recognition.recognise(folder, config=config, target=target, out=out, unfinished=unfinished)
+        if split and out == home:
+            raise ValueError(f"--split={split} wants --out: recognition.json of {home} is of the test people.")
+        overlap.check_scored_on(run, target or config, [] if split else [build.recognition_split(target or config)])
+        return recognition.recognise(
+            folder, config=config, split_name=split, target=target, out=out, unfinished=unfinished
+        )
+    if split:
+        raise ValueError(f"--split={split} is for attribute nets; a re-id run is scored on query and gallery.")
     run.check_attributes()
     query, gallery, protocol = tested(config, target or config)
     overlap.check_scored_on(run, target or config, [query, gallery])

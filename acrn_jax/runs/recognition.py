@@ -20,7 +20,7 @@ def recognise(
     folder: Path,
     *,
     config: Settings | None = None,
-    split_name: str = "test",
+    split_name: str | None = None,
     target: Settings | None = None,
     out: Path | None = None,
     unfinished: bool = False,
@@ -30,7 +30,7 @@ def recognise(
     Args:
       folder: workdir of a trained attribute run.
       config: its settings; default: as stored.
-      split_name: of the data set to score.
+      split_name: of the data set to score; default: see build.recognition_split.
       target: settings with another data set, of which the attributes that the net knows are scored; default: its own.
       out: where recognition.json goes; default: the workdir.
       unfinished: score a net whose training has not come to its end.
@@ -38,7 +38,7 @@ def recognise(
     stored = load(folder, unfinished=unfinished)
     config = config or stored.config
     run = AttributeRun(stored.workdir, config, unfinished)
-    split = build.open_split(target or config, split_name)
+    split = build.recognition_split(target or config, split_name)
     common = [name for name in run.names if name in split.attribute_names]
     if not common:
         raise ValueError(
@@ -53,7 +53,7 @@ def recognise(
     content = {
         "dataset": split.name.rsplit("/", 1)[0],
         "trained_on": f"{config.data.name}/{config.data.config}",
-        "split": split_name,
+        "split": split.name.rsplit("/", 1)[-1],
         "fingerprint": split.fingerprint,
         **origin.of_nets({"run": run.phase}, unfinished=unfinished),
         "threshold": threshold.tolist() if isinstance(threshold, np.ndarray) else threshold,
@@ -98,7 +98,7 @@ def _threshold(run, held, known):
     if held is None:
         return run.config.mva.threshold, {}
     goal = run.config.mva.calibrate
-    threshold = metrics.calibrate(_probabilities(run, held), held.attributes, target=goal)[known]
+    threshold = metrics.calibrate(_probabilities(run, held), held.attributes_of(run.names), target=goal)[known]
     return threshold, {"calibrated": {"target": goal, "split": held.name, "fingerprint": held.fingerprint}}
 
 

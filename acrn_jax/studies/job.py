@@ -62,7 +62,7 @@ def with_inputs(jobs: Sequence[Job], attributes: Path | None) -> list[Job]:
 
 def _inputs(config: Settings, net: dict[str, str] | None) -> dict[str, Any]:
     data = config.data
-    parts = ("test",) if config.of_attributes else ("query", "gallery")
+    parts = build.recognition_splits(config) if config.of_attributes else ("query", "gallery")
     test = source.fingerprint(str(data.dir), str(data.name), data.config, parts)
     found: dict[str, Any] = {"data": inputs.data(config)}
     found["test"] = phases.entry(f"{data.name}/{data.config}/{'+'.join(parts)}", test, path=data.dir)
@@ -175,7 +175,7 @@ def _tag(text: str) -> str:
 
 def _score_images(job: Job) -> None:
     """per_image.npz of an attribute run: scores of each test image whose means are the metrics."""
-    split = build.open_split(job.config, "test")
+    split = build.recognition_split(job.config)
     run = runs.attribute_net(job.folder)
     logits = run.outputs(split, batch=job.config.evaluate.batch)["attribute_logits"]
     known = [name for name in run.names if name in split.attribute_names]

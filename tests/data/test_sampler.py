@@ -170,6 +170,20 @@ def test_impossible_plans_are_refused(call, sentence):
         call()
 
 
+def test_halves_are_whole_people_of_whom_each_is_in_one():
+    person_ids, _ = split_of([3, 1, 4, 6, 2, 5, 2])
+    person_ids[person_ids == 3] = 0
+    person_ids[np.flatnonzero(person_ids == 24)[:2]] = -1
+    first, second = (sampler.half_of_people(person_ids, f"{name}_half") for name in ("first", "second"))
+    assert first.dtype == bool and not (first & second).any()
+    np.testing.assert_array_equal(first | second, person_ids > 0)
+    people = [set(person_ids[mask].tolist()) for mask in (first, second)]
+    assert [len(half) for half in people] == [3, 3] and not people[0] & people[1]
+    np.testing.assert_array_equal(sampler.half_of_people(person_ids[::-1], "first_half"), first[::-1])
+    large = np.arange(1, 1001)  # drawn, not cut: numbers often follow the order of recording
+    assert 400 < large[sampler.half_of_people(large, "first_half")].mean() < 600
+
+
 def test_validation_identities_are_whole_people():
     person_ids, _ = split_of([3, 1, 4, 6, 2])
     held = sampler.validation_identities(person_ids, count=2, seed=0)
