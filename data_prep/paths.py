@@ -71,4 +71,4 @@ def _define(kind: str, several: bool) -> Callable[..., flags.FlagHolder]:
 
 
 define_file, define_folder, define_path = (_define(kind, False) for kind in ("file", "folder", "path"))
-define_files, define_folders = (_define(kind, True) for kind in ("file", "folder"))
+define_files, define_folders, define_paths = (_define(kind, True) for kind in ("file", "folder", "path"))

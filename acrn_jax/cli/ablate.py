@@ -33,8 +33,8 @@ _WORKDIR = paths.define_folder("workdir", None, "Runs go to WORKDIR/STUDY; a sto
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many, from --config.seed on.", lower_bound=1)
 _SPLITS = flags.DEFINE_list("splits", [], "Values of data.config to repeat all on, e.g. reid_grid_0,reid_grid_1.")
 _ARMS = flags.DEFINE_list("arms", [], "Some arms of the study; the reference comes along. Default: all.")
-_ON = paths.define_folders(
-    "on", [], "Finished ACRN runs, evaluated with their baseline: a study of test-time settings."
+_ON = paths.define_paths(
+    "on", [], "Evaluated runs for a study of test-time settings; --study=methods also takes files of report --evidence."
 )
 _VALUES = flags.DEFINE_list("values", [], "With --on: settings to try, numbers. Default: the study's own.")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Arms at a time, graphics cards dealt out in turn.", lower_bound=1)
@@ -109,6 +109,8 @@ def on_finished_runs():
     if study == "methods":  # the rows of their results, compared with the row --method
         found, name, method = table.of_methods(folders, method), study, None
     else:
+        if files := [str(path) for path in folders if path.is_file()]:
+            raise ValueError(f"--on={files[0]} is a file; --study={study} wants folders of runs, methods alone takes files.")
         name, place = f"{study}_on_features", _WORKDIR.value
         found = sweeps.study(study, folders, values, out=Path(place) / name if place else None)
     if _WORKDIR.value:

@@ -65,7 +65,7 @@ def value(function, name, default, given):
 
 @pytest.mark.parametrize(("verb", "function", "name", "default"), PATH_FLAGS)
 def test_each_path_flag(home, verb, function, name, default):
-    several = function in ("define_files", "define_folders")
+    several = function in ("define_files", "define_folders", "define_paths")
 
     def read(given):
         found = value(function, name, default, given)

@@ -1,6 +1,8 @@
 """The oracle is per query: numbers drawn here, means by hand, and the table of the runs themselves."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -90,3 +92,16 @@ def test_what_it_is_not_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"a has no first ranks of ReIdCNN; run .* evaluate again"):
         evidence.write([tmp_path / "a"], tmp_path / "market.npz")
     assert not (tmp_path / "market.npz").exists()
+
+
+def test_the_command_takes_the_file_for_methods_alone(tmp_path):
+    scored = evaluated(tmp_path / "a")
+    evidence.write([tmp_path / "a"], tmp_path / "market.npz")
+    on = [sys.executable, "-m", "acrn_jax.cli.ablate", f"--on={tmp_path}/market.npz", "--study"]
+    done = subprocess.run([*on, "methods", f"--workdir={tmp_path}/table"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table" / "methods" / "table.json").read_text())["rows"]
+    [found] = [row["mean"] for row in rows if (row["arm"], row["metric"]) == ("ACRN", "mAP_precision")]
+    assert found == pytest.approx(scored.scores["ACRN"]["mAP_precision"][scored.counted].mean(), abs=1e-6)
+    done = subprocess.run([*on, "gamma"], capture_output=True, text=True)
+    assert done.returncode == 2 and "market.npz is a file; --study=gamma wants folders of runs" in done.stderr
