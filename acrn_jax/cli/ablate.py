@@ -110,7 +110,7 @@ def on_finished_runs():
         found, name, method = table.of_methods(folders, method), study, None
     else:
         if files := [str(path) for path in folders if path.is_file()]:
-            raise ValueError(f"--on={files[0]} is a file; --study={study} wants folders of runs, methods alone takes files.")
+            raise ValueError(f"--on={files[0]} is a file; --study={study} wants folders of runs, methods takes files.")
         name, place = f"{study}_on_features", _WORKDIR.value
         found = sweeps.study(study, folders, values, out=Path(place) / name if place else None)
     if _WORKDIR.value:
