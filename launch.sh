@@ -2,7 +2,7 @@
 # The front door of acrn_jax: ./launch.sh VERB [flags]. Makes its own environment on first use; holds no numbers.
 set -euo pipefail
 
-VERBS="demo prepare reproduce train extract evaluate ablate ledger report search export bench test python"
+VERBS="demo prepare reproduce train adapt extract evaluate ablate ledger report search export bench test python"
 
 usage() {
   cat <<'USAGE'
@@ -12,6 +12,7 @@ usage: ./launch.sh VERB [flags]
   prepare    turns raw images into a prepared data set, or looks at them with --check
   reproduce  trains all phases of a config, evaluates them and writes the report
   train      trains one phase of a config
+  adapt      measures an attribute net's batch statistics anew on unlabelled images of a target
   extract    writes the features of a trained run
   evaluate   ranks gallery against query and writes results.json; or scores anyone's features
   ablate     trains the arms of a study, or scores settings of finished runs, and compares them

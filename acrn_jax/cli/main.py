@@ -16,6 +16,7 @@ VERBS = {  # as in launch.sh, which must know them before there is a Python
     "prepare": "turns raw images into a prepared data set, or looks at them with --check",
     "reproduce": "trains all phases of a config, evaluates them and writes the report",
     "train": "trains one phase of a config",
+    "adapt": "measures an attribute net's batch statistics anew on unlabelled images of a target",
     "extract": "writes the features of a trained run",
     "evaluate": "ranks gallery against query and writes results.json; or scores anyone's features",
     "ablate": "trains the arms of a study, or scores settings of finished runs, and compares them",
