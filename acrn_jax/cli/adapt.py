@@ -35,7 +35,7 @@ def main(argv):
         split = extraction.open_pictures(Path(_FOLDER.value))
         print(source.told_of_folder(split.metadata), end="")
     else:
-        name, _, config = _DATASET.value.partition("/")
+        name, _, config = str(_DATASET.value).partition("/")
         of = {"dataset": name, "config_name": config or "default", "data_dir": _DATA_DIR.value}
         [split] = extraction.open_splits(net, [_SPLIT.value], **of)
     adaptation.adapt(net, split, out)
