@@ -13,7 +13,8 @@ field has learnt since, `:detected_0,small,improved` does both (configs/modes.py
 
 from acrn_jax.configs import common, modes
 
-SPLITS = tuple(f"{kind}_{i}" for kind in ("detected", "labeled") for i in range(20))
+DEV = tuple(f"dev_{i}" for i in range(5))  # to choose and compare on; no official splits
+SPLITS = tuple(f"{kind}_{i}" for kind in ("detected", "labeled") for i in (*range(20), *DEV))
 
 
 def get_config(split: str = "detected_0"):

@@ -11,9 +11,11 @@ has learnt since, `:detected,small,improved` does both (configs/modes.py).
 
 from acrn_jax.configs import common, modes
 
+KINDS = tuple(k + end for k in ("detected", "labeled") for end in ("", *(f"_dev_{i}" for i in range(5))))
+
 
 def get_config(kind: str = "detected"):
-    kind, mode = modes.parted(kind, ("detected", "labeled"))
+    kind, mode = modes.parted(kind, KINDS)
     c = common.get_config()
     c.data.name, c.data.config = "cuhk03_np", kind
     return modes.chosen(c, mode)

@@ -5,7 +5,7 @@ they depend on neither names nor order of files. All numbers are drawn with NumP
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -72,28 +72,30 @@ def contents(
     about: Mapping[str, object],
     *,
     official: reid.Counts,
-    most: int | None = None,
     faults: Sequence[str] = (),
-    test: Callable[[list[reid.Example]], tuple[list[reid.Example], list[reid.Example]]] = query_and_gallery,
 ) -> reid.Contents:
     """What a dev config holds: `train`, `query` and `gallery`, all of the training half.
 
     Args:
       half: all images of the training half.
       fold: which, from 0.
-      about: metadata but for what says that this is a dev config: `dev`, `dev_fold` and `dev_seed`.
+      about: metadata but for `marks`.
       official: how much the whole training half holds; other numbers make the set partial.
-      most: people of a fold at most.
-      faults: of the files.
-      test: the tested people's images -> query, gallery.
+      faults: of the files; where there are any, nothing is split.
 
     Raises:
       ValueError: too few people, or nobody to score.
     """
-    chosen = tested((example.person_id for example in half), fold, most=most)
-    query, gallery = test([example for example in half if example.person_id in chosen])
+    if faults:
+        return reid.Contents({"train": list(half)}, {**about, **marks(fold)}, faults=faults)
+    chosen = tested((example.person_id for example in half), fold)
+    query, gallery = query_and_gallery([example for example in half if example.person_id in chosen])
     train = [example for example in half if example.person_id not in chosen]
     found = reid.Contents({"training half": list(half)}, {}, {"training half": official})
-    metadata = {**about, "dev": True, "dev_fold": fold, "dev_seed": SEED}
     splits = {"train": train, "query": query, "gallery": gallery}
-    return reid.Contents(splits, metadata, shortfall=found.short(), faults=faults)
+    return reid.Contents(splits, {**about, **marks(fold)}, shortfall=found.short(), faults=faults)
+
+
+def marks(fold: int) -> dict:
+    """What metadata says of a dev config; results on it then say that they are no official numbers."""
+    return {"dev": True, "dev_fold": fold, "dev_seed": SEED}

@@ -168,7 +168,7 @@ def summary(contents: Contents) -> str:
     query, gallery = _people(contents.splits.get("query", ())), contents.splits.get("gallery", ())
     matched = len(query) - len(without_match(query, gallery, protocol))
     count = {kind: sum(example.person_id == kind for example in gallery) for kind in (DISTRACTOR, JUNK)}
-    half = f"dev fold {contents.metadata['dev_fold']} of the training half, " if contents.metadata.get("dev") else ""
+    half = f"dev fold {contents.metadata['dev_fold']}, no official split; " if contents.metadata.get("dev") else ""
     return (
         f"{half}protocol {protocol}: {matched:,} of {len(query):,} queries have a right gallery image; "
         f"{len(gallery):,} gallery images, of them {count[DISTRACTOR]:,} distractors (person_id 0) and "

@@ -130,6 +130,7 @@ def read_half(
     example: str,
     labels: annotations.Annotations | None = None,
     people: Collection[int] = (),
+    others: Collection[str] = (),
 ) -> tuple[list[reid.Example], list[str]]:
     """The images of a release's training folder, wherever they lie, and a fault for each that is none of it.
 
@@ -138,12 +139,16 @@ def read_half(
       name: of the training folder; file names begin with it, whatever the folder is called.
       pattern, example, labels: as `read_splits` takes them.
       people: everybody in the training half; none: not known, then those in `labels`, if there are any.
+      others: names of the release's other folders, which are not taken for it.
 
     Raises:
       FileNotFoundError: no such folder and no images.
-      ValueError: images in several folders.
+      ValueError: images in several folders, or in one of the others.
     """
-    named, faults = read_names(_half_folder(raw_dir, name), pattern, example=example)
+    folder = _half_folder(raw_dir, name)
+    if folder.absolute().name.lower() in others:
+        raise ValueError(f"{folder} is not the training half; a dev config wants the images of {name} alone.")
+    named, faults = read_names(folder, pattern, example=example)
     examples = [_example(name, image, labels) for image in named]
     known = set(people or (labels.of_person if labels else ()))
     strangers = [e for e in examples if e.person_id < 1 or (known and e.person_id not in known)]

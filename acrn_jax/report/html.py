@@ -324,6 +324,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """Name and text of what one needs to repeat the run."""
     results = run.results
     facts: dict[str, Any] = {"data set": results.dataset, "split": results.split}
+    facts["official split"] = "no, a dev split" if results.dev else ""
     if isinstance(results, Results):
         facts |= {
             "protocol": results.protocol,

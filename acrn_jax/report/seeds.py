@@ -12,7 +12,7 @@ from acrn_jax.results import Estimate, Results, Value, Weight
 
 SAME = (  # in all runs that share a table
     "dataset", "split", "protocol", "protocol_options", "no_match", "fingerprint", "queries", "gallery", "partial",
-    "unfinished",
+    "dev", "unfinished",
 )  # fmt: skip
 
 

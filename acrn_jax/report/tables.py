@@ -19,6 +19,7 @@ PRECISIONS = (
     "trapezoid rule of Market-1501's code. rK: right within the first K."
 )
 INSTANCE_METRICS = {"mA": "mA", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1"}
+DEV = "dev, no official split"
 DISTANCES = {"squared_euclidean": "squared Euclidean", "euclidean": "Euclidean", "cosine": "cosine (1 - cosine)"}
 
 
@@ -91,7 +92,7 @@ def comparison(runs: Mapping[str, Results]) -> Table:
 def describe(of: Results) -> str:
     """Data set, protocol and sizes in one line."""
     text = (
-        f"{of.dataset}, {of.split}{_trained_elsewhere(of)}, protocol {of.protocol}{_options(of)}: "
+        f"{of.dataset}{_dev(of)}, {of.split}{_trained_elsewhere(of)}, protocol {of.protocol}{_options(of)}: "
         f"{cells.count(of.queries)} queries, {cells.count(of.gallery)} gallery images"
     )
     if of.partial:
@@ -124,8 +125,8 @@ def _metric_columns(first: str) -> tuple[str, ...]:
 
 
 def _published(of: Results) -> published.Published | None:
-    if _trained_elsewhere(of):
-        return None  # the paper trains and tests on one data set
+    if _trained_elsewhere(of) or of.dev:
+        return None  # the paper trains and tests on one data set, by its official split
     # The paper's CUHK03 is the detected one.
     return None if "labeled" in of.dataset else published.PAPER.get(of.dataset.split("/")[0])
 
@@ -140,6 +141,10 @@ def _trained_elsewhere(of: Results | Recognition) -> str:
     if of.unfinished:
         text += f", NOT FINISHED: step {cells.count(of.unfinished.step)} of {cells.count(of.unfinished.steps)}"
     return text
+
+
+def _dev(of: Results | Recognition | StudyTable) -> str:
+    return f" ({DEV})" if of.dev else ""
 
 
 def _options(of: Results) -> str:
@@ -185,7 +190,7 @@ def weights(of: Results) -> Table:
     if paper := _published(of):
         highest, lowest = paper.weights
         notes.append(f"The paper's highest: {highest}; its lowest: {lowest}.")
-    caption = f"Attributes by learned weight on {of.dataset}{_over_runs(of)}"
+    caption = f"Attributes by learned weight on {of.dataset}{_dev(of)}{_over_runs(of)}"
     return Table(caption, ("attribute", *(title for title, _ in columns.values())), rows, " ".join(notes))
 
 
@@ -231,7 +236,8 @@ def recognition_summary(recognition: Recognition) -> Table:
     if recognition.dataset.startswith("peta"):
         rates = ", ".join(f"{name} {mA}" for name, mA in published.RECOGNITION.items())
         note += f" The paper's mA on PETA: {rates}."
-    caption = f"Attribute recognition on {recognition.dataset}, {recognition.split}{_trained_elsewhere(recognition)}"
+    on = f"{recognition.dataset}{_dev(recognition)}, {recognition.split}{_trained_elsewhere(recognition)}"
+    caption = f"Attribute recognition on {on}"
     return Table(caption, ("images of", *INSTANCE_METRICS.values()), rows, note)
 
 
@@ -250,7 +256,7 @@ def recognition_attributes(recognition: Recognition) -> Table:
         for entry in entries
     ]
     columns = ("attribute", "mA", *(["paper"] if on_peta else []), "positives", "negatives")
-    return Table(f"Attributes by recognition rate on {recognition.dataset}", columns, rows)
+    return Table(f"Attributes by recognition rate on {recognition.dataset}{_dev(recognition)}", columns, rows)
 
 
 # The attribute ledger
@@ -368,5 +374,5 @@ def _study_notes(content: StudyTable) -> str:
 def _study_caption(content: StudyTable, method: str | None) -> str:
     first, *more = content.datasets or ("nothing",)
     on = f"{first} and {len(more)} more" if more else first
-    caption = f"{content.study}, {method or 'no method'} on {on}, protocol {content.protocol}"
+    caption = f"{content.study}, {method or 'no method'} on {on}{_dev(content)}, protocol {content.protocol}"
     return f"{caption}, change over {content.reference}"

@@ -88,6 +88,7 @@ class Results(Record):
     gallery: int | None = None
     queries_without_match: int = 0
     partial: bool = False  # whether the prepared set lacks something
+    dev: bool = False  # whether it is a fold to choose and compare on, no official split
     people_seen_in_training: int = 0
     runs: Mapping[str, str] = dataclasses.field(default_factory=dict)  # "attributes", "baseline": relative paths
     gamma: float | None = optional()
@@ -168,6 +169,7 @@ class Recognition(Record):
     dataset: str
     trained_on: str | None = None  # None: the same
     split: str = "test"
+    dev: bool = False  # as of `Results`
     fingerprint: str | None = None
     made_of: Mapping[str, Any] | None = optional()
     unfinished: Unfinished | None = optional()

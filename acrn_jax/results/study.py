@@ -112,6 +112,7 @@ class StudyTable(Record):
     interval: str
     protocol: str | None
     datasets: tuple[str, ...]
+    dev: bool = False  # as of `Results`
     fingerprints: tuple[str | None, ...] = ()
     attribute_nets: Mapping[str, str] = dataclasses.field(default_factory=dict)  # fingerprint -> name
     commits: tuple[str | None, ...] = ()

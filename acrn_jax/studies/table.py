@@ -25,7 +25,7 @@ from acrn_jax.studies.job import done, failure, note
 from acrn_jax.studies.plan import Job
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(StudyRow))
-SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial")  # in all replicates
+SAME_STUDY = ("protocol", "protocol_options", "no_match", "partial", "dev")  # in all replicates
 SAME_REPLICATE = ("dataset", "split", "fingerprint", "queries", "gallery")  # in all arms of one
 MADE_OF = {"attributes": "attribute nets", "data": "training data of one name"}
 PER_REPLICATE = ("seed", "data.config", "phases")  # config keys in which replicates differ
@@ -49,6 +49,7 @@ class Conditions(NamedTuple):
     protocol_options: Mapping[str, Any] | None = None
     no_match: str | None = None
     partial: bool = False
+    dev: bool = False
     queries: int | None = None
     gallery: int | None = None
     commit: str | None = None
@@ -222,6 +223,7 @@ def build_table(
         interval="; ".join(f"95 % {words}" for over, words in OVER.items() if over in overs)
         or "none, there is nothing to compare",
         protocol=known[0].protocol if known else None,
+        dev=any(about.dev for about in known),
         datasets=tuple(sorted({about.dataset for about in known})),
         fingerprints=tuple(sorted({about.fingerprint for about in known if about.fingerprint})),
         attribute_nets={net["fingerprint"]: net["name"] for about in known if (net := about.inputs.get("attributes"))},

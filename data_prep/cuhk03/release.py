@@ -1,4 +1,7 @@
-"""Reads CUHK03 as it was released: cuhk-03.mat, a MATLAB 7.3 file, which is HDF5 with cells as object references."""
+"""Reads CUHK03 as it was released: cuhk-03.mat, a MATLAB 7.3 file, which is HDF5 with cells as object references.
+
+Or as a folder of images with the names that the lists of the new protocol give them.
+"""
 
 import contextlib
 import functools
@@ -6,6 +9,7 @@ import io
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -14,6 +18,7 @@ import numpy as np
 import PIL.Image
 
 from acrn_jax.data_prep import reid
+from acrn_jax.data_prep import release as folders
 
 KINDS = ("labeled", "detected")  # boxes drawn by hand, and found by a detector
 IMAGES = {"labeled": 14_096, "detected": 14_097}  # in the official release
@@ -43,10 +48,11 @@ class Place(NamedTuple):
 
 
 class Release(NamedTuple):
-    """cuhk-03.mat."""
+    """cuhk-03.mat, or a folder of images."""
 
     people: tuple[int, ...]  # of each pair
-    images: dict[str, dict[Place, Callable[[], bytes]]]  # kind -> place -> what reads it and gives a PNG
+    # Kind -> place -> what reads it and gives a PNG, or its file.
+    images: dict[str, dict[Place, Callable[[], bytes] | pathlib.Path]]
     test_sets: list[list[tuple[int, int]]]  # (pair, person) of who is tested
 
     def person_id(self, place: Place) -> int:
@@ -55,18 +61,21 @@ class Release(NamedTuple):
 
     def example(self, kind: str, place: Place) -> reid.Example:
         """The record of one image; its camera is the view, as views are all that the protocols tell apart."""
-        return reid.Example(self.images[kind][place], f"{kind}/{place.name}", self.person_id(place), place.view)
+        image = self.images[kind][place]
+        name = image.name if isinstance(image, pathlib.Path) else place.name
+        return reid.Example(image, f"{kind}/{name}", self.person_id(place), place.view)
 
-    def shortfall(self) -> list[str]:
-        """What differs from the official release, a clause each."""
+    def shortfall(self, *, test_sets: bool = True) -> list[str]:
+        """What differs from the official release, a clause each; `test_sets`: in these too."""
         found = [
             (f"{kind}: {len(self.images[kind]):,} images", f"{IMAGES[kind]:,}", len(self.images[kind]) == IMAGES[kind])
             for kind in KINDS
         ]
         people, sizes = self.people, {len(tested) for tested in self.test_sets}
         found.append((f"people of the five pairs: {_listed(people)}", _listed(PEOPLE), people == PEOPLE))
-        found.append((f"{len(self.test_sets)} test sets", f"{TEST_SETS}", len(self.test_sets) == TEST_SETS))
-        found.append((f"test sets of {_listed(sorted(sizes))} people", f"{TESTED}", sizes == {TESTED}))
+        if test_sets:
+            found.append((f"{len(self.test_sets)} test sets", f"{TEST_SETS}", len(self.test_sets) == TEST_SETS))
+            found.append((f"test sets of {_listed(sorted(sizes))} people", f"{TESTED}", sizes == {TESTED}))
         return [f"{what}, officially {official}" for what, official, same in found if not same]
 
 
@@ -83,6 +92,44 @@ def find(raw_dir: str | os.PathLike, name: str = "cuhk-03.mat") -> pathlib.Path 
         return raw_dir
     found = (path for depth in range(4) for path in sorted(raw_dir.glob("*/" * depth + name)))
     return next((path for path in found if path.is_file()), None)
+
+
+def read_folder(raw_dir: str | os.PathLike) -> tuple[Release, list[str]]:
+    """Images in the folders `labeled` and `detected`, without test sets, and a fault for each that is wrongly named.
+
+    One of the folders is enough. They lie in `raw_dir` or up to three levels below, nearest first; names are
+    1_001_1_01.png, with any ending of an image.
+
+    Raises:
+      FileNotFoundError: neither of the folders, or no image in one.
+    """
+    places = (path for depth in range(4) for path in sorted(pathlib.Path(raw_dir).glob("*/" * depth + "*")))
+    root = next((path.parent for path in places if path.name in KINDS and path.is_dir()), None)
+    if root is None:
+        raise FileNotFoundError(
+            f"No cuhk-03.mat in {raw_dir}, and no folder {' or '.join(KINDS)} of images; unpack cuhk03_release.zip "
+            "there, or give the folder that holds them."
+        )
+    images: dict[str, dict[Place, Callable[[], bytes] | pathlib.Path]] = {kind: {} for kind in KINDS}
+    faults = []
+    for kind in KINDS:
+        if not (root / kind).is_dir():
+            continue
+        example = Place(1, 1, 1).name
+        named, wrong = folders.read_names(root / kind, r"([1-5])_(\d{3})_[12]_(\d\d)\.\w+", example=example)
+        faults += wrong
+        for path, match in named:
+            place = Place(*map(int, match.groups()))
+            if path.stem + ".png" != place.name or not 1 <= place.number <= IMAGES_PER_PERSON:
+                faults.append(f"{path}: images 1 to 5 are of view 1 and 6 to 10 of view 2; restore its name.")
+            elif not 1 <= place.person <= PEOPLE[place.pair - 1]:
+                most = PEOPLE[place.pair - 1]
+                faults.append(f"{path}: pair {place.pair} has people 1 to {most}; remove it or restore its name.")
+            elif place in images[kind]:
+                faults.append(f"{path} and {images[kind][place]} are the same image by their names; remove one.")
+            else:
+                images[kind][place] = path
+    return Release(PEOPLE, images, []), faults
 
 
 def read(path: str | os.PathLike) -> Release:

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from acrn_jax.data_prep import matlab, reid, release
+from acrn_jax.data_prep import dev, matlab, reid, release
 from acrn_jax.data_prep.cuhk03 import release as cuhk03
 
 OFFICIAL = {
@@ -17,6 +17,8 @@ OFFICIAL = {
     for kind, train, gallery in (("labeled", 7_368, 5_328), ("detected", 7_365, 5_332))
 }
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}  # of the set as images
+NAME = r"(\d{4})_c([12])(?!\d).*"  # person, view
+EXAMPLE = "0001_c1_1.png"
 
 
 class Builder(reid.ContentsBuilder):
@@ -24,10 +26,15 @@ class Builder(reid.ContentsBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
-    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=kind) for kind in cuhk03.KINDS]
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name=name)
+        for kind in cuhk03.KINDS
+        for name in (kind, *(f"{kind}_{fold}" for fold in dev.NAMES))
+    ]
 
     def read(self, **options) -> reid.Contents:
-        return read(self.builder_config.name, **options)
+        kind, fold = self.builder_config.name.split("_")[0], dev.fold_of(self.builder_config.name)
+        return read(kind, **options) if fold is None else read_dev(kind, fold, **options)
 
 
 def read(kind: str, *, raw_dir: str | os.PathLike, protocol_mat: str | os.PathLike | None = None) -> reid.Contents:
@@ -54,6 +61,34 @@ def read(kind: str, *, raw_dir: str | os.PathLike, protocol_mat: str | os.PathLi
         extras["protocol_mat_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     about = {"attribute_names": (), "protocol": "cuhk03_new", "kind": kind} | extras
     return reid.Contents(splits, about, OFFICIAL[kind], faults=faults)
+
+
+def read_dev(
+    kind: str, fold: int, *, raw_dir: str | os.PathLike, protocol_mat: str | os.PathLike | None = None
+) -> reid.Contents:
+    """A fold of the training half: train, query, gallery; see `data_prep.dev`.
+
+    Args:
+      kind: "labeled" or "detected".
+      fold: from 0.
+      raw_dir, protocol_mat: as `read` takes them; without cuhk-03.mat, KIND/bounding_box_train is enough, or a folder
+        with its images.
+
+    Raises:
+      FileNotFoundError, ValueError: as of `read`; images in several folders or of the test half; too few people.
+    """
+    about = {"attribute_names": (), "protocol": "cuhk03_new", "kind": kind}
+    if cuhk03.find(raw_dir) is None:
+        other = next(k for k in cuhk03.KINDS if k != kind)
+        root = _kind_folder(pathlib.Path(raw_dir), kind)
+        if root is None and other in (pathlib.Path(raw_dir).absolute().name, *os.listdir(raw_dir)):
+            raise FileNotFoundError(f"{raw_dir} has {other} images and no {kind}; choose {other}_dev_{fold}.")
+        others = set(FOLDERS.values()) - {FOLDERS["train"]}
+        half, faults = release.read_half(root or raw_dir, FOLDERS["train"], NAME, example=EXAMPLE, others=others)
+    else:
+        whole = read(kind, raw_dir=raw_dir, protocol_mat=protocol_mat)
+        half, faults, about = whole.splits["train"], whole.faults, whole.metadata
+    return dev.contents(half, fold, about, official=OFFICIAL[kind]["train"], faults=faults)
 
 
 class Protocol(NamedTuple):
@@ -138,15 +173,20 @@ def _find_protocol(raw_dir: str | os.PathLike, mat: pathlib.Path, kind: str) -> 
 
 def _read_images(raw_dir: pathlib.Path, kind: str) -> tuple[dict[str, list[reid.Example]], list[str]]:
     """Splits of images that lie there as files, and a fault for each that is wrongly named."""
-    places = [raw_dir] if raw_dir.name == kind else []
-    places += [path for depth in range(4) for path in sorted(raw_dir.glob("*/" * depth + kind))]
-    root = next((path for path in places if (path / FOLDERS["train"]).is_dir()), None)
+    root = _kind_folder(raw_dir, kind)
     if root is None:
         raise FileNotFoundError(
             f"No cuhk-03.mat in {raw_dir}, and no folder {kind} with bounding_box_train, query and bounding_box_test; "
             "unpack cuhk03_release.zip or cuhk03-np.zip there."
         )
-    return release.read_splits(root, FOLDERS, r"(\d{4})_c([12])(?!\d).*", example="0001_c1_1.png")
+    return release.read_splits(root, FOLDERS, NAME, example=EXAMPLE)
+
+
+def _kind_folder(raw_dir: pathlib.Path, kind: str) -> pathlib.Path | None:
+    """The folder of a kind with its training images, in or below raw_dir."""
+    places = [raw_dir] if raw_dir.name == kind else []
+    places += [path for depth in range(4) for path in sorted(raw_dir.glob("*/" * depth + kind))]
+    return next((path for path in places if (path / FOLDERS["train"]).is_dir()), None)
 
 
 def _whole(path: str | os.PathLike, variable: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from acrn_jax.data_prep import reid, release
+from acrn_jax.data_prep import dev, reid, release
 
 OFFICIAL = {
     "train": reid.Counts(32_621, 1_041),
@@ -30,10 +30,11 @@ class Builder(reid.ContentsBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
-    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="default")]
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in ("default", *dev.NAMES)]
 
     def read(self, **options) -> reid.Contents:
-        return read(**options)
+        fold = dev.fold_of(self.builder_config.name)
+        return read(**options) if fold is None else read_dev(fold, **options)
 
 
 def read(*, raw_dir: str | os.PathLike) -> reid.Contents:
@@ -64,6 +65,30 @@ def read(*, raw_dir: str | os.PathLike) -> reid.Contents:
         faults += _twice([example for split in pair for example in splits[split]])
     about = {"protocol": "market1501", "attribute_names": [], "release": version}
     return reid.Contents(splits, about, official=OFFICIAL, faults=faults)
+
+
+def read_dev(fold: int, *, raw_dir: str | os.PathLike) -> reid.Contents:
+    """A fold of the training half: train, query, gallery; see `data_prep.dev`.
+
+    Args:
+      fold: from 0.
+      raw_dir: as `read` takes it; list_train.txt, list_val.txt and the folder of training images are enough.
+
+    Raises:
+      FileNotFoundError, ValueError: as of `read`; too few people.
+    """
+    root = release.find_folder(raw_dir, LISTS["train"])
+    found = {version: release.child(root, train) for version, (train, _) in FOLDERS.items()}
+    version = next((version for version, folder in found.items() if folder), None)
+    if version is None:
+        raise FileNotFoundError(f"{root} has lists but neither train nor mask_train_v2; unpack the release again.")
+    half, faults = [], []
+    for name in LISTS["train"]:
+        examples, wrong = read_list(release.child(root, name), found[version], after=0)
+        half += examples
+        faults += wrong
+    about = {"protocol": "market1501", "attribute_names": [], "release": version}
+    return dev.contents(half, fold, about, official=OFFICIAL["train"], faults=[*faults, *_twice(half)])
 
 
 def read_list(path: pathlib.Path, folder: pathlib.Path, *, after: int) -> tuple[list[reid.Example], list[str]]:

@@ -89,7 +89,7 @@ def test_splits(facts, config):
 
 
 def test_configs():
-    assert len(builder.Builder.builder_configs) == 40
+    assert len(builder.Builder.builder_configs) == 50
     assert {"labeled_0", "labeled_19", "detected_0", "detected_19"} <= set(builder.Builder.builder_configs)
 
 

@@ -151,6 +151,12 @@ def test_settings_say_whether_it_is_the_whole_data_set(tmp_path, partial):
     assert facts["part of the data set only"] == ("yes" if partial else "no")
 
 
+def test_settings_say_where_a_split_is_not_official(tmp_path):
+    for dev, said in ((True, "no, a dev split"), (False, None)):
+        folder = conftest.make_bare_workdir(tmp_path / str(dev), weights=[], dev=dev)
+        assert dict(report._facts(report.read(folder))).get("official split") == said
+
+
 def test_a_bare_run_is_enough(tmp_path):
     text = "".join(page(conftest.make_bare_workdir(tmp_path / "run", weights=[]), out=tmp_path / "report.html").text)
     assert "no rank lists" in text and "no scalars.jsonl" in text and "Learned attribute weights" not in text

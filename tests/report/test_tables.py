@@ -151,6 +151,16 @@ def test_other_protocols_are_not_to_be_compared_with_the_paper(changes):
     assert "do not compare" in table.note
 
 
+def test_dev_splits_are_marked_and_no_published_row_stands_beside_them():
+    of = results_of(dataset="market1501/dev_0", dev=True)
+    table = tables.methods(of)
+    assert table.caption.startswith("market1501/dev_0 (dev, no official split), query/gallery, protocol market1501")
+    assert not any("paper" in row[0] for row in table.rows) and tables.others(of) is None
+    assert "paper" not in tables.weights(of).note and "(dev, no official split)" in tables.weights(of).caption
+    with pytest.raises(ValueError, match="different dev do not belong in one table"):
+        tables.comparison({"a": of, "b": results_of(dataset="market1501/dev_0")})
+
+
 @pytest.mark.parametrize("dataset", ["synthetic_pedestrians/target_0", "cuhk03/labeled_0", "cuhk03_np/detected"])
 def test_other_data_sets_have_no_rows_of_the_paper(dataset):
     results = conftest.make_results(dataset=dataset)

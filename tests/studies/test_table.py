@@ -92,7 +92,7 @@ def test_only_common_replicates_are_compared_and_splits_weigh_alike():
     assert found.datasets == ("d/0", "d/1")
 
 
-@pytest.mark.parametrize("key", ["protocol", "fingerprint"])
+@pytest.mark.parametrize("key", ["protocol", "fingerprint", "dev"])
 def test_other_protocols_and_data_are_refused(key):
     odd = {"seed_0": scores(0, 0, about=ABOUT | {key: "odd"})}
     with pytest.raises(ValueError, match=f"different {key} .*reference/seed_0 has .*odd/seed_0 has 'odd'"):
