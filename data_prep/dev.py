@@ -1,7 +1,8 @@
 """Dev configs: a data set's training half alone, split anew by people, to choose and compare on without the test half.
 
 A fold's people are tested and all others train. The folds are disjoint slices of one permutation of the people, so
-they depend on neither names nor order of files. All numbers are drawn with NumPy's default generator.
+they depend on neither names nor order of files. CUHK03, which has no such half, is split
+as a whole. All numbers are drawn with NumPy's default generator.
 """
 
 import re

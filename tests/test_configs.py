@@ -101,7 +101,7 @@ def test_modes_are_told_where_there_is_no_such_one():
         (
             "reidcnn_cuhk03",
             "best",
-            "Unknown split 'best'; write one such as detected_0 or labeled_19, and small or improved",
+            "Unknown split 'best'; write one such as detected_0 or labeled_dev_4, and small or improved",
         ),
         ("acrn_cuhk01", "486_single_0", "Unknown split '486_single_0'; write one such as 485_single_0 or 871_multi_9"),
         ("acrn_cuhk03", "labeled_20", "Unknown split 'labeled_20'"),

@@ -12,7 +12,17 @@ from acrn_jax.evaluation.metrics import METRICS, RANKS
 from acrn_jax.report import cells, published
 from acrn_jax.report.seeds import OverSeeds, check_same, method_names
 from acrn_jax.report.table import Table, render
-from acrn_jax.results import Ledger, LedgerAttribute, Recognition, Results, Spread, StudyRow, StudyTable, Weight
+from acrn_jax.results import (
+    Ledger,
+    LedgerAttribute,
+    LedgerRun,
+    Recognition,
+    Results,
+    Spread,
+    StudyRow,
+    StudyTable,
+    Weight,
+)
 
 PRECISIONS = (
     "mAP prec.: the mean of the precisions at the right images; mAP trap.: the area under precision over recall by the "
@@ -143,7 +153,7 @@ def _trained_elsewhere(of: Results | Recognition) -> str:
     return text
 
 
-def _dev(of: Results | Recognition | StudyTable) -> str:
+def _dev(of: Results | Recognition | LedgerRun | StudyTable) -> str:
     return f" ({DEV})" if of.dev else ""
 
 
@@ -294,7 +304,8 @@ def ledger(content: Ledger) -> Table:
     if {"calibration_error", "accuracy", "auc"} & set(columns):
         notes.append("ECE, balanced accuracy and AUC: against the target's labels.")
     notes.append("Without: change of ACRN's scores when the attribute is left out; below 0, the attribute helps.")
-    caption = f"Attribute ledger on {content.target}, {count} run{'s' * (count > 1)}"
+    dev = next((_dev(run) for run in content.runs if run.dev), "")
+    caption = f"Attribute ledger on {content.target}{dev}, {count} run{'s' * (count > 1)}"
     titles = ("attribute", "weight", *(LEDGER[c][0] for c in columns))
     return Table(caption, titles, [row(entry) for entry in content.attributes], " ".join(notes))
 

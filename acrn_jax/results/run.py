@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -53,6 +54,8 @@ def source(made_of: Mapping[str, Any] | None, kind: str) -> Source | None:
 
 # Scores of a re-id run
 
+_DEV = re.compile(r"(?!image_folder/).+[/_]dev_\d+")  # names of configs of image_folder are anyone's
+
 
 class Weight(Record):
     """An attribute's learned weight beside what is known of the attribute on the target's test images."""
@@ -72,7 +75,17 @@ class AttributesFrom(Record):
     mA: float | None = None
 
 
-class Results(Record):
+class _Scored(Record):
+    """Scores on a data set; where an older file does not say that it is a dev split, the config's name does."""
+
+    @classmethod
+    def parse(cls, tree: Mapping[str, Any], where: str = "", *, strict: bool = False) -> Self:
+        if not strict and isinstance(tree, Mapping) and _DEV.fullmatch(str(tree.get("dataset"))):
+            tree = {"dev": True, **tree}
+        return super().parse(tree, where, strict=strict)
+
+
+class Results(_Scored):
     """results.json: scores in [0, 1] of a run's methods, with all that they depend on; docs/results.md."""
 
     schema: int = SCHEMA
@@ -88,7 +101,7 @@ class Results(Record):
     gallery: int | None = None
     queries_without_match: int = 0
     partial: bool = False  # whether the prepared set lacks something
-    dev: bool = False  # whether it is a fold to choose and compare on, no official split
+    dev: bool | None = optional()  # true: a fold to choose and compare on, no official split
     people_seen_in_training: int = 0
     runs: Mapping[str, str] = dataclasses.field(default_factory=dict)  # "attributes", "baseline": relative paths
     gamma: float | None = optional()
@@ -162,14 +175,14 @@ class Calibrated(Record):
     fingerprint: str | None = None
 
 
-class Recognition(Record):
+class Recognition(_Scored):
     """recognition.json: scores of an attribute net; those of all images, of people seen in training, of people not."""
 
     schema: int = SCHEMA
     dataset: str
     trained_on: str | None = None  # None: the same
     split: str = "test"
-    dev: bool = False  # as of `Results`
+    dev: bool | None = optional()  # as of `Results`
     fingerprint: str | None = None
     made_of: Mapping[str, Any] | None = optional()
     unfinished: Unfinished | None = optional()

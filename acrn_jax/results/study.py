@@ -20,6 +20,7 @@ class LedgerRun(Record):
 
     workdir: str
     dataset: str
+    dev: bool | None = optional()  # as of `Results`
     protocol: str
     seed: int
     mAP_precision: float | None
@@ -112,7 +113,7 @@ class StudyTable(Record):
     interval: str
     protocol: str | None
     datasets: tuple[str, ...]
-    dev: bool = False  # as of `Results`
+    dev: bool | None = optional()  # as of `Results`
     fingerprints: tuple[str | None, ...] = ()
     attribute_nets: Mapping[str, str] = dataclasses.field(default_factory=dict)  # fingerprint -> name
     commits: tuple[str | None, ...] = ()

@@ -214,7 +214,7 @@ class _Test:
             "gallery": main.gallery,
             "queries_without_match": main.queries_without_match,
             "partial": bool(query.metadata.get("partial", False)),
-            "dev": bool(query.metadata.get("dev", False)),
+            "dev": query.metadata.get("dev"),
             "people_seen_in_training": 0 if self.target else query.metadata.get("people_seen_in_training", 0),
             "runs": {name: os.path.relpath(place, self.out) for name, place in places.items() if place},
             **extra,

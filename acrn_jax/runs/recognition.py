@@ -54,7 +54,7 @@ def recognise(
         "dataset": split.name.rsplit("/", 1)[0],
         "trained_on": f"{config.data.name}/{config.data.config}",
         "split": split.name.rsplit("/", 1)[-1],
-        "dev": bool(split.metadata.get("dev", False)),
+        "dev": split.metadata.get("dev"),
         "fingerprint": split.fingerprint,
         **origin.of_nets({"run": run.phase}, unfinished=unfinished),
         "threshold": threshold.tolist() if isinstance(threshold, np.ndarray) else threshold,

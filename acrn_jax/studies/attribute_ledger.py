@@ -94,6 +94,7 @@ def _run(run: FinishedRun, names: Sequence[str]) -> LedgerRun:
     return LedgerRun(
         workdir=str(run.folder),
         dataset=scores.dataset,
+        dev=scores.dev,
         protocol=scores.protocol,
         seed=run.config.seed,
         mAP_precision=scores.methods["ACRN"]["mAP_precision"],

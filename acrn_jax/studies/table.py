@@ -49,7 +49,7 @@ class Conditions(NamedTuple):
     protocol_options: Mapping[str, Any] | None = None
     no_match: str | None = None
     partial: bool = False
-    dev: bool = False
+    dev: bool | None = None
     queries: int | None = None
     gallery: int | None = None
     commit: str | None = None
@@ -223,7 +223,7 @@ def build_table(
         interval="; ".join(f"95 % {words}" for over, words in OVER.items() if over in overs)
         or "none, there is nothing to compare",
         protocol=known[0].protocol if known else None,
-        dev=any(about.dev for about in known),
+        dev=any(about.dev for about in known) or None,
         datasets=tuple(sorted({about.dataset for about in known})),
         fingerprints=tuple(sorted({about.fingerprint for about in known if about.fingerprint})),
         attribute_nets={net["fingerprint"]: net["name"] for about in known if (net := about.inputs.get("attributes"))},

@@ -90,4 +90,4 @@ def read_dev(kind: str, fold: int, *, raw_dir: str | os.PathLike) -> reid.Conten
     query, gallery = dev.query_and_gallery([e for e in examples[kind] if e.person_id in chosen])
     train = [e for k in release.KINDS for e in examples[k] if e.person_id not in chosen]
     splits = {"train": train, "query": query, "gallery": gallery}
-    return reid.Contents(splits, about, shortfall=cuhk03.shortfall(test_sets=False), faults=faults)
+    return reid.Contents(splits, about, shortfall=cuhk03.shortfall(test_sets=False))

@@ -9,7 +9,6 @@ import io
 import math
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 

@@ -79,9 +79,9 @@ def read_dev(
     """
     about = {"attribute_names": (), "protocol": "cuhk03_new", "kind": kind}
     if cuhk03.find(raw_dir) is None:
-        other = next(k for k in cuhk03.KINDS if k != kind)
-        root = _kind_folder(pathlib.Path(raw_dir), kind)
-        if root is None and other in (pathlib.Path(raw_dir).absolute().name, *os.listdir(raw_dir)):
+        raw, other = pathlib.Path(raw_dir).absolute(), next(k for k in cuhk03.KINDS if k != kind)
+        root = _kind_folder(raw, kind)
+        if root is None and (other in raw.parts[-2:] or (raw / other).is_dir()):
             raise FileNotFoundError(f"{raw_dir} has {other} images and no {kind}; choose {other}_dev_{fold}.")
         others = set(FOLDERS.values()) - {FOLDERS["train"]}
         half, faults = release.read_half(root or raw_dir, FOLDERS["train"], NAME, example=EXAMPLE, others=others)

@@ -44,7 +44,7 @@ def test_splits_are_the_planted_ones(facts, kind):
 
 
 def test_official_counts():
-    assert list(builder.Builder.builder_configs) == ["labeled", "detected"]
+    assert {"labeled", "detected"} < set(builder.Builder.builder_configs)
     for kind, images in (("labeled", 14_096), ("detected", 14_097)):
         assert sum(counts.images for counts in builder.OFFICIAL[kind].values()) == images
         assert builder.OFFICIAL[kind]["train"].people + builder.OFFICIAL[kind]["query"].people == 1467

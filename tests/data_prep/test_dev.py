@@ -343,8 +343,10 @@ def test_cuhk03_from_a_folder_to_both_protocols(images, tmp_path):
     ],
 )
 def test_cuhk03_names_that_are_wrong(images, tmp_path, name, message):
-    for path in (images / "labeled").glob("2_001_1_0*"):
-        path.rename(path.with_name("2_001_1_01" + path.suffix))
+    first, *others = sorted((images / "labeled").glob("2_001_1_0*"))  # which may not begin with image 1
+    first.rename(first.with_name("2_001_1_01.png"))
+    for path in others:
+        path.unlink()
     shutil.copy(next((images / "labeled").glob("1_*.png")), images / "labeled" / name)
     _, faults = release.read_folder(images)
     assert len(faults) == 1 and name in faults[0] and message in faults[0]
@@ -379,7 +381,7 @@ def test_cuhk03_np(facts, tmp_path):
         assert not found.faults and found.metadata["protocol"] == "cuhk03_new"
         assert {e.person_id for e in found.splits["train"]} == people - fold(people, 0)
         assert sum(map(len, found.splits.values())) == len(train)
-    for raw_dir in (tmp_path / "np", place.parent):
+    for raw_dir in (tmp_path / "np", place.parent, place):
         with pytest.raises(FileNotFoundError, match=r"has labeled images and no detected; choose labeled_dev_0"):
             cuhk03_np.read_dev("detected", 0, raw_dir=raw_dir)
     place.rename(place.with_name("query"))

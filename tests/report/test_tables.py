@@ -159,6 +159,12 @@ def test_dev_splits_are_marked_and_no_published_row_stands_beside_them():
     assert "paper" not in tables.weights(of).note and "(dev, no official split)" in tables.weights(of).caption
     with pytest.raises(ValueError, match="different dev do not belong in one table"):
         tables.comparison({"a": of, "b": results_of(dataset="market1501/dev_0")})
+    content = ledger_of_all_columns()
+    assert "(dev" not in tables.ledger(Ledger.of(content)).caption
+    content["runs"] = [conftest.LEDGER_RUN, {**conftest.LEDGER_RUN, "dev": True}]
+    assert "target_0 (dev, no official split), 2 runs" in tables.ledger(Ledger.of(content)).caption
+    content = StudyTable.of(studied(), dev=True)
+    assert "peta/reid_ilid_0 and 1 more (dev, no official split), protocol" in tables.study(content).caption
 
 
 @pytest.mark.parametrize("dataset", ["synthetic_pedestrians/target_0", "cuhk03/labeled_0", "cuhk03_np/detected"])

@@ -76,6 +76,24 @@ def test_values_are_found_under_their_names(old):
 MINIMAL = {"schema": 1, "dataset": "d/0", "protocol": "market1501", "methods": {"ACRN": {"rank1": 0.5}}}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "said", "dev"),
+    [
+        ("market1501/dev_0", {}, True),  # of a version that did not say it
+        ("cuhk03/detected_dev_4", {}, True),
+        ("market1501/default", {}, None),
+        ("image_folder/dev_0", {}, None),  # anyone's name
+        ("market1501/dev_0", {"dev": False}, False),
+        ("image_folder/mine", {"dev": True}, True),
+    ],
+)
+def test_older_files_tell_a_dev_split_by_its_name(tmp_path, dataset, said, dev):
+    files.write_json(tmp_path / "results.json", {**MINIMAL, "dataset": dataset, **said})
+    assert results.Results.read(tmp_path / "results.json").dev is dev
+    recognition = {"dataset": dataset, "attributes": [], **said}
+    assert results.Recognition.parse(recognition).dev is dev
+
+
 def test_old_keys_have_defaults_and_later_ones_are_passed_over(tmp_path):
     files.write_json(tmp_path / "results.json", {**MINIMAL, "of_a_later_version": {}, "weights": []})
     scores = results.Results.read(tmp_path / "results.json")

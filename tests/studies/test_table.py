@@ -92,10 +92,10 @@ def test_only_common_replicates_are_compared_and_splits_weigh_alike():
     assert found.datasets == ("d/0", "d/1")
 
 
-@pytest.mark.parametrize("key", ["protocol", "fingerprint", "dev"])
-def test_other_protocols_and_data_are_refused(key):
-    odd = {"seed_0": scores(0, 0, about=ABOUT | {key: "odd"})}
-    with pytest.raises(ValueError, match=f"different {key} .*reference/seed_0 has .*odd/seed_0 has 'odd'"):
+@pytest.mark.parametrize(("key", "value"), [("protocol", "odd"), ("fingerprint", "odd"), ("dev", True)])
+def test_other_protocols_and_data_are_refused(key, value):
+    odd = {"seed_0": scores(0, 0, about=ABOUT | {key: value})}
+    with pytest.raises(ValueError, match=f"different {key} .*reference/seed_0 has .*odd/seed_0 has {value!r}"):
         table.build_table("s", study(odd=odd), reference="reference")
 
 
