@@ -80,8 +80,8 @@ def read_dev(
     about = {"attribute_names": (), "protocol": "cuhk03_new", "kind": kind}
     if cuhk03.find(raw_dir) is None:
         raw, other = pathlib.Path(raw_dir).absolute(), next(k for k in cuhk03.KINDS if k != kind)
-        root = _kind_folder(raw, kind)
-        if root is None and (other in raw.parts[-2:] or (raw / other).is_dir()):
+        root, within = _kind_folder(raw, kind), set(raw.parts[-2:])
+        if root is None and (_kind_folder(raw, other) or (other in within and kind not in within)):
             raise FileNotFoundError(f"{raw_dir} has {other} images and no {kind}; choose {other}_dev_{fold}.")
         others = set(FOLDERS.values()) - {FOLDERS["train"]}
         half, faults = release.read_half(root or raw_dir, FOLDERS["train"], NAME, example=EXAMPLE, others=others)

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
-    return fixture.write(tmp_path_factory.mktemp("raw"))
+    return fixture.write(tmp_path_factory.mktemp("above") / "raw")
 
 
 @pytest.fixture(scope="module")
