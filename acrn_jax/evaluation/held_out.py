@@ -5,19 +5,24 @@ on held-out people, never on query or gallery, and cautiously: of settings that 
 first is taken whose mAP lies within one standard error of the best. Attributes that do not help get a weight of 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special
 
-from acrn_jax.evaluation import fusion, protocols, ranking
+from acrn_jax.evaluation import fusion, metrics, protocols, ranking
 from acrn_jax.schema import Labels
 
 GAMMAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)  # of `choose`
 FOLDS = 5  # of people, in cross-validation
-PENALTIES = np.geomspace(1, 1e-3, 10)  # shares of the smallest penalty at which all weights are 0
+PENALTIES = np.geomspace(1, 1e-3, 8)  # shares of the smallest penalty at which all weights are 0
+_LITTLE = 1e-12  # variances and distances below are those of what does not vary
 _LOUDEST = 1e3  # bound of the feature's factor, which people told apart without an error would push to infinity
+
+
+# Values [n, B] -> vectors [n, K] whose squared L2 distance is an attribute distance.
+Embedding = Callable[[np.ndarray], np.ndarray]
 
 
 class People(NamedTuple):
@@ -29,8 +34,7 @@ class People(NamedTuple):
 
     def take(self, rows: np.ndarray) -> "People":
         """Those of the images `rows`, an index."""
-        labels = Labels(*(values[rows] for values in self.labels))
-        return People(self.distance[np.ix_(rows, rows)], self.attributes[rows], labels)
+        return People(self.distance[np.ix_(rows, rows)], self.attributes[rows], taken(self.labels, rows))
 
 
 class Scores(NamedTuple):
@@ -38,6 +42,11 @@ class Scores(NamedTuple):
 
     each: np.ndarray  # [S, n] of the queries that have something to find
     person: np.ndarray  # [n] of those queries
+
+
+def taken(labels: Labels, rows: np.ndarray) -> Labels:
+    """Those of the images `rows`, an index."""
+    return Labels(*(values[rows] for values in labels))
 
 
 def choose(people: People, attributes: np.ndarray, gammas: Sequence[float] = GAMMAS) -> tuple[float, Scores]:
@@ -59,8 +68,8 @@ def rank(people: People, additions: Sequence[np.ndarray]) -> Scores:
     Images of other cameras are searched where cameras are known and somebody is seen by two (market1501), else all
     others (all_vs_all). Queries with nothing to find are left out.
     """
-    labels = people.labels
-    rules = {"protocol": _protocol(labels), "no_match": "skip"}
+    labels, table = people.labels, {"mAP_precision": metrics.METRICS["mAP_precision"]}
+    rules = {"protocol": _protocol(labels), "no_match": "skip", "table": table}
     found = [ranking.evaluate(people.distance + extra, labels, labels, **rules) for extra in additions]
     counted = found[0].counted
     return Scores(np.stack([one.per_query["mAP_precision"][counted] for one in found]), labels.person_id[counted])
@@ -81,9 +90,92 @@ def cautious(scores: Scores) -> int:
         lost = scores.each[best] - scores.each[setting]
         of_person = np.bincount(person, lost - lost.mean())
         error = np.sqrt(np.sum(of_person**2) * count / max(count - 1, 1)) / len(lost)
-        if lost.mean() <= error:
+        if lost.mean() <= error * (1 + 1e-9):  # equal where a single person gains
             return setting
     return best
+
+
+def pairs(labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Right pairs of images, one person whom a ranking may find, and wrong ones, two people: bool [N, N] each."""
+    same = labels.person_id[:, None] == labels.person_id
+    rows, columns = np.nonzero(same)
+    right, out = same.copy(), _protocol(labels).excluded(labels, labels, rows, columns)
+    right[rows[out], columns[out]] = False
+    return right, ~same
+
+
+def folds(labels: Labels, seed: int) -> Iterator[np.ndarray]:
+    """Masks [N] of the images of FOLDS parts of the people.
+
+    Raises:
+      ValueError: there are fewer people than that.
+    """
+    everybody = np.unique(labels.person_id)
+    if len(everybody) < FOLDS:
+        raise ValueError(
+            f"Attribute weights are cross-validated over {FOLDS} parts of the held-out people, of whom there are "
+            f"{len(everybody)}; hold more people out (config.data.validation_identities)."
+        )
+    shuffled = np.random.default_rng((seed, 0, 3)).permutation(everybody)
+    for fold in range(FOLDS):
+        yield np.isin(labels.person_id, shuffled[fold::FOLDS])
+
+
+def crossed(
+    values: np.ndarray, labels: Labels, learn: Callable[[np.ndarray], Embedding], *, seed: int = 0
+) -> np.ndarray:
+    """Attribute distances that for each query are learned on the other folds' people; their mean is 1, or all are 0.
+
+    Args:
+      values: [N, B].
+      labels: [N].
+      learn: index of the images to learn on -> embedding.
+      seed: of the folds.
+
+    Returns:
+      float32 [N, N].
+    """
+    found = np.zeros((len(values), len(values)), np.float32)
+    for inside in folds(labels, seed):
+        rows, unit = distances(learn(np.flatnonzero(~inside))(values))
+        found[inside] = rows[inside] / unit
+    return found
+
+
+def distances(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Squared L2 distances [N, N] of all pairs of rows [N, K], and their mean, 1 if that is 0."""
+    x = np.asarray(vectors, np.float64)
+    found = np.asarray(fusion.squared_euclidean_rows(x, x)(slice(None))) if x.shape[1] else np.zeros((len(x), len(x)))
+    mean = float(found.mean(dtype=np.float64))
+    return found, mean if mean > _LITTLE else 1.0
+
+
+def agreement(values: np.ndarray, labels: Labels) -> np.ndarray:
+    """Weights c [A] >= 0 by how much less an attribute differs between images of one person than of two people.
+
+    c = 1 / s - 1 / d, s and d the mean squared differences of right and wrong pairs (see `pairs`): the log likelihood
+    ratio of normally distributed differences, each attribute by itself. For s stands the upper end of one standard
+    error over people, so that an attribute that does not clearly agree gets exactly 0.
+
+    Args:
+      values: [N, A].
+      labels: [N].
+
+    Source: Koestinger et al., "Large scale metric learning from equivalence constraints", 2012, for a diagonal matrix.
+    """
+    right, wrong = pairs(labels)
+    rows, columns = np.nonzero(right)
+    _, person = np.unique(labels.person_id[rows], return_inverse=True)
+    count, found = np.bincount(person), np.zeros(values.shape[1])
+    if len(count) < 2:
+        return found
+    for k, x in enumerate(np.asarray(values, np.float64).T):
+        of_person = np.bincount(person, np.square(x[rows] - x[columns])) / count
+        within = of_person.mean() + of_person.std(ddof=1) / np.sqrt(len(count))
+        between = np.square(x[:, None] - x)[wrong].mean()
+        if within < between:
+            found[k] = 1 / max(within, 1e-3 * between) - 1 / between
+    return found
 
 
 # Weights through the combined distance
@@ -108,71 +200,60 @@ def fit(people: People, *, seed: int = 0, penalties: np.ndarray = PENALTIES) -> 
     Source: McFadden, "Conditional logit analysis of qualitative choice behavior", 1974; Goldberger et al.,
     "Neighbourhood Components Analysis", 2004; Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
     """
-    everybody = np.unique(people.labels.person_id)
     nothing = np.zeros(people.attributes.shape[1])
     model = _Choice(people)
-    largest = model.largest_penalty()
-    if len(everybody) < 2 * FOLDS or largest <= 0:
-        return nothing, rank(people, [np.zeros_like(people.distance)])
-    path = largest * penalties
-    shuffled = np.random.default_rng((seed, 0, 3)).permutation(everybody)
+    path = model.largest_penalty() * penalties
     additions = np.zeros((1 + len(path), *people.distance.shape), np.float32)
-    for fold in range(FOLDS):
-        inside = np.isin(people.labels.person_id, shuffled[fold::FOLDS])
+    for inside in folds(people.labels, seed):
         learned = _Choice(people.take(np.flatnonzero(~inside))).path(path)
         for addition, factors in zip(additions[1:], learned, strict=True):
-            addition[inside] = attribute_distances(people.attributes, factors)[inside]
+            addition[inside] = distances(people.attributes * np.sqrt(factors))[0][inside]
     scores = rank(people, list(additions))
     best = cautious(scores)
     return ([nothing, *model.path(path[:best])])[best], scores
 
 
-def attribute_distances(attributes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """sum_k c_k (x_k - y_k)^2 of all pairs of rows: [N, A], c [A] >= 0 -> [N, N] float64."""
-    x = np.asarray(attributes, np.float64) * np.sqrt(factors)
-    return np.asarray(fusion.squared_euclidean_rows(x, x)(slice(None)), np.float64)
-
-
 class _Choice:
-    """The model of choice on some people; its unknowns are (b, b c), in units of the mean distances."""
+    """The model of choice on some people; its unknowns are (b, b c), in units of the mean distances.
+
+    Matrices of all pairs are float32: they take nearly all of the time.
+    """
 
     def __init__(self, people: People):
-        person, count = people.labels.person_id, len(people.labels.person_id)
-        rows, columns = np.nonzero(person[:, None] == person[None])
-        left_out = _protocol(people.labels).excluded(people.labels, people.labels, rows, columns)
-        same = np.zeros((count, count), bool)
-        same[rows, columns] = True
-        self.wrong = ~same
-        same[rows[left_out], columns[left_out]] = False
-        self.right = same
+        right, wrong = pairs(people.labels)
+        self.wrong = np.where(wrong, 0, -np.inf).astype(np.float32)  # is added to what wrong images are worth
+        self.right = np.nonzero(right)
         # Each query with something to find counts as much, and each of its right images.
-        share = same / np.maximum(same.sum(axis=1, keepdims=True), 1)
-        self.share = share / max(np.count_nonzero(same.any(axis=1)), 1)
-        self.unit = max(float(people.distance.mean()), 1e-12)
-        self.distance = people.distance.astype(np.float64) / self.unit
+        count = np.bincount(self.right[0], minlength=len(right))
+        self.share = 1 / (count[self.right[0]] * max(np.count_nonzero(count), 1))
+        self.unit = max(float(people.distance.mean(dtype=np.float64)), _LITTLE)
+        self.distance = (people.distance / self.unit).astype(np.float32)
         x = np.asarray(people.attributes, np.float64)
-        self.spread = 2 * x.var(axis=0)  # [A] mean squared difference
-        varies = self.spread > 1e-12
-        self.x = np.where(varies, x - x.mean(axis=0), 0) / np.sqrt(np.where(varies, self.spread, 1))
+        spread = 2 * x.var(axis=0)  # [A] mean squared difference
+        self.spread = np.where(spread > _LITTLE, spread, 1)
+        self.x = (np.where(spread > _LITTLE, x - x.mean(axis=0), 0) / np.sqrt(self.spread)).astype(np.float32)
 
     def loss(self, unknowns: np.ndarray) -> tuple[float, np.ndarray]:
         """Mean negative log probability of the right images, and its gradient [1 + A]."""
-        x = self.x * np.sqrt(unknowns[1:])
+        x = self.x * np.sqrt(unknowns[1:]).astype(np.float32)
         square = np.einsum("na,na->n", x, x)
-        utility = 2 * x @ x.T - square[:, None] - square[None] - unknowns[0] * self.distance
-        with np.errstate(divide="ignore"):
-            wrong = np.where(self.wrong, utility, -np.inf)
-        rival = special.logsumexp(wrong, axis=1, keepdims=True)  # [N, 1]
-        behind = np.where(self.right, rival - utility, 0)
-        value = float(np.sum(self.share * np.logaddexp(0, behind)))
-        missed = self.share * special.expit(behind)  # [N, N] how much each right image lacks
-        slope = np.exp(wrong - rival) * missed.sum(axis=1, keepdims=True) - missed  # d loss / d utility
+        worth = 2 * x @ x.T - square[:, None] - square - np.float32(unknowns[0]) * self.distance  # [N, N]
+        of_right = worth[self.right].astype(np.float64)
+        worth += self.wrong
+        top = worth.max(axis=1, keepdims=True)
+        slope = np.exp(worth - top)
+        total = slope.sum(axis=1, keepdims=True)
+        behind = (top + np.log(total))[self.right[0], 0] - of_right  # wrong images together, over each right one
+        value = float(self.share @ np.logaddexp(0, behind))
+        missed = self.share * special.expit(behind)  # how much each right image lacks
+        slope *= np.bincount(self.right[0], missed, minlength=len(x)).astype(np.float32)[:, None] / total
+        slope[self.right] -= missed.astype(np.float32)  # d loss / d worth
         both = slope.sum(axis=0) + slope.sum(axis=1)
         of_attributes = 2 * np.einsum("na,na->a", self.x, slope @ self.x) - both @ np.square(self.x)
-        return value, np.r_[-np.sum(slope * self.distance), of_attributes]
+        return value, np.r_[-np.vdot(slope, self.distance), of_attributes].astype(np.float64)
 
     def largest_penalty(self) -> float:
-        """The smallest penalty at which all weights are 0; not above 0 where no attribute helps at all."""
+        """The smallest penalty at which all weights are 0; 0 where no attribute helps at all."""
         start = self._solve(np.r_[1.0, np.zeros(self.x.shape[1])], None)
         return float(-self.loss(start)[1][1:].min(initial=0))
 
@@ -181,8 +262,7 @@ class _Choice:
         unknowns, found = np.r_[1.0, np.zeros(self.x.shape[1])], []
         for penalty in penalties:
             unknowns = self._solve(unknowns, penalty)
-            scale = self.unit / (unknowns[0] * np.where(self.spread > 1e-12, self.spread, 1))
-            found.append(unknowns[1:] * scale)
+            found.append(unknowns[1:] * self.unit / (unknowns[0] * self.spread))
         return found
 
     def _solve(self, start: np.ndarray, penalty: float | None) -> np.ndarray:
@@ -195,9 +275,9 @@ class _Choice:
             return value + cost @ unknowns, gradient + cost
 
         bounds = [(1 / _LOUDEST, _LOUDEST), *[(0.0, top)] * (len(start) - 1)]
-        return optimize.minimize(penalised, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+        options = {"ftol": 1e-7, "gtol": 1e-6}
+        return optimize.minimize(penalised, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
 
 
 def _protocol(labels: Labels) -> protocols.Protocol:
     return protocols.ALL_VS_ALL if protocols.telling_cameras(labels) is None else protocols.MARKET1501
-

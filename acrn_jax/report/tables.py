@@ -28,6 +28,7 @@ PRECISIONS = (
     "mAP prec.: the mean of the precisions at the right images; mAP trap.: the area under precision over recall by the "
     "trapezoid rule of Market-1501's code. rK: right within the first K."
 )
+CHOSEN = {"gamma": 3, "weights": 0}  # what arms of a study may choose -> digits
 INSTANCE_METRICS = {"mA": "mA", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1"}
 DEV = "dev, no official split"
 DISTANCES = {"squared_euclidean": "squared Euclidean", "euclidean": "Euclidean", "cosine": "cosine (1 - cosine)"}
@@ -350,6 +351,7 @@ def study(content: StudyTable, *, method: str | None = None) -> Table:
     metrics = [m for m in ("mAP_precision", "rank1", "mA", "f1") if any(metric == m for _, metric in by_cell)]
     costs = [c for c in COSTS if any(getattr(row, c) is not None for row in by_cell.values())]  # settings have none
     titles = {name: entry.title for name, entry in METRICS.items()} | INSTANCE_METRICS
+    chosen = [number for number in CHOSEN if any(metric == number for _, metric in by_cell)]
     columns, breaks = ["arm", "seeds"], []
     for metric in metrics:
         breaks.append(len(columns))
@@ -359,9 +361,10 @@ def study(content: StudyTable, *, method: str | None = None) -> Table:
         of_arm = [by_cell.get((arm, metric)) for metric in metrics]
         first = next(filter(None, of_arm), StudyRow(arm=arm, seeds=0))
         scores = [text for row in of_arm for text in _study_cells(row or StudyRow(arm=arm, seeds=0))]
-        rows.append((arm, str(first.seeds), *scores, *(cells.number(getattr(first, cost), 0) for cost in costs)))
+        ours = [cells.number(row.mean, CHOSEN[n]) if (row := by_cell.get((arm, n))) else "-" for n in chosen]
+        rows.append((arm, str(first.seeds), *scores, *ours, *(cells.number(getattr(first, c), 0) for c in costs)))
     breaks.append(len(columns))
-    columns += [COSTS[cost] for cost in costs]
+    columns += [*chosen, *(COSTS[cost] for cost in costs)]
     return Table(_study_caption(content, method), tuple(columns), rows, _study_notes(content), tuple(breaks))
 
 

@@ -6,7 +6,7 @@ factor of 0. evaluation/many.py ranks all of them at once.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -17,7 +17,7 @@ from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import fusion, kissme, many, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.schema import Labels
-from acrn_jax.studies import finished, table, weight_training
+from acrn_jax.studies import choosing, finished, table, weight_training
 from acrn_jax.studies.finished import FinishedRun
 from acrn_jax.studies.plan import find
 
@@ -30,6 +30,7 @@ class Sweep(NamedTuple):
     terms: list[DistanceFn]  # [T]
     settings: dict[str, Setting]  # arm -> method -> factors
     reference: str
+    numbers: Mapping[tuple[str, str], Mapping[str, float]] = {}  # (arm, method) -> what else its row says
 
 
 # Settings
@@ -181,6 +182,34 @@ def recognition(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     return Sweep(terms, settings, "ReIdCNN")
 
 
+def held_out(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
+    """Attributes as loud as people say whom the run held out of training, against none; see choosing.py.
+
+    `values`: gammas to choose from.
+    """
+    found = choosing.choose(run, finished.held_out(run), values)
+    terms, places = _feature_terms(run)
+    settings: dict[str, Setting] = {}
+    for arm, of in found.items():
+        settings[arm] = {}
+        for method, choice in of.items():
+            name, scale = ("own", run.own.scale) if method == "ACRN" else ("base", run.base.scale)
+            settings[arm][method] = {places[name]: 1 / scale}
+            if choice.rows is not None and choice.factor:
+                settings[arm][method][len(terms)] = choice.factor
+                terms.append(choice.rows)
+    return Sweep(
+        terms,
+        {arm: {method: _factors(len(terms), parts) for method, parts in of.items()} for arm, of in settings.items()},
+        choosing.NONE,
+        {
+            (arm, method): {"gamma": choice.gamma, "weights": choice.weights}
+            for arm, of in found.items()
+            for method, choice in of.items()
+        },
+    )
+
+
 def _mean_distance(kind, values) -> float:
     """Over all pairs of images."""
     rows, blocks = fusion.distance_rows(kind, values, values), range(0, len(values), 1024)
@@ -195,6 +224,7 @@ SWEEPS: dict[str, Callable[[FinishedRun, Sequence[float] | None], Sweep]] = {
     "metric": metric,
     "attribute_margin": attribute_margin,
     "recognition": recognition,
+    "held_out": held_out,
 }
 
 
@@ -312,4 +342,5 @@ def score(run: FinishedRun, sweep: Sweep) -> dict[str, table.Scores]:
         for metric, values in each.items():
             of[method, metric] = values[place][first.counted]
             metrics[method, metric] = float(of[method, metric].mean())
+        metrics.update({(method, name): float(v) for name, v in sweep.numbers.get((arm, method), {}).items()})
     return result
