@@ -193,8 +193,8 @@ def held_out(run: FinishedRun, values: Sequence[float] | None) -> Sweep:
     for arm, of in found.items():
         settings[arm] = {}
         for method, choice in of.items():
-            name, scale = ("own", run.own.scale) if method == "ACRN" else ("base", run.base.scale)
-            settings[arm][method] = {places[name]: 1 / scale}
+            name, feature = ("own", run.own) if method == "ACRN" else ("base", cast(methods.Features, run.base))
+            settings[arm][method] = {places[name]: 1 / feature.scale}
             if choice.rows is not None and choice.factor:
                 settings[arm][method][len(terms)] = choice.factor
                 terms.append(choice.rows)
@@ -342,5 +342,6 @@ def score(run: FinishedRun, sweep: Sweep) -> dict[str, table.Scores]:
         for metric, values in each.items():
             of[method, metric] = values[place][first.counted]
             metrics[method, metric] = float(of[method, metric].mean())
-        metrics.update({(method, name): float(v) for name, v in sweep.numbers.get((arm, method), {}).items()})
+        for name, value in sweep.numbers.get((arm, method), {}).items():
+            metrics[method, name] = float(value)
     return result
