@@ -284,7 +284,8 @@ def test_improved_configs_have_the_papers_net_and_hold_people_out(name, mode):
     paper, better = load(name, mode.removesuffix("improved").removesuffix(",") or None), load(name, mode)
     build.check(better)
     differing = {key for key in paper.flat if key.startswith("model.") and paper.flat[key] != better.flat[key]}
-    assert differing == {"model.feature_norm"} and better.model.feature_norm == "bnneck"
+    assert differing == {"model.feature_norm"} and better.model.feature_norm == "batch_norm"
+    assert better.loss.identity_weight == 0
     assert paper.data.validation_identities == 0 and better.data.validation_identities == 100
     assert (better.data.name, better.data.config) == (paper.data.name, paper.data.config)
     assert better.reid.miner == "batch_hard" and better.reid.scratch.warmup_epochs > 0 and better.data.augment.erase
