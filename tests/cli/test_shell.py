@@ -77,7 +77,7 @@ def call(folder, *arguments):
         (["--debug=maybe"], ["--debug=maybe: True or False is wanted."]),
         (["--config=config.py:z"], ["Unknown mode 'z'; write ':a' or ':b'."]),
         (["--config=config.py:b"], ["'gama'", "the config file", "'gamma'"]),
-        (["--config=no.py"], ["'no.py'", "name a file, or one of acrn_cuhk01,", "demo, mva_peta"]),
+        (["--config=no.py"], ["'no.py'", "name a file, or one of acrn_cuhk01,", "demo, mva_market1501, mva_peta"]),
         (["--config=demoo:acrn"], ["no config 'demoo'; did you mean demo?"]),
         (["--config=small"], ["no config 'small'; name a file, or one of"]),  # a part of others, without get_config
         (["--config=demo:z"], ["Unknown part 'z'"]),
