@@ -35,11 +35,14 @@ def tested(people: Iterable[int], fold: int, *, most: int | None = None) -> set[
     return set(order[size * fold : size * (fold + 1)].tolist())
 
 
-def query_and_gallery(examples: Sequence[reid.Example]) -> tuple[list[reid.Example], list[reid.Example]]:
+def query_and_gallery(
+    examples: Sequence[reid.Example], *, seed: int = SEED
+) -> tuple[list[reid.Example], list[reid.Example]]:
     """One image of each person and camera asks and the others are the gallery.
 
     Where the gallery shows the person in no other camera, the query joins it; so does the first of two lone images,
-    and the second one asks. Which image asks depends on the names of that person's images in that camera alone.
+    and the second one asks. Which image asks depends on the seed and the names of that person's images in that camera
+    alone.
 
     Raises:
       ValueError: nobody is seen by two cameras.
@@ -49,7 +52,7 @@ def query_and_gallery(examples: Sequence[reid.Example]) -> tuple[list[reid.Examp
         seen.setdefault((example.person_id, example.camera_id), []).append(example)
     asking, gallery = {}, []
     for who, images in seen.items():
-        drawn = int(np.random.default_rng([SEED, *who]).integers(len(images)))
+        drawn = int(np.random.default_rng([seed, *who]).integers(len(images)))
         asking[who] = images[drawn]
         gallery += images[:drawn] + images[drawn + 1 :]
     cameras: dict[int, set[int]] = {}

@@ -89,12 +89,13 @@ def look(picture: pathlib.Path | bytes) -> Look:
         return Look(getattr(error, "strerror", None) or str(error))
 
 
-def find(folder: str | os.PathLike) -> Found:
-    """All pictures below a folder. Hidden files and folders, and links to folders, are passed over.
+def listed(folder: str | os.PathLike) -> tuple[list[pathlib.Path], dict[str, list[str]]]:
+    """(what ends as a picture does below a folder, sorted; reason -> names of what was passed over).
+
+    Hidden files and folders, and links to folders, are passed over.
 
     Raises:
       FileNotFoundError: no such folder, or nothing in it that ends as a picture does.
-      ValueError: none of those can be read.
     """
     folder, paths, passed_over = pathlib.Path(folder), [], {}
     if not folder.is_dir():
@@ -133,6 +134,18 @@ def find(folder: str | os.PathLike) -> Found:
         there = f", but {'; '.join(told(passed_over))}" if passed_over else ""
         raise FileNotFoundError(f"{folder} holds no images ({', '.join(ENDINGS)}){there}; name a folder of pictures.")
     paths.sort()
+    return paths, passed_over
+
+
+def find(folder: str | os.PathLike) -> Found:
+    """All pictures below a folder that can be read, see `listed`.
+
+    Raises:
+      FileNotFoundError: no such folder, or nothing in it that ends as a picture does.
+      ValueError: none of those can be read.
+    """
+    folder = pathlib.Path(folder)
+    paths, passed_over = listed(folder)
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = dict(zip(paths, pool.map(look, paths), strict=True))
     faults = {path: seen.fault for path, seen in looks.items() if seen.fault}

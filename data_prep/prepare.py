@@ -42,10 +42,11 @@ class Dataset(NamedTuple):
 
 DEFAULT = "default"  # the config that is meant where none is named
 ALLOWANCES = ("allow_partial", "allow_overlap")  # options of every set that is read from files
+DRAWN = ("pattern", "seed", "train_share", "skip_unmatched")  # options of image_folder without a CSV
 FILES = ("split_file", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # options that name a file
 DATASETS = {
     "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed", "colours"), needs=("raw_dir",)),
-    "image_folder": Dataset(("raw_dir", "csv"), needs=("raw_dir", "csv"), free_names=True),
+    "image_folder": Dataset(("raw_dir", "csv", *DRAWN), needs=("raw_dir",), free_names=True),
     "market1501": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
     "dukemtmc_reid": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
     "msmt17": Dataset(("raw_dir",), needs=("raw_dir",)),
@@ -177,7 +178,9 @@ def _resolve(dataset: str, config_name: str | None, options: dict) -> tuple[type
             takes = " and ".join(f"--{option}" for option in DATASETS[dataset].options) or "none"
             raise ValueError(f"{dataset} takes no --{name}; it takes {takes}.")
     builder_class = importlib.import_module(f"acrn_jax.data_prep.{dataset}.{dataset}_dataset_builder").Builder
-    if not issubclass(builder_class, reid.ContentsBuilder):
+    if issubclass(builder_class, reid.ContentsBuilder):
+        options = builder_class.completed(options)
+    else:
         options = {name: value for name, value in options.items() if name not in ALLOWANCES}
     return builder_class, _config_name(dataset, config_name, list(builder_class.builder_configs)), options
 
@@ -225,7 +228,7 @@ def _config_name(dataset: str, config_name: str | None, names: list[str]) -> str
 
 def _traces(options: dict) -> dict:
     """What of the options decides the contents: values, and for files given by name the hash of what they hold."""
-    traces = {name: value for name, value in options.items() if name in ("seed", "colours", *ALLOWANCES)}
+    traces = {name: value for name, value in options.items() if name in ("colours", *DRAWN, *ALLOWANCES)}
     for name in FILES:
         if name in options and pathlib.Path(options[name]).is_file():
             traces[name + "_sha256"] = hashlib.sha256(pathlib.Path(options[name]).read_bytes()).hexdigest()
@@ -241,9 +244,10 @@ def _is_prepared(final: pathlib.Path, options: dict, *, strict: bool = True) -> 
     except (OSError, ValueError):
         raise ValueError(f"{final} was not written by prepare, or not wholly; remove it and start again.") from None
     now = _traces(options)
-    defaults = {"seed": 0, "colours": False, "split_file_sha256": None, "attributes_mat_sha256": None}
-    for name in (*defaults, "csv_sha256", "protocol_mat_sha256") if strict else ():
-        default = defaults.get(name, before.get(name))  # the last two come with what is there
+    defaults = {"seed": 0, "train_share": 0.5, "colours": False}
+    defaults |= {"split_file_sha256": None, "attributes_mat_sha256": None}
+    for name in (*defaults, "csv_sha256", "protocol_mat_sha256", "pattern") if strict else ():
+        default = defaults.get(name, before.get(name))  # the last three come with what is there
         if before.get(name, default) != now.get(name, default):
             raise ValueError(
                 f"{final} was prepared with {name} {before.get(name, default)}, asked for is {now.get(name, default)}; "
@@ -302,6 +306,9 @@ def define_flags() -> None:
     paths.define_file("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
     paths.define_file("split_file", None, "CSV path,role that replaces a drawn split.")
     paths.define_file("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
+    flags.DEFINE_string("pattern", None, "image_folder without --csv: how files are named, '{person}/{}' by default.")
+    flags.DEFINE_float("train_share", None, "image_folder without --csv: share of the people to train on, 0.5.")
+    flags.DEFINE_bool("skip_unmatched", None, "image_folder: pass over pictures that --pattern does not match.")
     flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
     flags.DEFINE_bool(
         "colours", None, "peta: 44 colours of clothes, shoes and hair as labels beside the 35 attributes."
@@ -318,7 +325,7 @@ def main(argv: list[str]) -> int:
         for name in ("dataset", "data_dir"):
             if flags.FLAGS[name].value is None and not (name == "data_dir" and flags.FLAGS.check):
                 raise ValueError(f"--{name} is missing; {COMMAND} prepare --help lists the flags.")
-        names = ("raw_dir", "seed", "colours", *ALLOWANCES, *FILES)
+        names = ("raw_dir", "colours", *DRAWN, *ALLOWANCES, *FILES)
         wanted = {"data_dir": flags.FLAGS.data_dir} | {name: flags.FLAGS[name].value for name in names}
         if flags.FLAGS.check:
             return _print_check(*check(flags.FLAGS.dataset, flags.FLAGS.config_name, **wanted))

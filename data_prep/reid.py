@@ -274,6 +274,11 @@ class ContentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._lenient = lenient
         super().__init__(file_format="array_record", **kwargs)
 
+    @classmethod
+    def completed(cls, options: dict) -> dict:
+        """The options with those that follow from them."""
+        return options
+
     def read(self, **options) -> Contents:
         raise NotImplementedError
 

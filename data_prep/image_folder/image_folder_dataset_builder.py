@@ -1,15 +1,14 @@
-"""Anyone's images, listed by one CSV: who is on each, seen by which camera, in which split, with which attributes."""
+"""Anyone's images: listed by one CSV (who is on each, camera, split, attributes), or told by their names (tree.py)."""
 
-import collections
 import csv as csv_format
 import os
 import pathlib
-import re
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
 from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.image_folder import labels, tree
 
 COLUMNS = ("path", "person_id", "camera_id", "split")  # every further column is an attribute; camera_id may be missing
 SPLITS = ("train", "val", "test", "query", "gallery")
@@ -18,7 +17,7 @@ _MISSING = ("nan", "<na>", "null", "none")  # what programs write for no value
 
 
 class Builder(reid.ContentsBuilder):
-    """A CSV and a folder; the config's name is the user's name for the set."""
+    """A folder, and a CSV or a pattern of its names; the config's name is the user's name for the set."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First."}
@@ -28,8 +27,16 @@ class Builder(reid.ContentsBuilder):
         named = config in (None, "default")  # TFDS wants a name of its own, and an object for any other
         super().__init__(config="default" if named else tfds.core.BuilderConfig(name=config), **kwargs)
 
-    def read(self, **options) -> reid.Contents:
-        return read(**options)
+    @classmethod
+    def completed(cls, options: dict) -> dict:
+        return {"pattern": tree.PATTERN} | options if "raw_dir" in options and "csv" not in options else options
+
+    def read(self, *, csv: str | os.PathLike | None = None, **options) -> reid.Contents:
+        if csv is None:
+            return tree.read(**options)
+        if drawn := options.keys() - {"raw_dir"}:
+            raise ValueError(f"--csv says who is where, and --{min(drawn)} would draw it; give one of the two.")
+        return read(csv=csv, **options)
 
 
 def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents:
@@ -43,8 +50,8 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
         gallery. Attributes: 1, 0, or -1 or empty if unknown. Numbers may be written as 7, 007, +7 or 7.0.
 
     Returns:
-      Contents whose protocol is that of `_protocol`, or "attributes" for sets without a query. Metadata `person_names`
-      {name: number} is there where people had names.
+      Contents whose protocol is that of `labels.protocol_of`, or "attributes" for sets without a query. Metadata
+      `person_names` {name: number} is there where people had names.
 
     Raises:
       FileNotFoundError: no such folder or CSV, or a listed image that is not there.
@@ -77,7 +84,7 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
         raise ValueError(f"{csv} has the splits {', '.join(splits)}; query and gallery need each other.")
     protocol = "attributes"
     if "query" in splits:
-        protocol, why = _protocol(splits["query"], splits["gallery"])
+        protocol, why = labels.protocol_of(splits["query"], splits["gallery"])
         notes += why
     about = {"attribute_names": names, "protocol": protocol} | ({"person_names": person_names} if person_names else {})
     return reid.Contents({split: splits[split] for split in SPLITS if split in splits}, about, notes=notes)
@@ -85,11 +92,11 @@ def read(*, raw_dir: str | os.PathLike, csv: str | os.PathLike) -> reid.Contents
 
 def _person_names(people: set[str]) -> tuple[dict[str, int] | None, list[str]]:
     """({name: number} where people have names, notes)."""
-    if all(_is_integer(_number(person)) for person in people):
+    if all(labels.is_integer(labels.number(person)) for person in people):
         return None, []
-    names = sorted(person for person in people if _number(person) not in ("0", "-1"))
+    names = sorted(person for person in people if labels.number(person) not in ("0", "-1"))
     notes = []
-    if numbers := [name for name in names if _is_integer(_number(name))]:
+    if numbers := [name for name in names if labels.is_integer(labels.number(name))]:
         name = next(name for name in names if name not in numbers)
         notes.append(f"person_id has numbers ({numbers[0]}) and names ({name}): all of them are taken as names.")
     return {name: i for i, name in enumerate(names, start=1)}, notes
@@ -101,38 +108,15 @@ def _labels(
     """(person, camera, attributes) of one line of the CSV."""
     if row["person_id"].lower() in _MISSING:
         raise ValueError(f"{where}: person_id {row['person_id']!r}; give a number or a name, 0 for a distractor.")
-    person_id = person_names.get(row["person_id"]) or int(_number(row["person_id"]))
-    camera = _number(row.get("camera_id") or str(reid.UNKNOWN_CAMERA))
+    person_id = person_names.get(row["person_id"]) or int(labels.number(row["person_id"]))
+    camera = labels.number(row.get("camera_id") or str(reid.UNKNOWN_CAMERA))
     for value, what in ((str(person_id), "person_id"), (camera, "camera_id")):
-        if not _is_integer(value) or not -1 <= int(value) < 2**31:
+        if not labels.is_integer(value) or not -1 <= int(value) < 2**31:
             raise ValueError(f"{where}: {what} {value!r}; wanted is an integer from -1.")
     for name in attribute_names:
-        if _number(row[name]) not in _VALUES:
+        if labels.number(row[name]) not in _VALUES:
             raise ValueError(f"{where}: {name} is {row[name]!r}; wanted is 1, 0, or -1 or nothing for unknown.")
-    return person_id, int(camera), [_VALUES[_number(row[name])] for name in attribute_names]
-
-
-def _protocol(query: list[reid.Example], gallery: list[reid.Example]) -> tuple[str, list[str]]:
-    """The protocol that fits, and a note about it where it is not that of Market-1501.
-
-    "market1501" where everybody's camera is known and some query has a right image of another camera; else
-    "single_shot" where no camera counts and no query's person has two gallery images, "multi_shot" where some have.
-    """
-    people = [example for example in [*query, *gallery] if example.person_id > 0]
-    unknown = sum(example.camera_id == reid.UNKNOWN_CAMERA for example in people)
-    asked = {example.person_id for example in query} - {reid.DISTRACTOR, reid.JUNK}
-    if not unknown and len(reid.without_match(query, gallery, "market1501")) < len(query):
-        return "market1501", []
-    images = collections.Counter(example.person_id for example in gallery if example.person_id in asked)
-    protocol = "single_shot" if unknown and max(images.values(), default=0) <= 1 else "multi_shot"
-    if unknown:
-        why = f"{unknown} of {len(people)} images of people in query and gallery have no camera"
-    else:
-        why = "Nobody is seen by two cameras in query and gallery"
-    return protocol, [
-        f"{why}, so the protocol is {protocol}: images of the query's own camera count as right, which is easier than "
-        "market1501, and its numbers do not stand beside that one's."
-    ]
+    return person_id, int(camera), [_VALUES[labels.number(row[name])] for name in attribute_names]
 
 
 def _lines(csv: pathlib.Path) -> tuple[dict[int, dict[str, str]], list[str]]:
@@ -159,13 +143,3 @@ def _lines(csv: pathlib.Path) -> tuple[dict[int, dict[str, str]], list[str]]:
         if not row["person_id"]:
             raise ValueError(f"{csv}, line {number}: no person_id; give a number or a name, 0 for a distractor.")
     return lines, [column for column in columns if column not in COLUMNS]
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
-
-
-def _number(text: str) -> str:
-    """'007', '+7' and '7.0', as programs write the number 7, as '7'; any other text as it is."""
-    match = re.fullmatch(r"\+?(-?)0*(\d+)(?:\.0*)?", text, re.ASCII)
-    return (match[1] + match[2]).replace("-0", "0") if match else text
