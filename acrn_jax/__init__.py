@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from acrn_jax import evaluation as evaluation
     from acrn_jax import losses as losses
     from acrn_jax.evaluation import bootstrap as bootstrap
+    from acrn_jax.evaluation import compare as compare
     from acrn_jax.evaluation import evaluate as evaluate
     from acrn_jax.evaluation import rerank as rerank
     from acrn_jax.evaluation import roc as roc
@@ -24,7 +25,7 @@ if CHECKOUT:
 COMMAND = "./launch.sh" if CHECKOUT else "acrn"  # what users type before a verb
 
 # What users call, imported when it is first asked for: evaluation then comes without jax.
-_FROM = dict.fromkeys(("evaluate", "rerank", "roc", "bootstrap"), "acrn_jax.evaluation") | {
+_FROM = dict.fromkeys(("evaluate", "rerank", "roc", "bootstrap", "compare"), "acrn_jax.evaluation") | {
     "load": "acrn_jax.runs.face"
 }
 _MODULES = ("evaluation", "losses")

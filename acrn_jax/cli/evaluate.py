@@ -5,6 +5,9 @@ with --out=FOLDER it goes there, and nothing is written into R, which may be oth
 
 Or scores anyone's feature files, without a run: ./launch.sh evaluate --features=FILE --protocol=NAME [--json=OUT];
 acrn_jax/evaluation/feature_files.py lists the files that it reads.
+
+Or tells whether one ranking is better than others: ./launch.sh evaluate --features=A --protocol=NAME --against=B,C, or
+--workdir=R --against=S; replicates are --against=A=R0,R1 --against=B=S0,S1. docs/compare.md.
 """
 
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 from absl import flags
 
 from acrn_jax import files
-from acrn_jax.cli import distributed, shared_flags, shell
+from acrn_jax.cli import against, distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.evaluation import fusion, protocols, score
 from acrn_jax.report import scores, tables
@@ -30,6 +33,9 @@ _DATASET = flags.DEFINE_string("dataset", None, "Another prepared data set to sc
 _SPLIT = flags.DEFINE_string("split", None, "Of an attribute net: another split to score, e.g. train; wants --out.")
 _OUT = paths.define_folder("out", None, "The folder to write to; default: WORKDIR, or WORKDIR/on_NAME_CONFIG.")
 _FEATURES = paths.define_files("features", None, "Files of features or distances: one, or query,gallery. No --workdir.")
+_AGAINST = flags.DEFINE_multi_string(
+    "against", [], "Compare with these rankings: PLACE,PLACE, or NAME=PLACE,PLACE for seeds or splits of one."
+)
 _OF_FEATURES = {
     "labels": paths.define_files("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
     "json": paths.define_file("json", None, "File for everything that is printed, and more."),
@@ -51,6 +57,8 @@ _OF_FEATURES = {
 
 def main(argv):
     del argv
+    if _AGAINST.value:
+        return compare()
     of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "split", "attributes", "unfinished")
     of_runs += ("allow_overlap", "out")
     strays = of_runs if _FEATURES.value else _OF_FEATURES
@@ -60,24 +68,47 @@ def main(argv):
     score_files() if _FEATURES.value else distributed.together(score_run)
 
 
+def compare():
+    """The ranking of --features or --workdir, else the first of --against, beside the others."""
+    taken = ("features", "labels", "json", "distance", "workdir", "against", "protocol", "no_match")
+    taken += ("draws", "draw_seed", "probe_view")
+    mine = {**_OF_FEATURES, **shared_flags.EVALUATION}
+    mine |= dict.fromkeys(("baseline", "tune", "data_dir", "dataset", "split", "attributes", "unfinished", "out"))
+    if given := [f"--{name}" for name in (*mine, "allow_overlap") if name not in taken and flags.FLAGS[name].present]:
+        raise ValueError(f"{', '.join(given)} does not go with --against, which compares what is evaluated.")
+    if _FEATURES.value and _WORKDIR.value:
+        raise ValueError("--features and --workdir are two rankings; give one of them, and the other to --against.")
+    rankings = against.parse(_AGAINST.value)
+    own = "+".join(_FEATURES.value) if _FEATURES.value else _WORKDIR.value
+    if own:
+        rankings = {own: [own], **rankings}
+    rule = _protocol() if shared_flags.EVALUATION["protocol"].value else None
+    options = {
+        "no_match": shared_flags.EVALUATION["no_match"].value or "error",
+        "distance": _OF_FEATURES["distance"].value,
+    }
+    if out := _OF_FEATURES["json"].value:
+        files.check(out)
+    labels = [Path(file) for file in _OF_FEATURES["labels"].value]
+    found = against.compare(rankings, against.Files(rule, labels, options))
+    print(found)
+    if out:
+        files.write_json(out, found.to_json())
+        print(f"written: {out}")
+
+
 def score_files():
     wanted: dict[str, Any] = {name: flag.value for name, flag in _OF_FEATURES.items()}
     if not shared_flags.EVALUATION["protocol"].value:
         raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
     if not wanted["rerank"] and any(flags.FLAGS[name].present for name in ("k1", "k2", "lambda_value")):
         raise ValueError("--k1, --k2 and --lambda_value are of re-ranking; give --rerank too.")
-    named = {"draws": "repeats", "draw_seed": "seed", "probe_view": "probe_view"}
-    options = {
-        new: shared_flags.EVALUATION[old].value
-        for old, new in named.items()
-        if shared_flags.EVALUATION[old].value is not None
-    }
     if wanted["json"]:
         files.check(wanted["json"])
     results = score.score_files(
         [Path(file) for file in _FEATURES.value],
         [Path(file) for file in wanted["labels"]],
-        protocol=protocols.named(shared_flags.EVALUATION["protocol"].value, **options),
+        protocol=_protocol(),
         no_match=shared_flags.EVALUATION["no_match"].value or "error",
         distance=wanted["distance"],
         multi_query=wanted["multi_query"],
@@ -92,6 +123,13 @@ def score_files():
     if wanted["json"]:
         files.write_json(wanted["json"], results)
         print(f"written: {wanted['json']}")
+
+
+def _protocol() -> protocols.Protocol:
+    """The one that the flags name, with its options."""
+    given = {name: flag.value for name, flag in shared_flags.EVALUATION.items() if flag.value is not None}
+    named = {"draws": "repeats", "draw_seed": "seed", "probe_view": "probe_view"}
+    return protocols.named(given["protocol"], **{new: given[old] for old, new in named.items() if old in given})
 
 
 def score_run():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from acrn_jax.evaluation.arrays import Evaluation as Evaluation
     from acrn_jax.evaluation.arrays import bootstrap as bootstrap
+    from acrn_jax.evaluation.arrays import compare as compare
     from acrn_jax.evaluation.arrays import evaluate as evaluate
     from acrn_jax.evaluation.arrays import rerank as rerank
     from acrn_jax.evaluation.arrays import roc as roc
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from acrn_jax.evaluation.protocols import Protocol as Protocol
 
 _MODULES = {
-    "arrays": "evaluate rerank roc bootstrap Evaluation",
+    "arrays": "evaluate rerank roc bootstrap compare Evaluation",
     "protocols": "PROTOCOLS Protocol",
     "metrics": "METRICS Metric",
     "fusion": "DISTANCES",

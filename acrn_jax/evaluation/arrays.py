@@ -7,12 +7,22 @@ say who is on an image, 1 or more a person, 0 a distractor, -1 junk; q_camids an
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from acrn_jax.evaluation import fusion, hints, inputs, metrics, operating_points, protocols, ranking, resampling
+from acrn_jax.evaluation import (
+    comparison,
+    fusion,
+    hints,
+    inputs,
+    metrics,
+    operating_points,
+    protocols,
+    ranking,
+    resampling,
+)
 from acrn_jax.evaluation import reranking as k_reciprocal
 from acrn_jax.evaluation.inputs import Search
 from acrn_jax.evaluation.metrics import RANKS
@@ -283,6 +293,45 @@ def bootstrap(
         raise ValueError("A paired bootstrap wants two evaluations of the same queries; their q_pids differ.")
     options = {"groups": first.people, "seed": seed, "resamples": resamples, "level": level}
     return resampling.differences(first.result, second.result, **options)
+
+
+def compare(
+    rankings: Mapping[str, Evaluation | Sequence[Evaluation]], *, resamples: int = 10_000, seed: int = 0
+) -> comparison.Comparison:
+    """Whether the first of several rankings is better than each of the others, and whether this test set could tell.
+
+    >>> import acrn_jax
+    >>> labels = [1, 2, 3], [1, 2, 3], [1, 1, 1], [2, 2, 2]
+    >>> ours = acrn_jax.evaluate([[0, 1, 1], [1, 0, 1], [1, 1, 0]], *labels)
+    >>> theirs = acrn_jax.evaluate([[0, 1, 1], [0, 1, 1], [1, 1, 0]], *labels)
+    >>> found = acrn_jax.compare({"ours": ours, "theirs": theirs})
+    >>> rank1 = next(each for each in found.others["theirs"] if each.metric == "rank1")
+    >>> round(rank1.interval.mean, 3), rank1.p_value
+    (0.333, 1.0)
+
+    Args:
+      rankings: name -> what `evaluate` returned, or a list of it: the evaluations of several training seeds, or of
+        several splits, the i-th of each ranking of the same queries.
+      resamples: of the bootstrap, and number of permutations.
+      seed: same seed, same intervals and p-values.
+
+    Raises:
+      TypeError: not what `evaluate` returns.
+      ValueError: as `comparison.compare`.
+
+    Source: see `comparison`.
+    """
+    lists: dict[str, list[comparison.Scored]] = {}
+    for name, of in rankings.items():
+        many = [of] if isinstance(of, Evaluation) else list(of)
+        if strays := [one for one in many if not isinstance(one, Evaluation)]:
+            raise TypeError(f"{name} holds a {type(strays[0]).__name__}; give what acrn_jax.evaluate returns.")
+        lists[name] = [
+            comparison.Scored(r.per_query, r.metrics, r.counted, one.people, gallery=r.gallery)
+            for one in many
+            for r in [one.result]
+        ]
+    return comparison.compare(lists, resamples=resamples, seed=seed)
 
 
 def named(protocol: str | Protocol, **options: Any) -> Protocol:

@@ -68,6 +68,21 @@ def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLi
     return found
 
 
+def query_names(features: Sequence[str | os.PathLike]) -> np.ndarray | None:
+    """Names of the queries [Q] str, where files that `read` understands hold them; else None.
+
+    They are the arrays query_key or query_file_name of one .npz, key or file_name of the first of two.
+    """
+    path = Path(features[0])
+    if path.suffix.lower() != ".npz":
+        return None
+    found = file_reading.npz(path)
+    for name in ("query_key", "query_file_name") if len(features) == 1 else ("key", "file_name"):
+        if name in found and np.asarray(found[name]).ndim == 1:
+            return np.asarray(found[name]).astype(str)
+    return None
+
+
 def read_set(path: str | os.PathLike) -> Features:
     """One set of images: an .npz with features (or feature, attributes), person_id and perhaps camera_id."""
     path = Path(path)

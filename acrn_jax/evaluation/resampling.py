@@ -157,7 +157,7 @@ def over_replicates(
         return people
     half = _student(values.mean(axis=1), level)
     found = []
-    for end, of_seeds, share in zip(people, half, _people_share(values, group), strict=True):
+    for end, of_seeds, share in zip(people, half, people_share(values, group), strict=True):
         low, high = (np.sqrt(of_seeds**2 + share * (end.mean - e) ** 2) for e in (end.low, end.high))
         found.append(Interval(end.mean, float(end.mean - low), float(end.mean + high)))
     return found
@@ -169,7 +169,7 @@ def _student(means: np.ndarray, level: float) -> np.ndarray:
     return special.stdtrit(number - 1, (1 + level) / 2) * np.std(means, axis=0, ddof=1) / np.sqrt(number)
 
 
-def _people_share(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+def people_share(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """Of the variance over people of scores [seeds, n, M], averaged over seeds, the share that seeds do not cause [M].
 
     An analysis of variance of seeds x people, each person's part in a seed's mean being one observation.

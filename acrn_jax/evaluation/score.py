@@ -23,6 +23,7 @@ import numpy as np
 
 from acrn_jax import provenance
 from acrn_jax.evaluation import (
+    comparison,
     expansion,
     feature_files,
     fusion,
@@ -83,19 +84,9 @@ def score_files(
       FileNotFoundError: a file is missing.
       ValueError: bad files, or options that do not go together; one sentence.
     """
-    search = feature_files.read(features, labels)
+    wanted = Steps(distance, multi_query, kissme_train, expand, reranking)
+    search, protocol, distances, about, result = _ranked(features, labels, protocol, no_match, wanted)
     query, gallery = search.query_labels, search.gallery_labels
-    multi_query = multi_query or protocol.name == "market1501_multi_query"
-    steps = Steps(distance, multi_query, kissme_train, expand, reranking)
-    _check(search, protocol, steps)
-    if multi_query and protocol.name == "market1501":
-        protocol = protocols.named("market1501_multi_query")
-    about = {"distance": distance if search.distances is None else None, "multi_query": multi_query}
-    distances = search.distances
-    if distances is None:
-        distances, more = _distances(search, steps)
-        about |= more
-    result = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
     intervals = resampling.intervals(result, groups=query.person_id)
     found = {
         "schema": 1,
@@ -121,6 +112,41 @@ def score_files(
     if operating_points:
         found["operating_points"] = _operating_points(distances, query, gallery, protocol)
     return found
+
+
+def scored(
+    features: Sequence[Path],
+    labels: Sequence[Path] = (),
+    *,
+    protocol: protocols.Protocol,
+    no_match: ranking.NoMatch = "error",
+    distance: str = "squared_euclidean",
+) -> comparison.Scored:
+    """Each query's scores, for `comparison.compare`; arguments and errors as of `score_files`."""
+    search, *_, result = _ranked(features, labels, protocol, no_match, Steps(distance))
+    query = search.query_labels
+    names = feature_files.query_names(features)
+    return comparison.Scored(
+        result.per_query, result.metrics, result.counted, query.person_id, names, query.camera_id, result.gallery
+    )
+
+
+def _ranked(features, labels, protocol, no_match, steps: Steps):
+    """(search, protocol, distances, what was done for them, result) of files, as they are to be ranked."""
+    search = feature_files.read(features, labels)
+    multi_query = steps.multi_query or protocol.name == "market1501_multi_query"
+    steps = steps._replace(multi_query=multi_query)
+    _check(search, protocol, steps)
+    if multi_query and protocol.name == "market1501":
+        protocol = protocols.named("market1501_multi_query")
+    about = {"distance": steps.distance if search.distances is None else None, "multi_query": multi_query}
+    distances = search.distances
+    if distances is None:
+        distances, more = _distances(search, steps)
+        about |= more
+    query, gallery = search.query_labels, search.gallery_labels
+    result = ranking.evaluate(distances, query, gallery, protocol=protocol, no_match=no_match)
+    return search, protocol, distances, about, result
 
 
 def _counts(result: ranking.Result, query: Labels, gallery: Labels) -> dict[str, int]:
