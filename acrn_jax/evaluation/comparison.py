@@ -307,7 +307,8 @@ def _differences(names, means, scores, groups, resamples, seed) -> list[Differen
     return [
         Difference(
             name,
-            *means[i],
+            means[i][0],
+            means[i][1],
             intervals[i],
             float(p_values[i]),
             float("nan"),
@@ -416,6 +417,7 @@ def _row(of: Difference) -> str:
 
 
 def _plain(of: Difference) -> dict[str, Any]:
-    found = dataclasses.asdict(of) | {"interval": of.interval._asdict()}
-    found["interval"] = {key: value if math.isfinite(value) else None for key, value in found["interval"].items()}
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+    def finite(values):
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    return finite(dataclasses.asdict(of)) | {"interval": finite(of.interval._asdict())}
