@@ -30,6 +30,7 @@ from absl import app, flags, logging
 
 from acrn_jax import COMMAND
 from acrn_jax.data_prep import archives, checks, disk, paths, pictures, prepared, reid
+from acrn_jax.data_prep.mixture import parts as parts_of
 
 
 class Dataset(NamedTuple):
@@ -47,6 +48,7 @@ FILES = ("split_file", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # o
 DATASETS = {
     "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed", "colours"), needs=("raw_dir",)),
     "image_folder": Dataset(("raw_dir", "csv", *DRAWN), needs=("raw_dir",), free_names=True),
+    "mixture": Dataset(("parts",), needs=("parts",), free_names=True),
     "market1501": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
     "dukemtmc_reid": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
     "msmt17": Dataset(("raw_dir",), needs=("raw_dir",)),
@@ -77,6 +79,7 @@ def prepare(dataset: str, config_name: str | None = None, *, data_dir: str | os.
     """
     builder_class, config_name, options = _resolve(dataset, config_name, options)
     data_dir = pathlib.Path(data_dir)
+    options = _with_parts_dir(options, data_dir)
     final = data_dir / dataset / config_name / str(builder_class.VERSION)
     if _is_prepared(final, options):
         _say(f"Already prepared: {final}")
@@ -128,7 +131,8 @@ def check(
       FileNotFoundError: a missing file or folder.
     """
     builder_class, config_name, options = _resolve(dataset, config_name, options)
-    if "raw_dir" not in options and data_dir is not None:
+    options = _with_parts_dir(options, data_dir)
+    if not {"raw_dir", "parts"} & options.keys() and data_dir is not None:
         return _check_prepared(pathlib.Path(data_dir) / dataset / config_name / str(builder_class.VERSION))
     if not issubclass(builder_class, reid.ContentsBuilder):
         raise ValueError(f"{dataset} draws its images itself; there is nothing to check before it is prepared.")
@@ -191,6 +195,15 @@ def _check_needs(dataset: str, options: dict) -> None:
             raise ValueError(f"{dataset} needs --{name}.")
 
 
+def _with_parts_dir(options: dict, data_dir: str | os.PathLike | None) -> dict:
+    """The options, with where a mixture finds its parts: beside it."""
+    if "parts" not in options:
+        return options
+    if data_dir is None:
+        raise ValueError("--parts are looked for in --data_dir, which is missing; name where they lie prepared.")
+    return options | {"parts_dir": data_dir}
+
+
 def _unpacked(options: dict, folder: pathlib.Path) -> dict:
     """The options, with `raw_dir` unpacked to `folder` where it is an archive."""
     if "raw_dir" not in options or not archives.is_archive(options["raw_dir"]):
@@ -232,7 +245,7 @@ def _traces(options: dict) -> dict:
     for name in FILES:
         if name in options and pathlib.Path(options[name]).is_file():
             traces[name + "_sha256"] = hashlib.sha256(pathlib.Path(options[name]).read_bytes()).hexdigest()
-    return traces
+    return traces | (parts_of.traces(options["parts_dir"], options["parts"]) if "parts" in options else {})
 
 
 def _is_prepared(final: pathlib.Path, options: dict, *, strict: bool = True) -> bool:
@@ -246,8 +259,9 @@ def _is_prepared(final: pathlib.Path, options: dict, *, strict: bool = True) -> 
     now = _traces(options)
     defaults = {"seed": 0, "train_share": 0.5, "colours": False}
     defaults |= {"split_file_sha256": None, "attributes_mat_sha256": None}
-    for name in (*defaults, "csv_sha256", "protocol_mat_sha256", "pattern") if strict else ():
-        default = defaults.get(name, before.get(name))  # the last three come with what is there
+    others = ("csv_sha256", "protocol_mat_sha256", "pattern", "parts", "parts_sha256")
+    for name in (*defaults, *others) if strict else ():
+        default = defaults.get(name, before.get(name))  # the others come with what is there
         if before.get(name, default) != now.get(name, default):
             raise ValueError(
                 f"{final} was prepared with {name} {before.get(name, default)}, asked for is {now.get(name, default)}; "
@@ -309,6 +323,7 @@ def define_flags() -> None:
     flags.DEFINE_string("pattern", None, "image_folder without --csv: how files are named, '{person}/{}' by default.")
     flags.DEFINE_float("train_share", None, "image_folder without --csv: share of the people to train on, 0.5.")
     flags.DEFINE_bool("skip_unmatched", None, "image_folder: pass over pictures that --pattern does not match.")
+    flags.DEFINE_string("parts", None, "mixture: DATASET/CONFIG:SPLIT+SPLIT,..., prepared in --data_dir.")
     flags.DEFINE_integer("seed", None, "Seed of what is drawn, 0 by default.", lower_bound=0)
     flags.DEFINE_bool(
         "colours", None, "peta: 44 colours of clothes, shoes and hair as labels beside the 35 attributes."
@@ -325,7 +340,7 @@ def main(argv: list[str]) -> int:
         for name in ("dataset", "data_dir"):
             if flags.FLAGS[name].value is None and not (name == "data_dir" and flags.FLAGS.check):
                 raise ValueError(f"--{name} is missing; {COMMAND} prepare --help lists the flags.")
-        names = ("raw_dir", "colours", *DRAWN, *ALLOWANCES, *FILES)
+        names = ("raw_dir", "parts", "colours", *DRAWN, *ALLOWANCES, *FILES)
         wanted = {"data_dir": flags.FLAGS.data_dir} | {name: flags.FLAGS[name].value for name in names}
         if flags.FLAGS.check:
             return _print_check(*check(flags.FLAGS.dataset, flags.FLAGS.config_name, **wanted))

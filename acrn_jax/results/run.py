@@ -54,7 +54,7 @@ def source(made_of: Mapping[str, Any] | None, kind: str) -> Source | None:
 
 # Scores of a re-id run
 
-_DEV = re.compile(r"(?!image_folder/).+[/_]dev_\d+")  # names of configs of image_folder are anyone's
+_DEV = re.compile(r"(?!image_folder/|mixture/).+[/_]dev_\d+")  # names of these sets' configs are anyone's
 
 
 class Weight(Record):
