@@ -13,9 +13,11 @@
 Prepared sets keep the bytes that came; whoever reads them, training too, decodes them by `decode`.
 """
 
+import hashlib
 import io
 import os
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -28,6 +30,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what re-id sets come in; others star
 RULE = b"2"  # of this table; 1 knew no EXIF, and 16 bits were white
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_SIDE = 10_000  # pixels
+SMALL_SIDE = 8  # pixels; with fewer nobody can be told from anybody
+KEEP_BYTES = 2**29  # of a folder's files, held so that what is looked at and what is used cannot differ
+_SETTLED = 2 * 10**9  # ns after which another change of a file shows in its times, whatever the file system
 _OTHERS = ((0, b"II*\0", "a TIFF"), (0, b"MM\0*", "a TIFF"), (0, b"GIF8", "a GIF"), (4, b"ftyp", "a HEIC or AVIF"))
 _ORIENTATION = 0x112  # EXIF's tag
 _TURNS = {  # its values -> how the pixels [h, w, 3] come to lie as they were seen; 1 is as they lie
@@ -50,6 +55,16 @@ class Look(NamedTuple):
     turned: bool = False  # by EXIF
     sixteen: bool = False  # bits a value
     dim: bool = False  # 16 bits, of which less than a quarter of the range is used: nearly black once it is read
+    small: bool = False  # a side of fewer than SMALL_SIDE pixels
+    wide: bool = False  # wider than tall, as it is seen
+
+
+class Seen(NamedTuple):
+    """A file that was looked at, as it was then."""
+
+    stamp: tuple[int, int, int] | None  # size, times of content and status in ns; None: changed a moment ago
+    digest: str  # sha256 of its content
+    look: Look
 
 
 class Found(NamedTuple):
@@ -57,6 +72,8 @@ class Found(NamedTuple):
 
     paths: list[pathlib.Path]  # pictures, sorted
     names: list[str]  # theirs, relative to the folder, with "/"
+    seen: list[Seen]  # of each
+    content: list[bytes | None]  # of each, while all together have no more than KEEP_BYTES and it had to be read
     unreadable: dict[str, str]  # name of what ends as a picture does -> why it is none
     passed_over: dict[str, list[str]]  # reason -> names of everything else
     notes: list[str]  # of `notes`
@@ -83,10 +100,65 @@ def look(picture: pathlib.Path | bytes) -> Look:
         with _open(data) as image:
             turned = _orientation(image) in _TURNS
             sixteen = image.format == "PNG" and data[24] == 16  # its header's bits a value
-        brightest = int(_decode(data).max())
-        return Look("", turned, sixteen, sixteen and brightest < 64)
+        pixels = _decode(data)
+        height, width, _ = pixels.shape
+        dim = sixteen and int(pixels.max()) < 64
+        return Look("", turned, sixteen, dim, min(height, width) < SMALL_SIDE, width > height)
     except Exception as error:
         return Look(getattr(error, "strerror", None) or str(error))
+
+
+def find(folder: str | os.PathLike, known: Mapping[str, Seen] | None = None) -> Found:
+    """All pictures below a folder that can be read, see `listed`.
+
+    Args:
+      folder: of pictures.
+      known: name -> how a file was seen before; one whose stamp is the same is not read again.
+
+    Raises:
+      FileNotFoundError: no such folder, or nothing in it that ends as a picture does.
+      ValueError: none of those can be read.
+    """
+    folder = pathlib.Path(folder)
+    paths, passed_over = listed(folder)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    found = look_at(paths, names, known or {})
+    if not found.paths:
+        first = f"the first is {paths[0]} ({found.unreadable[names[0]]})"
+        raise ValueError(f"None of the {len(paths)} files in {folder} can be read as a picture, {first}.")
+    return found._replace(passed_over=passed_over)
+
+
+def look_at(paths: Sequence[pathlib.Path], names: Sequence[str], known: Mapping[str, Seen]) -> Found:
+    """Files, called `names`, each read once at most; `known` as of `find`."""
+    now, budget = time.time_ns(), [KEEP_BYTES]
+
+    def see(path: pathlib.Path, name: str) -> tuple[Seen, bytes | None]:
+        try:
+            status = path.stat()
+            stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if (before := known.get(name)) and before.stamp == stamp:
+                return before, None
+            data = path.read_bytes()
+        except OSError as error:  # it may have gone since it was listed
+            return Seen(None, "", Look(error.strerror or str(error))), None
+        settled = now - max(stamp[1:]) > _SETTLED
+        seen = Seen(stamp if settled else None, hashlib.sha256(data).hexdigest(), look(data))
+        budget[0] -= len(data)
+        return seen, data if budget[0] >= 0 else None
+
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        every = list(pool.map(see, paths, names))
+    good = [i for i, (seen, _) in enumerate(every) if not seen.look.fault]
+    return Found(
+        paths=[paths[i] for i in good],
+        names=[names[i] for i in good],
+        seen=[every[i][0] for i in good],
+        content=[every[i][1] for i in good],
+        unreadable={name: seen.look.fault for name, (seen, _) in zip(names, every, strict=True) if seen.look.fault},
+        passed_over={},
+        notes=notes({path: seen.look for path, (seen, _) in zip(paths, every, strict=True)}),
+    )
 
 
 def listed(folder: str | os.PathLike) -> tuple[list[pathlib.Path], dict[str, list[str]]]:
@@ -124,8 +196,8 @@ def listed(folder: str | os.PathLike) -> tuple[list[pathlib.Path], dict[str, lis
                 leave(path, "hidden file")
             elif ending not in ENDINGS:
                 leave(path, f"ending in {ending}" if ending else "without an ending")
-            elif not path.is_file():
-                leave(path, "link to nothing")
+            elif not os.path.isfile(path):
+                leave(path, _no_file(path))
             elif any("\ud800" <= letter <= "\udfff" for letter in str(path.relative_to(folder))):
                 leave(path, "name that is no UTF-8")  # nor could it be printed
             else:
@@ -133,29 +205,16 @@ def listed(folder: str | os.PathLike) -> tuple[list[pathlib.Path], dict[str, lis
     if not paths:
         there = f", but {'; '.join(told(passed_over))}" if passed_over else ""
         raise FileNotFoundError(f"{folder} holds no images ({', '.join(ENDINGS)}){there}; name a folder of pictures.")
-    paths.sort()
-    return paths, passed_over
+    return sorted(paths), passed_over
 
 
-def find(folder: str | os.PathLike) -> Found:
-    """All pictures below a folder that can be read, see `listed`.
-
-    Raises:
-      FileNotFoundError: no such folder, or nothing in it that ends as a picture does.
-      ValueError: none of those can be read.
-    """
-    folder = pathlib.Path(folder)
-    paths, passed_over = listed(folder)
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = dict(zip(paths, pool.map(look, paths), strict=True))
-    faults = {path: seen.fault for path, seen in looks.items() if seen.fault}
-    if len(faults) == len(paths):
-        first = f"the first is {paths[0]} ({faults[paths[0]]})"
-        raise ValueError(f"None of the {len(paths)} files in {folder} can be read as a picture, {first}.")
-    name = {path: path.relative_to(folder).as_posix() for path in paths}
-    good = [path for path in paths if path not in faults]
-    unreadable = {name[path]: fault for path, fault in faults.items()}
-    return Found(good, [name[path] for path in good], unreadable, passed_over, notes(looks))
+def _no_file(path: pathlib.Path) -> str:
+    """Why a name that was listed is none of a file."""
+    try:
+        path.stat()
+        return "no file (a pipe, socket or device)"
+    except OSError as error:
+        return "link to nothing" if os.path.islink(path) else f"file that cannot be opened ({error.strerror})"
 
 
 def notes(looks: Mapping[Any, Look]) -> list[str]:
@@ -165,6 +224,9 @@ def notes(looks: Mapping[Any, Look]) -> list[str]:
         "sixteen": "have 16 bits a value and are read as the upper 8",
         "dim": "have 16 bits a value and use less than a quarter of that range, so they are read nearly black: stretch "
         "them to 0 to 65,535 first",
+        "small": f"have a side of fewer than {SMALL_SIDE} pixels, in which nobody can be told from anybody",
+        "wide": "are wider than tall: nets want crops of one person, head to feet, and see a whole scene squeezed into "
+        "one",
     }
     found = []
     for name, words in about.items():

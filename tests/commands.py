@@ -17,9 +17,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
-VERBS = "demo prepare reproduce train extract evaluate ablate ledger report search export".split()
+VERBS = "demo prepare reproduce train extract evaluate ablate ledger report search describe export".split()
 WORK = (  # what verbs take seconds to import; none of it defines flags
-    *(f"acrn_jax.runs.{name}" for name in ("bundles", "extraction", "search")),
+    *(f"acrn_jax.runs.{name}" for name in ("bundles", "extraction", "search", "describing")),
     *("acrn_jax.report.html", "acrn_jax.evaluation.score"),
     *("acrn_jax.studies.attribute_ledger", "acrn_jax.studies.vectorised", "acrn_jax.data_prep.prepare"),
 )

@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+os.environ["ACRN_CACHE"] = tempfile.mkdtemp(prefix="acrn_cache_")  # never the user's own
 
 import jax
 import pytest

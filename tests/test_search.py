@@ -1,6 +1,7 @@
 """Search with nets that look at nothing but colours, against loops."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from PIL import Image
 from acrn_jax import build, files, runs
 from acrn_jax.configs import demo
 from acrn_jax.data import source
+from acrn_jax.data_prep import pictures
 from acrn_jax.evaluation import calibration
-from acrn_jax.runs import search, search_table
+from acrn_jax.runs import attribute_calibration, picture_cache, search, search_table
 
 NAMES = ["personalMale", "hairLong", "accessoryHat"]
 WEIGHTS = np.array([0.5, -2.0, 1.0], np.float32)
@@ -57,7 +59,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.Run, "fingerprint", property(lambda run: str(run.phase)))
     monkeypatch.setattr(runs.ReidCnnRun, "scales", SCALES)
     monkeypatch.setattr(runs.AcrnRun, "weights", lambda *arguments: WEIGHTS)
-    monkeypatch.setattr(search, "_calibration", lambda *arguments: (CURVE, ABOUT))
+    monkeypatch.setattr(attribute_calibration, "calibrated", lambda *arguments: (CURVE, ABOUT))
+    monkeypatch.setenv("ACRN_CACHE", str(tmp_path / "cache"))
     return tmp_path, ran
 
 
@@ -152,21 +155,80 @@ def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma, m
         assert rates == ["recognition", "rate", *beside]
 
 
-def test_a_second_search_asks_the_nets_about_the_query_alone(place):
-    folder, ran = place
+def test_a_net_is_asked_about_a_picture_once_wherever_it_lies(place):
+    folder, asked = place
     query = folder / "gallery" / "sub0" / "4.png"
     arguments = {"workdir": folder / "run", "gallery": folder / "gallery"}
-    search.search(query=query, **arguments)
-    assert sorted(ran) == ["net", "net", "run", "run"]
-    search.search(query=folder / "gallery" / "sub1" / "3.png", want=["hairLong"], **arguments)
-    assert sorted(ran) == ["net"] * 3 + ["run"] * 3
-    (folder / "gallery" / "sub0" / "4.png").rename(folder / "gallery" / "moved.png")
-    moved = search.search(want=["hairLong"], top=12, **arguments)  # same content in another order
-    assert "moved.png" in [entry["file"] for entry in moved["results"]]
+    found = search.search(query=query, **arguments)
+    assert asked == ["run", "net"]  # the query lies in the gallery
+    assert search.search(query=query, **arguments) == found and len(asked) == 2
+    Image.new("RGB", (8, 16), (1, 2, 3)).save(folder / "other.png")
+    search.search(query=folder / "other.png", want=["hairLong"], **arguments)
+    assert asked[2:] == ["run", "net"]  # about the query
+    query.rename(folder / "gallery" / "moved.png")
+    moved = search.search(want=["hairLong"], top=12, **arguments)
+    assert "moved.png" in [entry["file"] for entry in moved["results"]] and len(asked) == 4
     Image.new("RGB", (8, 16), (9, 9, 9)).save(folder / "gallery" / "new.png")
-    before = len(ran)
     assert search.search(want=["hairLong"], **arguments)["pictures"] == 13
-    assert ran[before:] == ["net"]
+    assert asked[4:] == ["net"]
+    assert not list((folder / "run" / "search").glob("*.npz")) and not list((folder / "gallery").rglob("*.sqlite"))
+
+
+def test_only_new_and_changed_files_are_read_again_and_asked_about(place, monkeypatch):
+    folder, _ = place
+    gallery, read = folder / "gallery", []
+    for file in gallery.rglob("*.png"):
+        os.utime(file, (1, 1))
+    monkeypatch.setattr(pictures, "_SETTLED", 0)  # as if they had lain there for long
+    monkeypatch.setattr(pictures, "look", lambda data, look=pictures.look: read.append(data) or look(data))
+    compute, rows = runs.Run._compute, []
+    monkeypatch.setattr(runs.Run, "_compute", lambda *given: rows.append(set(given[1].key.tolist())) or compute(*given))
+    arguments = {"workdir": folder / "run", "gallery": gallery, "want": ["hairLong"]}
+    search.search(**arguments)
+    assert len(read) == 12 and len(rows[0]) == 12
+    search.search(**arguments)
+    assert len(read) == 12 and len(rows) == 1
+    changed = gallery / "sub1" / "3.png"
+    Image.new("RGB", (8, 16), (1, 2, 3)).save(changed)
+    os.utime(changed, (1, 1))  # the time of its content says nothing, as after cp -p
+    Image.new("RGB", (8, 16), (9, 9, 9)).save(gallery / "new.png")
+    (gallery / "sub0" / "4.png").unlink()
+    again = search.search(top=20, **arguments)
+    assert rows[1:] == [{"sub1/3.png", "new.png"}] and len(read) == 14
+    assert [e["file"] for e in again["results"]] == [file for _, file in expected(folder, None, {"hairLong": 1}, 1.0)]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "a file", "no home"])
+def test_without_a_cache_a_search_takes_longer_and_says_so(place, fault, monkeypatch, capsys):
+    folder, asked = place
+    monkeypatch.setattr(picture_cache, "_told", set())
+    if fault == "damaged":
+        (folder / "cache").mkdir()
+        (folder / "cache" / "pictures.sqlite").write_text("no database " * 99)
+    elif fault == "a file":
+        (folder / "cache").touch()
+    else:
+        for name in ("ACRN_CACHE", "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+    arguments = {"workdir": folder / "run", "gallery": folder / "gallery", "want": ["hairLong"]}
+    found = [search.search(**arguments) for _ in range(2)]
+    assert found[0] == found[1] and len(asked) == 2
+    assert [e["file"] for e in found[0]["results"]] == [f for _, f in expected(folder, None, {"hairLong": 1}, 1.0)]
+    said = capsys.readouterr().err
+    assert said.count("is not kept in") == (fault != "no home") and ("ACRN_CACHE" in said) == (fault != "no home")
+
+
+def test_where_things_are_kept(monkeypatch):
+    for name in ("ACRN_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert picture_cache.folder() is None
+    for name, value, wanted in (
+        ("HOME", "/h", "/h/.cache/acrn_jax"),
+        ("XDG_CACHE_HOME", "/x", "/x/acrn_jax"),
+        ("ACRN_CACHE", "/a", "/a"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert str(picture_cache.folder()) == wanted
 
 
 def test_what_cannot_be_read_is_listed_and_skipped(place):
@@ -241,9 +303,9 @@ def test_calibration_says_on_what_it_was_fitted(place, monkeypatch):
     folder, _ = place
     monkeypatch.undo()
     monkeypatch.setattr(runs.Run, "fingerprint", "f")
+    monkeypatch.setenv("ACRN_CACHE", str(folder / "kept"))
     net = runs.attribute_net(folder / "net")
-    places = [folder / "out", folder / "kept"]
-    curve, about = search._calibration(net, places, str(folder / "gone"))
+    curve, about = attribute_calibration.calibrated(net, str(folder / "gone"))
     assert about["kind"] == "raw" and "no data folder" in about["why"] and not curve.fitted.any()
     assert "not calibrated" in calibration.told(about) and "is not known" in calibration.told(about)
 
@@ -266,22 +328,26 @@ def test_calibration_says_on_what_it_was_fitted(place, monkeypatch):
 
     monkeypatch.setattr(build, "open_split", lambda config, name: Part())
     monkeypatch.setattr(build, "attribute_split", lambda config: Trained)
-    about = search._calibration(net, places, None)[1]
+    about = attribute_calibration.calibrated(net, None)[1]
     assert about == {"kind": "raw", "why": "the net was trained on 1 images of peta/random_0/val", "recognition": None}
     Trained.key = np.array(["c"])
-    monkeypatch.setattr(runs.Run, "outputs", lambda net, split: {"attribute_logits": logits})
+    monkeypatch.setattr(runs.Run, "outputs", lambda net, split, quiet: {"attribute_logits": logits})
     scored = {"dataset": "peta/random_0", "split": "test", "attributes": [{"name": n, "mA": 0.5} for n in NAMES]}
     files.write_json(folder / "net" / "recognition.json", scored)
-    curve, about = search._calibration(net, places, None)
+    curve, about = attribute_calibration.calibrated(net, None)
     rates = {"on": "peta/random_0, test", "mA": dict.fromkeys(NAMES, 0.5)}
     fitted = {"kind": "fitted", "fitted_on": "peta/random_0/val", "images": 400, "raw": ["accessoryHat"]}
     assert about == fitted | {"recognition": rates}
     np.testing.assert_allclose(curve.slope[:2], 0.5, atol=0.2)
-    assert list((folder / "out").iterdir()) == [folder / "out" / "calibration.json"] and not (folder / "kept").exists()
+    kept = folder / "kept" / "nets" / "f" / "calibration.json"
+    assert [file for file in (folder / "kept").rglob("*") if file.is_file()] == [kept]
     monkeypatch.setattr(runs.Run, "outputs", None)  # from now on it is kept
     unseen = {"attributes": [{"name": "hairLong", "mA": 0.625}]}
     files.write_json(folder / "net" / "recognition.json", scored | {"unseen": unseen})
-    again, about = search._calibration(net, [folder / "kept", folder / "out"], None)
+    again, about = attribute_calibration.calibrated(net)
     np.testing.assert_array_equal(again.slope, curve.slope)
+    (folder / "net" / "search").mkdir()
+    kept.rename(folder / "net" / "search" / "calibration.json")  # where older versions kept it
+    np.testing.assert_array_equal(attribute_calibration.calibrated(net)[0].offset, curve.offset)
     on = "peta/random_0, test, people whom training did not show"
     assert about == fitted | {"recognition": {"on": on, "mA": {"hairLong": 0.625}}}

@@ -23,6 +23,7 @@ VERBS = {  # as in launch.sh, which must know them before there is a Python
     "ledger": "sets attributes' weights beside all that they might follow, with error bars",
     "report": "writes report.html from the result files of a run",
     "search": "finds the pictures of a folder that look most alike, by image, by attributes or both",
+    "describe": "says which attributes pictures show: yes, no or unknown, with probabilities",
     "export": "writes a trained run as a bundle for other programs",
     "bench": "measures speed and memory as ratios; --list names the benchmarks",
     "test": "runs the tests; its arguments go to pytest",

@@ -1,6 +1,7 @@
 """What all verbs share: flags in, a result or one sentence out."""
 
 import difflib
+import functools
 import keyword
 import os
 import pathlib
@@ -13,6 +14,7 @@ from absl import app, flags
 
 from acrn_jax import COMMAND, configs
 from acrn_jax.cli import manual
+from acrn_jax.data_prep import paths
 
 # Exit codes: stopped by ctrl-C, and by SIGTERM, which leaves work for the same command; docs/clusters.md.
 WRONG_INPUT, STOPPED, TERMINATED = 2, 130, os.EX_TEMPFAIL  # the last is 75
@@ -25,8 +27,10 @@ class Terminated(SystemExit):
     """SIGTERM came where nobody waits for it to save something first, as training does."""
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(main: Callable[[list[str]], int | None], *, bare: str | None = None) -> None:
     """Parses the command line, runs `main(argv)` and leaves the process.
+
+    Arguments that are no flags are refused, or with `bare` paths of the flag of that name.
 
     Wrong input (ValueError, OSError, wrong flags and config keys) becomes one sentence on stderr and exit code 2,
     ctrl-C a sentence and 130, SIGTERM a sentence and 75; with --debug each keeps its traceback. Other exceptions are
@@ -34,13 +38,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
     sys.argv[1:] = quote_keywords(sys.argv[1:])  # in place: ml_collections looks for overrides there
     signal.signal(signal.SIGTERM, _terminate)
+    parse_ = functools.partial(parse, bare=bare)
     wanted, sys.argv[1:] = manual.asked(sys.argv[1:])
     if wanted is not None:
-        parse(sys.argv)
+        parse_(sys.argv)
         print(with_command(manual.text(sys.modules["__main__"], wanted)))
         sys.exit()
     if debugging():
-        app.run(main, argv=[sys.argv[0], *find_config(sys.argv[1:])])
+        app.run(lambda argv: main(_take_bare(bare, argv)), argv=[sys.argv[0], *find_config(sys.argv[1:])])
 
     def in_sentences(argv: list[str]) -> int | None:
         try:
@@ -52,7 +57,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except Terminated:
             return complain("stopped by SIGTERM; run the same command again to continue.", TERMINATED)
 
-    app.run(in_sentences, flags_parser=parse)
+    app.run(in_sentences, flags_parser=parse_)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -64,10 +69,13 @@ def debugging() -> bool:
     return any(re.fullmatch("--?debug(=true)?", argument) for argument in sys.argv)
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Sets absl's flags from argv, which starts with the program's name; leaves with a sentence if that fails."""
+def parse(argv: list[str], *, bare: str | None = None) -> list[str]:
+    """Sets absl's flags from argv, which starts with the program's name; leaves with a sentence if that fails.
+
+    `bare` as of `run`.
+    """
     try:
-        rest = flags.FLAGS([argv[0], *find_config(argv[1:])])
+        rest = _take_bare(bare, flags.FLAGS([argv[0], *find_config(argv[1:])]))
     except (KeyError, AttributeError) as error:  # what ml_collections raises for a key that the config does not have
         key = re.search(r"[\"'](\w+)\\?[\"']", str(error))
         if key is None:
@@ -84,6 +92,18 @@ def parse(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         sys.exit(complain(f"unexpected argument {rest[1]!r}; everything is a flag, such as --workdir=runs/first."))
     return rest
+
+
+def _take_bare(flag: str | None, rest: list[str]) -> list[str]:
+    """Sets a flag of paths from the arguments that are none of a flag's; gives what is left of them."""
+    program, *found = rest
+    if flag is None or not found:
+        return rest
+    if flags.FLAGS[flag].present:
+        raise ValueError(f"{found[0]!r} is given beside --{flag}; give paths either way, not both.")
+    flags.FLAGS[flag].value = [paths.tidy(path) for path in found]
+    flags.FLAGS.validate_all_flags()
+    return [program]
 
 
 def find_config(arguments: list[str]) -> list[str]:

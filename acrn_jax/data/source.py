@@ -194,19 +194,17 @@ def _read_image(source: Sequence[bytes], i: int) -> bytes:
     return _parse(source[i])[0]
 
 
-def open_folder(folder: str | pathlib.Path) -> Split:
+def open_folder(folder: str | pathlib.Path, known: Mapping[str, pictures.Seen] | None = None) -> Split:
     """All pictures below a folder, in the order of their paths; nobody is known on them (person_id 0, camera -1).
 
-    Metadata has `unreadable`, `passed_over` and `notes`, see `pictures.Found`; `told_of_folder` says it in words.
+    Metadata has `unreadable`, `passed_over` and `notes`, see `pictures.Found`, which `told_of_folder` says in words,
+    and `seen`, name -> `pictures.Seen`, to be given as `known` when the folder is opened again.
 
     Raises:
       FileNotFoundError: no such folder, or no picture in it.
       ValueError: none that can be read.
     """
-    found = pictures.find(folder)
-    split = open_files(found.paths, found.names, name=str(folder))
-    beside = {"unreadable": found.unreadable, "passed_over": found.passed_over, "notes": found.notes}
-    return dataclasses.replace(split, metadata=split.metadata | beside)
+    return _of_pictures(pictures.find(folder, known), name=str(folder))
 
 
 def told_of_folder(metadata: Mapping[str, Any], *, shown: int = 10) -> str:
@@ -224,27 +222,58 @@ def told_of_folder(metadata: Mapping[str, Any], *, shown: int = 10) -> str:
 
 
 def open_files(paths: Sequence[pathlib.Path], names: Sequence[str], *, name: str) -> Split:
-    """Image files, called `names`, as a split `name` on which nobody is known (person_id 0, camera -1)."""
-    digest = hashlib.sha256(pictures.RULE)  # what a net said about pixels of another rule is not used again
-    for path in paths:
-        digest.update(path.read_bytes())
+    """Image files, called `names`, as a split `name` on which nobody is known (person_id 0, camera -1).
+
+    Metadata as of `open_folder`.
+
+    Raises:
+      ValueError: one that cannot be read; names it.
+    """
+    found = pictures.look_at(paths, names, {})
+    for path, called in zip(paths, names, strict=True):
+        if fault := found.unreadable.get(called):
+            raise ValueError(f"Image {str(path)!r} cannot be decoded: {fault}; replace it.")
+    return _of_pictures(found, name=name)
+
+
+def _of_pictures(found: pictures.Found, *, name: str) -> Split:
+    count, digests = len(found.paths), tuple(seen.digest for seen in found.seen)
+    # What a net said about pixels of another rule is not used again.
+    fingerprint = hashlib.sha256(pictures.RULE + "".join(digests).encode()).hexdigest()
     return Split(
         name=name,
-        key=np.array(names),
-        file_name=np.array(names),
-        person_id=np.zeros(len(paths), np.int32),
-        camera_id=np.full(len(paths), schema.UNKNOWN, np.int32),
-        attributes=np.zeros((len(paths), 0), np.int8),
+        key=np.array(found.names),
+        file_name=np.array(found.names),
+        person_id=np.zeros(count, np.int32),
+        camera_id=np.full(count, schema.UNKNOWN, np.int32),
+        attributes=np.zeros((count, 0), np.int8),
         attribute_names=(),
-        metadata={"protocol": "none"},
-        fingerprint=digest.hexdigest(),
-        rows=np.arange(len(paths), dtype=np.int64),
-        read=functools.partial(_read_file, tuple(paths)),
+        metadata={
+            "protocol": "none",
+            "seen": dict(zip(found.names, found.seen, strict=True)),
+            "unreadable": found.unreadable,
+            "passed_over": found.passed_over,
+            "notes": found.notes,
+        },
+        fingerprint=fingerprint,
+        rows=np.arange(count, dtype=np.int64),
+        read=functools.partial(_read_file, tuple(found.paths), digests, found.content),
     )
 
 
-def _read_file(paths: Sequence[pathlib.Path], i: int) -> bytes:
-    return paths[i].read_bytes()
+def _read_file(paths: Sequence[pathlib.Path], digests: Sequence[str], content: Sequence[bytes | None], i: int) -> bytes:
+    """As it was when it was looked at."""
+    if (data := content[i]) is not None:
+        return data
+    try:
+        data = paths[i].read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{paths[i]} has gone since it was listed ({error.strerror}); run the command again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != digests[i]:
+        raise ValueError(f"{paths[i]} was changed since it was looked at; run the command again.")
+    return data
 
 
 def join(splits: Sequence[Split]) -> Split:

@@ -5,7 +5,8 @@
 | train | `train` |
 | evaluate | `evaluate`; of an attribute net `recognise` |
 | reproduce | `reproduce` |
-| extract, export, search | `extraction.extract`, `bundles.export`, `search.search` |
+| extract, export | `extraction.extract`, `bundles.export` |
+| search, describe | `search.search`, `describing.describe` |
 """
 
 from acrn_jax.runs.chain import begin, check_seeds, reproduce

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from acrn_jax import files
-from acrn_jax.data import source, transforms
+from acrn_jax.data import source
 from acrn_jax.evaluation import calibration, feature_files
 from acrn_jax.evaluation.feature_files import Content, Features
 from acrn_jax.ops.representations import REPRESENTATIONS
@@ -24,9 +24,7 @@ def open_pictures(place: Path) -> source.Split:
     """
     if not place.is_file():
         return source.open_folder(place)
-    split = source.open_files([place], [place.name], name=str(place))
-    transforms.decode(split.image_bytes(0), key=str(place))
-    return split
+    return source.open_files([place], [place.name], name=str(place))
 
 
 def open_splits(

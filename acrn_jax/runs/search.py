@@ -12,21 +12,20 @@ Nobody is identified: the nearest picture is the one that looks most alike, whoe
 
 import dataclasses
 import difflib
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files
+from acrn_jax import files
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration, explain, fusion
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import sheet
-from acrn_jax.runs import search_table
+from acrn_jax.runs import attribute_calibration, picture_cache, search_table
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
-from acrn_jax.runs.workdir import read_config, write_json
+from acrn_jax.runs.workdir import write_json
 
 
 def search(
@@ -53,7 +52,7 @@ def search(
       avoid: attributes that should not.
       top: how many pictures.
       gamma: influence of attributes beside the image; default: the run's.
-      out: the folder to write to, in which what the nets say about pictures is kept too; default: workdir/search.
+      out: the folder to write to; default: workdir/search.
       data_dir: where prepared data is, for the calibration; default: where the attribute net was trained.
       attributes: where the attribute net is now; default: see `phases.locate`.
       explained: with the share of the feature and of each attribute in each distance.
@@ -67,17 +66,17 @@ def search(
         run = type(run)(run.workdir, run.config.changed({"data.dir": data_dir}))
     wishes = _wishes(want, avoid, run)
     _check(run, query, wishes, gamma, explained)
-    pictures = source.open_folder(gallery)
+    pictures = picture_cache.open_folder(gallery)
     found = Search(
         run,
         pictures,
         _open_query(query) if query else None,
         wishes,
         run.config.loss.gamma if gamma is None else gamma,
-        [out or workdir / "search", workdir / "search"],
+        out or workdir / "search",
     )
     ranked = _without(query, gallery, pictures)
-    files.check(found.places[0])
+    files.check(found.out)
     terms, about = found.terms(data_dir)
     distances = terms.distances()
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
@@ -86,7 +85,7 @@ def search(
         terms.explain(entries, order, ranked)
     paths = {"workdir": str(workdir), "gallery": str(gallery), "query": str(query) if query else None}
     results = _results(found, paths, terms, about, int(ranked.sum()), entries)
-    write_json(found.places[0] / "results.json", results)
+    write_json(found.out / "results.json", results)
     _write_sheet(found, order, results)
     return results
 
@@ -129,7 +128,7 @@ def _write_sheet(found: "Search", order: np.ndarray, results: dict[str, Any]) ->
     if found.query is not None:
         pixels = [transforms.decode(found.query.image_bytes(0), key=results["query"]), *pixels]
         captions = [["query", str(found.query.file_name[0])], *captions]
-    sheet.write(found.places[0] / "grid.jpg", pixels, captions, marked=int(found.query is not None), note=note)
+    sheet.write(found.out / "grid.jpg", pixels, captions, marked=int(found.query is not None), note=note)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +194,7 @@ class Search:
     query: source.Split | None
     wishes: dict[str, int]  # attribute -> 1 wanted, 0 not wanted
     gamma: float
-    places: list[Path]  # what the nets say is kept in the first, and looked for in all
+    out: Path
 
     @property
     def of_attributes(self) -> bool:
@@ -205,21 +204,20 @@ class Search:
         """What distances are made of, and what is known of the probabilities (None without wishes)."""
         run, config, feature = self.run, self.run.config, None
         acrn = isinstance(run, AcrnRun) and self.query is not None and self.gamma > 0
-        net = _net(run) if self.of_attributes or self.wishes or acrn else None
+        net = net_of(run) if self.of_attributes or self.wishes or acrn else None
         if net:
             run.check_attributes()  # before the pictures are looked at
         if self.query is not None and not self.of_attributes:
-            feature = [self._outputs(run, split, "feature") for split in (self.query, self.pictures)]
+            feature = self._outputs(run, "feature")
         distance = config.loss.distance if self.query is not None else explain.ADDITIVE
         nothing = np.zeros((len(self.pictures), 0), np.float32)
         if net is None:
             formula = explain.Formula(np.zeros(0, np.float32), 0.0, *self._scales())
             return Terms(distance, feature, (), None, None, nothing, formula), None
-        splits = [split for split in (self.query, self.pictures) if split is not None]
-        logits = [self._outputs(net, split, "attribute_logits") for split in splits]
+        logits = self._outputs(net, "attribute_logits")
         probabilities, about = nothing, None
         if self.wishes:
-            curve, about = _calibration(net, self.places, data_dir)
+            curve, about = attribute_calibration.calibrated(net, data_dir)
             probabilities = curve.probabilities(logits[-1])
         shown = [REPRESENTATIONS[config.attributes.representation](values) for values in logits]
         row = shown[0].copy() if self.query is not None else np.zeros((1, len(net.names)), np.float32)
@@ -229,12 +227,11 @@ class Search:
             columns[:, wished], row[:, wished] = probabilities[:, wished], list(self.wishes.values())
         return Terms(distance, feature, net.names, row, columns, probabilities, self._formula(net, wished)), about
 
-    def _outputs(self, run, split, name):
-        """[N, ...] of a run's net, kept by the pictures' content, wherever they lie."""
-        digest = hashlib.sha256(split.fingerprint.encode()).hexdigest()[:16]
-        kind = "feature" if name == "feature" else "attributes"
-        keep = [place / f"{digest}_{kind}.npz" for place in self.places]
-        return run.outputs(split, batch=self.run.config.evaluate.batch, keep=keep)[name]
+    def _outputs(self, net, name):
+        """What a net says about the query, if there is one, and about the pictures, which often have it among them."""
+        splits = [self.pictures] if self.query is None else [self.pictures, self.query]
+        batch = self.run.config.evaluate.batch
+        return [picture_cache.outputs(net, split, name, batch=batch) for split in splits][::-1]
 
     def _formula(self, net, wished):
         weights, gamma, scales = np.zeros(len(net.names), np.float32), self.gamma, (1.0, 1.0)
@@ -245,7 +242,7 @@ class Search:
         else:
             scales = self._scales()
             if isinstance(self.run, AcrnRun):
-                weights = np.array(self.run.weights(self.run.training_attributes(out=self.places[0])))
+                weights = np.array(self.run.weights(self.run.training_attributes(out=picture_cache.place_of(self.run))))
         weights[wished] = np.abs(weights).max() or 1.0
         return explain.Formula(weights, gamma, *scales)
 
@@ -255,8 +252,17 @@ class Search:
         return self.run.scales["feature"], self.run.scales["attribute"]
 
 
-def _net(run: Run) -> AttributeRun:
-    """The attribute net that a run is, or names."""
+def net_of(run: Run) -> AttributeRun:
+    """The attribute net that a run is, or names.
+
+    Raises:
+      ValueError: it names none.
+      FileNotFoundError: there is none where it says.
+    """
+    if not isinstance(run, AttributeRun) and not run.config.attributes.from_:
+        raise ValueError(
+            "The run has no attribute net (config.attributes.from is not set), so nothing is known of any attribute."
+        )
     return attribute_net(run.workdir if isinstance(run, AttributeRun) else str(run.config.attributes.from_))
 
 
@@ -264,20 +270,20 @@ def _wishes(want, avoid, run) -> dict[str, int]:
     """{attribute: 1 wanted, 0 not wanted}, in the order of the flags."""
     if not (want or avoid):
         return {}
-    if not isinstance(run, AttributeRun) and not run.config.attributes.from_:
-        raise ValueError(
-            "The run has no attribute net (config.attributes.from is not set), so it cannot search by any."
-        )
-    names = _net(run).names
-    for name in (*want, *avoid):
-        if name not in names:
-            near = [known for known in names if name.lower() in known.lower()]
-            near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? It knows" if near else "it knows"
-            raise ValueError(f"The attribute net knows no {name!r}; {hint} {', '.join(names)}.")
+    check_names(net_of(run).names, (*want, *avoid))
     if both := set(want) & set(avoid):
         raise ValueError(f"{', '.join(sorted(both))} cannot be wanted and not wanted; drop one.")
     return dict.fromkeys(want, 1) | dict.fromkeys(avoid, 0)
+
+
+def check_names(known: Sequence[str], asked: Iterable[str]) -> None:
+    """ValueError, with the nearest ones, where an attribute is asked for that the net does not know."""
+    for name in asked:
+        if name not in known:
+            near = [other for other in known if name.lower() in other.lower()]
+            near = near[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(map(repr, near))}? It knows" if near else "it knows"
+            raise ValueError(f"The attribute net knows no {name!r}; {hint} {', '.join(known)}.")
 
 
 def _check(run, query, wishes, gamma, explained) -> None:
@@ -306,36 +312,4 @@ def _without(query: Path | None, gallery: Path, pictures: source.Split) -> np.nd
 def _open_query(query: Path) -> source.Split:
     if not query.is_file():
         raise FileNotFoundError(f"There is no picture {query}; --query takes an image file.")
-    split = source.open_files([query], [query.name], name=str(query))
-    transforms.decode(split.image_bytes(0), key=str(query))
-    return split
-
-
-def _calibration(
-    net: AttributeRun, places: Sequence[Path], data_dir: str | None
-) -> tuple[calibration.Platt, dict[str, Any]]:
-    """Platt's correction, fitted on the attribute run's val split once, and what `calibration.told` tells of it.
-
-    It is kept in the first of `places`. Whether it holds for the gallery's pictures nobody knows: they have no labels.
-    """
-    names, fingerprint, about = net.names, net.fingerprint, {"recognition": net.recognition_rates}
-    for file in (place / "calibration.json" for place in places):
-        stored = files.read_json(file) if file.exists() else {}
-        if stored.get("net") == fingerprint and "fitted_on" in stored.get("about", {}):
-            curve = calibration.Platt(*(np.array(stored[key]) for key in calibration.Platt._fields))
-            return curve, stored["about"] | about
-    net = AttributeRun(net.workdir, read_config(net.workdir, data_dir=data_dir))
-    raw = calibration.Platt(np.ones(len(names)), np.zeros(len(names)), np.zeros(len(names), bool))
-    try:
-        net.check_data()
-        held, trained = build.open_split(net.config, "val"), build.attribute_split(net.config)
-    except (ValueError, FileNotFoundError) as error:
-        return raw, {"kind": "raw", "why": str(error).rstrip(".")} | about
-    if shared := len(np.intersect1d(held.key, trained.key)):
-        return raw, {"kind": "raw", "why": f"the net was trained on {shared:,} images of {held.name}"} | about
-    curve = calibration.platt(net.outputs(held)["attribute_logits"], held.attributes_of(names))
-    left = [name for name, fitted in zip(names, curve.fitted, strict=True) if not fitted]
-    fitted = {"kind": "fitted", "fitted_on": held.name, "images": len(held), "raw": left}
-    content = {"net": fingerprint, "about": fitted, **{key: value.tolist() for key, value in curve._asdict().items()}}
-    write_json(places[0] / "calibration.json", content)
-    return curve, fitted | about
+    return source.open_files([query], [query.name], name=str(query))

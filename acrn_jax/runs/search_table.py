@@ -31,7 +31,7 @@ def table(results: dict[str, Any]) -> str:
         for entry in results["results"]
     ]
     if about := results["probabilities"]:
-        rows.insert(0, ("", "recognition rate", "", *(_rate(about, name) for name in wished)))
+        rows.insert(0, ("", "recognition rate", "", *(rate(about, name) for name in wished)))
     notes = [NO_IDENTITY, _measured(results)]
     if results["gamma"] is not None:
         notes.append(f"gamma {results['gamma']:g}.")
@@ -74,7 +74,7 @@ def percentages(entry: Mapping[str, Any]) -> list[str]:
     return [f"{cells.attribute(name)} {100 * p:.0f} %" for name, p in entry["probabilities"].items()]
 
 
-def _rate(about, name) -> str:
+def rate(about: Mapping[str, Any], name: str) -> str:
     """An attribute's recognition rate in per cent."""
     rate = (about["recognition"] or {"mA": {}})["mA"].get(name)
     return "-" if rate is None else f"{100 * rate:.0f} %"
@@ -82,4 +82,4 @@ def _rate(about, name) -> str:
 
 def rates(about: Mapping[str, Any], names: Iterable[str]) -> str:
     """Recognition rates of some attributes."""
-    return ", ".join(f"{cells.attribute(name)} {_rate(about, name)}" for name in names)
+    return ", ".join(f"{cells.attribute(name)} {rate(about, name)}" for name in names)

@@ -110,7 +110,7 @@ def test_every_png_of_sixteen_bits(tmp_path, colour, channels):
     wanted = np.broadcast_to(values[..., :3] if channels > 2 else values[..., :1], (4, 3, 3)) // 256
     (tmp_path / "x.png").write_bytes(png(16, colour, values))
     np.testing.assert_array_equal(pictures.decode((tmp_path / "x.png").read_bytes()), wanted)
-    assert pictures.look(tmp_path / "x.png") == pictures.Look(sixteen=True)
+    assert pictures.look(tmp_path / "x.png") == pictures.Look(sixteen=True, small=True)
 
 
 def test_transparency_is_laid_on_white():
@@ -174,7 +174,7 @@ def test_prepare_counts_what_is_turned_and_scaled(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """Pictures, and all that people's folders hold beside them."""
-    good = encode(noise(6, 4, 3), "PNG")
+    good = encode(noise(12, 8, 3), "PNG")
     for name in ("b.PNG", "a/2.jpg", "a/10.webp", ".thumbs/b.png", "@eaDir/b.png", "a/__MACOSX/b.png", "._b.png"):
         (tmp_path / "g" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "g" / name).write_bytes(good)
@@ -209,10 +209,10 @@ def test_one_list_of_a_folder(folder):
 
 
 def test_what_is_to_be_known_of_a_folder_is_told(folder):
-    (folder / "phone.jpg").write_bytes(encode(noise(4, 4, 3), "JPEG", exif=exif(3)))
-    (folder / "thermal.png").write_bytes(encode(Image.fromarray(np.full((4, 4), 4095, np.uint16)), "PNG"))
+    (folder / "phone.jpg").write_bytes(encode(noise(8, 8, 3), "JPEG", exif=exif(3)))
+    (folder / "thermal.png").write_bytes(encode(Image.fromarray(np.full((8, 8), 4095, np.uint16)), "PNG"))
     with open(os.fsencode(folder) + b"/Stra\xdfe.jpg", "wb") as file:  # as Windows wrote it, long ago
-        file.write(encode(noise(4, 4, 3), "JPEG"))
+        file.write(encode(noise(8, 8, 3), "JPEG"))
     split = source.open_folder(folder)
     assert [os.path.basename(name) for name in split.file_name[3:]] == ["linked.png", "phone.jpg", "thermal.png"]
     assert split.metadata["passed_over"]["name that is no UTF-8"] == ["Stra\\udcdfe.jpg"]
