@@ -36,7 +36,8 @@ MAY = {  # an entry allows what begins with it: "flax.struct" does not allow fla
     # The one reader of a ConfigDict, which it knows by its methods; all above it sees frozen records.
     "acrn_jax/settings.py": f"flax.traverse_util {MODULES}",
     "acrn_jax/build.py": f"numpy jax acrn_jax.settings {MODULES}",
-    "acrn_jax/runs": f"numpy jax flax.traverse_util PIL acrn_jax.settings acrn_jax.build acrn_jax.export {MODULES}",
+    "acrn_jax/runs": f"numpy jax flax.traverse_util PIL acrn_jax.settings acrn_jax.build acrn_jax.export {MODULES} "
+    "acrn_jax.data_prep.pictures",
     "acrn_jax/provenance.py": "acrn_jax.CHECKOUT acrn_jax.__version__",
     "acrn_jax/extras.py": "acrn_jax.CHECKOUT",
     "acrn_jax/__main__.py": "acrn_jax.cli.main",
