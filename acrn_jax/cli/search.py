@@ -31,7 +31,7 @@ def main(argv):
     del argv
     shell.require(workdir=_WORKDIR.value, gallery=_GALLERY.value)
     cards.warn_of_idle_card()
-    out = Path(_OUT.value) if _OUT.value else Path(_WORKDIR.value) / "search"
+    out = Path(_OUT.value) if _OUT.value else None
     results = search.search(
         Path(_WORKDIR.value),
         Path(_GALLERY.value),
@@ -46,6 +46,7 @@ def main(argv):
         explained=_EXPLAIN.value,
     )
     print(search_table.table(results), end="")
+    out = out or Path(_WORKDIR.value) / "search"
     print(f"written: {out}/results.json and {out}/grid.jpg")
 
 

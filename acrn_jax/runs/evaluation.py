@@ -16,7 +16,7 @@ from acrn_jax.evaluation import correlation, fusion, hints, methods, protocols, 
 from acrn_jax.evaluation.ranking import DistanceFn
 from acrn_jax.results import PerQuery, Recognition, Results
 from acrn_jax.runs import baseline as baselines
-from acrn_jax.runs import illustrations, origin, overlap, parts, recognition, workdir
+from acrn_jax.runs import illustrations, nets, origin, overlap, parts, recognition, workdir
 from acrn_jax.runs.origin import number
 from acrn_jax.runs.parts import DistanceParts
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, load
@@ -41,7 +41,7 @@ def evaluate(
     """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
 
     Args:
-      folder: workdir of an ACRN or ReIdCNN run (of an attribute run see `recognition.recognise`).
+      folder: workdir of an ACRN or ReIdCNN run (of an attribute run see `recognition.recognise`), or a net that ships.
       baseline: the ReIdCNN run that belongs to an ACRN run; without it the rows with ReIdCNN are missing.
       tune: a ReIdCNN run that held people out, to choose the fusion factor on; default: the baseline, if it did.
       data_dir: where the prepared data is now; default: where the run was trained.
@@ -50,10 +50,11 @@ def evaluate(
       unfinished: score a run whose training has not come to its end; the results say so.
       allow_overlap: nets may have been trained on images that they are scored on (as config.attributes.allow_overlap).
       settings: entries of config.evaluate for this time.
-      out: the folder that all files go to; default: `workdir.folder_on(folder, dataset)`.
+      out: the folder that all files go to; default: `workdir.folder_on(folder, dataset)`. A net that ships wants it.
       split: another one to score an attribute net on, images that it was trained on included; wants `out`.
     """
     stored = load(folder, attributes=attributes, data_dir=data_dir, unfinished=unfinished)
+    folder = stored.workdir
     changes = {f"evaluate.{key}": value for key, value in (settings or {}).items()}
     config = stored.config.changed(changes | ({"attributes.allow_overlap": True} if allow_overlap else {}))
     run = type(stored)(folder, config, unfinished)
@@ -62,6 +63,7 @@ def evaluate(
     out = out or home
     if out != home and (out / "config.json").exists():
         raise ValueError(f"--out={out} is the folder of a run, whose results would be lost; name another one.")
+    nets.refuse_to_write(out)
     files.check(out)
     run.check_data()
     if isinstance(run, AttributeRun):
@@ -170,13 +172,12 @@ class _Test:
             kissme_options=config.evaluate.kissme,
         )
         net, description = run.attribute_net, dict(run.attribute_net.description)
-        file = net.workdir / "recognition.json"
         del description["attribute_names"]
         extra = {
             "gamma": config.loss.gamma,
             "scales": run.scales,
             "tuned_factor": factor,
-            "attributes_from": {**description, "mA": files.read_json(file, "mA")["mA"] if file.exists() else None},
+            "attributes_from": {**description, "mA": net.mA},
             "missing": self._missing(made_of, factor),
             **self._weight_table(run, made_of),
         }

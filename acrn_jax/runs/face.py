@@ -1,6 +1,6 @@
 """`acrn_jax.load`: a trained run, or a bundle, asked about pictures.
 
-net = acrn_jax.load("runs/market")                 # a workdir, or the folder of a bundle
+net = acrn_jax.load("runs/market")                 # a workdir, the folder of a bundle, or the name of a net that ships
 net.embed(["a.jpg", "b.jpg"])                      # features, float32 [2, D]
 net.attributes("a.jpg")                            # probabilities, with their names
 net.distances(["a.jpg"], gallery)                  # as the run ranks, [1, G]
@@ -23,7 +23,8 @@ from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import explain, fusion
 from acrn_jax.export import bundle
 from acrn_jax.ops.representations import REPRESENTATIONS
-from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun
+from acrn_jax.runs import nets
+from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, attribute_net
 from acrn_jax.runs.run import load as load_run
 
 Images = Any  # path, folder, PIL image, uint8 array [H, W, 3] or [N, H, W, 3], or a sequence of such
@@ -140,20 +141,20 @@ class Model:
 
 
 def load(place: str | Path) -> Model:
-    """A trained run's workdir, or a bundle that `export` wrote, ready to be asked about images.
+    """A trained run's workdir, a net that ships or its name, or a bundle, ready to be asked about images.
 
     Raises:
-      FileNotFoundError: `place` holds neither.
+      FileNotFoundError: `place` is none of these.
       ValueError: training has not come to its end, or something there is damaged.
     """
-    place = Path(place).expanduser()
-    if (place / "config.json").is_file():
+    place = nets.place(Path(place).expanduser())
+    if (place / "config.json").is_file() or nets.is_net(place):
         return _of_run(place)
     if (place / "manifest.json").is_file():
         return _of_bundle(place)
     raise FileNotFoundError(
         f"{place} holds neither a trained run (config.json) nor a bundle (manifest.json); name the --workdir of a "
-        "training, or the --out of an export."
+        f"training, the --out of an export, or a net that ships.{nets.hint(place)}"
     )
 
 
@@ -169,6 +170,8 @@ def _of_run(place: Path) -> Model:
         feature, scales = lambda split: run.outputs(split, quiet=True)["feature"], run.scales
         if isinstance(run, AcrnRun):
             net, weights = run.attribute_net, run.weights(run.training_attributes())
+        elif run.ships and run.config.attributes.from_:  # to describe; its distance knows no attributes
+            net, gamma = attribute_net(run.config.attributes.from_), 0.0
     return Model(
         place,
         net.names if net else (),

@@ -5,7 +5,10 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from acrn_jax.data import source
+from acrn_jax.runs import nets
 from acrn_jax.runs.run import Run, attribute_net, load
 from acrn_jax.settings import Settings
 from acrn_jax.train import parallel
@@ -79,6 +82,9 @@ def _without(left_out: tuple[str, ...]) -> str:
 
 def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: Remedy) -> None:
     """ValueError where a run was trained on images or people of `splits`, which are of the data set of `target`."""
+    if run.ships:
+        _check_net(run, target, splits, what, remedy)
+        return
     own = load(run.workdir).config.data
     images = functools.cache(lambda: run.training_images(target.data.dir))
     if own.name == target.data.name:
@@ -91,7 +97,7 @@ def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], wh
                 )
         if what == "run":  # which trains on some people of a sub-set and is scored on others
             return
-    shown = set[str]().union(*(_parts(target.data.name, split) for split in splits))
+    shown = set[str]().union(*(parts_of(target.data.name, split) for split in splits))
     related = {
         part: other
         for pair in SAME_PEOPLE
@@ -102,20 +108,46 @@ def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], wh
         return
     # Where the images are not at hand, or others by now: its settings do not leave them out.
     with contextlib.suppress(FileNotFoundError, ValueError):
-        seen = _parts(own.name, images())
+        seen = parts_of(own.name, images())
         related = {part: other for part, other in related.items() if part in seen}
-    if related:
-        part, other = min(related.items())
-        of = f"{target.data.name}/{target.data.config}"
-        whose = f"whose people {of} shows" if part == other else f"which may show people of {other}"
-        subsets = tuple(part.partition("/")[2] for part in sorted(related) if "/" in part)
-        raise ValueError(
-            f"The {what} {run.workdir} was trained on images of {part}, {whose}; "
-            + remedy((*own.exclude_subsets, *subsets) if subsets else ())
-        )
+    _refuse_related(related, run, target, what, own.exclude_subsets, remedy)
 
 
-def _parts(name: str, split: source.Split) -> set[str]:
+def _refuse_related(related, run, target, what, left_out, remedy) -> None:
+    """ValueError for data sets trained on -> others that show their people, if there are any."""
+    if not related:
+        return
+    part, other = min(related.items())
+    of = f"{target.data.name}/{target.data.config}"
+    whose = f"whose people {of} shows" if part == other else f"which may show people of {other}"
+    subsets = tuple(part.partition("/")[2] for part in sorted(related) if "/" in part)
+    raise ValueError(
+        f"The {what} {run.workdir} was trained on images of {part}, {whose}; "
+        + remedy((*left_out, *subsets) if subsets else ())
+    )
+
+
+def _check_net(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: Remedy) -> None:
+    """As `_check_unseen` of a net that ships, whose card and weights say what it was trained on."""
+    seen = nets.trained_on(run.workdir)
+    for split in splits:
+        if (shared := np.flatnonzero(np.isin(nets.digests(split), seen))).size:
+            raise ValueError(
+                f"The {what} {run.workdir} was trained on {shared.size} images of {split.name}, e.g. "
+                f"{split.file_name[shared[0]]}; " + remedy(())
+            )
+    parts = set(nets.card(run.workdir)["training"]["parts"])
+    shown = set[str]().union(*(parts_of(target.data.name, split) for split in splits))
+    related = {
+        part: other
+        for pair in SAME_PEOPLE
+        for part, other in (pair, pair[::-1])
+        if part in parts and other in shown and not (what == "run" and part == other)  # as of other runs
+    }
+    _refuse_related(related, run, target, what, (), remedy)
+
+
+def parts_of(name: str, split: source.Split) -> set[str]:
     """What a split of that data set holds, as SAME_PEOPLE names it."""
     return {name, *(f"{name}/{folder}" for folder in {str(file).split("/")[0] for file in split.file_name})}
 

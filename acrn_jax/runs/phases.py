@@ -10,6 +10,7 @@ PHASE/inputs.json is written when a phase begins:
 
 Each but `steps` has a name for messages, a fingerprint and, where it lies in a folder, `path`: relative to the run.
 Phases made before this file was written have none: they can be read, and what cannot be checked is said once a run.
+Of a net that ships (nets.py), its card holds the same, and its weights stand for the last checkpoint.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 
 from acrn_jax import files
+from acrn_jax.runs import nets
 from acrn_jax.train import checkpoint, optimizer, parallel
 
 # Kind of input -> (what was done with it, what to do about another one).
@@ -58,6 +60,8 @@ def entry(name: str | Path, fingerprint: str, *, path: str | Path | None = None)
 
 def read(phase: Path) -> dict[str, Any] | None:
     """inputs.json of a phase; None for one made before there was such a file."""
+    if nets.is_net(Path(phase).parent):
+        return nets.card(Path(phase).parent)["made_of"]
     file = Path(phase) / "inputs.json"
     return files.read_json(file, "steps") if file.is_file() else None
 
@@ -166,6 +170,8 @@ def load(phase: Path, *, unfinished: bool = False) -> dict[str, Any]:
       FileNotFoundError: there is no readable checkpoint, perhaps as the run is still in the phase before.
       ValueError: the phase is not finished.
     """
+    if nets.is_net(Path(phase).parent):
+        return nets.state(Path(phase).parent)
     if not begun(phase):
         for before in (folder.parent for folder in Path(phase).parent.glob("*/checkpoints") if begun(folder.parent)):
             step, steps = progress(before)
@@ -207,4 +213,6 @@ def about(phase: Path, *, unfinished: bool = False) -> dict[str, Any]:
 
 
 def _saved(phase):
+    if nets.is_net(Path(phase).parent):
+        return [int(nets.card(Path(phase).parent)["step"])]
     return [int(path.name) for path in (Path(phase) / "checkpoints").glob("*") if path.name.isdigit()]

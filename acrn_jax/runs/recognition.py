@@ -10,7 +10,7 @@ from acrn_jax.evaluation import attributes as metrics
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import tables
 from acrn_jax.results import Recognition
-from acrn_jax.runs import origin, workdir
+from acrn_jax.runs import nets, origin, workdir
 from acrn_jax.runs.origin import number
 from acrn_jax.runs.run import AttributeRun, load
 from acrn_jax.settings import Settings
@@ -36,6 +36,7 @@ def recognise(
       unfinished: score a net whose training has not come to its end.
     """
     stored = load(folder, unfinished=unfinished)
+    nets.refuse_to_write(out or stored.workdir)
     config = config or stored.config
     run = AttributeRun(stored.workdir, config, unfinished)
     split = build.recognition_split(target or config, split_name)

@@ -20,7 +20,7 @@ from acrn_jax import COMMAND, build, files, results
 from acrn_jax.data import pipeline, source
 from acrn_jax.evaluation import embed
 from acrn_jax.losses.weights import effective_weights
-from acrn_jax.runs import inputs, phases, workdir
+from acrn_jax.runs import inputs, nets, phases, workdir
 from acrn_jax.runs.outputs import Predictions, kept
 from acrn_jax.settings import Settings
 from acrn_jax.train import optimizer, parallel
@@ -29,10 +29,10 @@ from acrn_jax.train import optimizer, parallel
 def load(
     folder: str | Path, *, attributes: Path | None = None, data_dir: str | None = None, unfinished: bool = False
 ) -> "AttributeRun | ReidCnnRun | AcrnRun":
-    """The run in a workdir.
+    """The run in a workdir, or a net that ships.
 
     Args:
-      folder: the workdir.
+      folder: the workdir; or the folder or the name of a net (nets.py).
       attributes: where its attribute net is now; default: see `phases.locate`.
       data_dir: where its prepared data is now; default: likewise.
       unfinished: its net may be taken before training has come to its end.
@@ -41,9 +41,10 @@ def load(
       FileNotFoundError: there is no run.
       ValueError: config.json is damaged.
     """
-    config = workdir.read_config(Path(folder), attributes=attributes, data_dir=data_dir)
+    folder = nets.place(folder)
+    config = workdir.read_config(folder, attributes=attributes, data_dir=data_dir)
     kind = AttributeRun if config.of_attributes else AcrnRun if config.of_acrn else ReidCnnRun
-    return kind(Path(folder), config, unfinished)
+    return kind(folder, config, unfinished)
 
 
 def load_acrn(folder: str | Path, what: str, **where: Any) -> "AcrnRun":
@@ -66,6 +67,11 @@ class Run:
     def phase(self) -> Path:
         """Folder of the last phase, whose net is the run's."""
         return self.workdir / self.config.last_phase
+
+    @property
+    def ships(self) -> bool:
+        """Whether it is a net in its own folder (nets.py), into which nothing is written, and no workdir."""
+        return nets.is_net(self.workdir)
 
     @functools.cached_property
     def state(self) -> dict[str, Any]:
@@ -153,6 +159,9 @@ class AttributeRun(Run):
     @functools.cached_property
     def description(self) -> dict[str, Any]:
         """attributes.json: attribute_names, dataset and fingerprint; refuses a net that is not finished."""
+        if self.ships:
+            card = nets.card(self.workdir)
+            return {"attribute_names": card["attribute_names"], **card["training"]["split"]}
         file = self.workdir / "attributes.json"
         if not file.is_file():
             if phases.begun(self.phase):
@@ -197,6 +206,9 @@ class AttributeRun(Run):
 
         Of people whom training did not show, where there are such; None for a net that was not scored.
         """
+        if self.ships:
+            rates = nets.card(self.workdir).get("recognition")
+            return rates and {key: rates[key] for key in ("on", "mA")}
         file = self.workdir / "recognition.json"
         if not file.is_file():
             return None
@@ -209,6 +221,14 @@ class AttributeRun(Run):
             "mA": {entry.name: entry.mA for entry in part.attributes},
         }
 
+    @property
+    def mA(self) -> float | None:
+        """Of its recognition.json; None for a net that was not scored."""
+        if self.ships:
+            return (nets.card(self.workdir).get("recognition") or {}).get("mean")
+        file = self.workdir / "recognition.json"
+        return files.read_json(file, "mA")["mA"] if file.exists() else None
+
 
 def attribute_net(folder: str | Path) -> AttributeRun:
     """The finished attribute net in a workdir.
@@ -217,7 +237,8 @@ def attribute_net(folder: str | Path) -> AttributeRun:
       FileNotFoundError: there is none.
       ValueError: it is not finished, or damaged.
     """
-    if not (Path(folder) / "config.json").is_file() and not (Path(folder) / "attributes.json").is_file():
+    folder = nets.place(folder)
+    if not any((folder / name).is_file() for name in ("config.json", "attributes.json", "card.json")):
         raise no_attribute_net(folder)
     run = load(folder)
     if not isinstance(run, AttributeRun):
@@ -231,6 +252,7 @@ def no_attribute_net(folder: str | Path) -> FileNotFoundError:
         f"{folder} holds no finished attribute net (no attributes.json); name where it lies "
         "(--config.attributes.from=M in training, --attributes=M elsewhere), or train one with "
         f"{COMMAND} train --config=configs/mva_peta.py:small --workdir={folder} --config.data.dir=..."
+        f"{nets.hint(folder)}"
     )
 
 
@@ -264,10 +286,13 @@ class AcrnRun(ReidCnnRun):
           split_name: of the data set.
           of: settings of another data set; default: the run's own.
           out: keeps them in out/predictions instead, where that folder does not have them.
+
+        Of a net that ships they are kept in `out` alone.
         """
         split = build.open_split(of or self.config, split_name)
         home = workdir.folder_on(self.workdir, of and f"{of.data.name}/{of.data.config}")
-        places = [folder / "predictions" / f"{split_name}.npz" for folder in (out, home) if folder is not None]
+        folders = [folder for folder in (out, None if self.ships else home) if folder is not None]
+        places = [folder / "predictions" / f"{split_name}.npz" for folder in folders]
         return self.attribute_net.predictions(split, batch=self.config.evaluate.batch, keep=places)
 
     def training_attributes(self, *, out: Path | None = None) -> np.ndarray | None:
@@ -276,7 +301,7 @@ class AcrnRun(ReidCnnRun):
         They are kept in `out`, where the workdir does not have them; with None nowhere.
         """
         loss, data = self.config.loss, self.config.data
-        if loss.attribute_weights != "learned" or loss.weight_form != "unit_mean":
+        if self.ships or loss.attribute_weights != "learned" or loss.weight_form != "unit_mean":
             return None
         self.check_data()
         people, _ = build.reid_splits(self.config)
@@ -289,6 +314,8 @@ class AcrnRun(ReidCnnRun):
 
     def weights(self, train: np.ndarray | None = None) -> np.ndarray:
         """[A] the attribute weights w that distances use; form unit_mean wants training attributes [N, A]."""
+        if self.ships:
+            return nets.weights(self.workdir)
         loss, names = self.config.loss, self.attribute_net.names
         if loss.attribute_weights == "uniform":
             return np.ones(len(names), np.float32)

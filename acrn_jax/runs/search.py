@@ -23,7 +23,7 @@ from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration, explain, fusion
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import sheet
-from acrn_jax.runs import attribute_calibration, picture_cache, search_table
+from acrn_jax.runs import attribute_calibration, nets, picture_cache, search_table
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
 from acrn_jax.runs.workdir import write_json
 
@@ -62,6 +62,8 @@ def search(
       FileNotFoundError: no run, no gallery or no query.
     """
     run = load(workdir, attributes=attributes)
+    out = out or run.workdir / "search"
+    nets.refuse_to_write(out)
     if data_dir and Path(data_dir, str(run.config.data.name)).is_dir():
         run = type(run)(run.workdir, run.config.changed({"data.dir": data_dir}))
     wishes = _wishes(want, avoid, run)
@@ -73,7 +75,7 @@ def search(
         _open_query(query) if query else None,
         wishes,
         run.config.loss.gamma if gamma is None else gamma,
-        out or workdir / "search",
+        out,
     )
     ranked = _without(query, gallery, pictures)
     files.check(found.out)

@@ -7,17 +7,37 @@ from flax import traverse_util
 
 from acrn_jax import files
 from acrn_jax.models import initialize, pretrained
-from acrn_jax.runs import phases
+from acrn_jax.runs import nets, phases
 from acrn_jax.settings import Settings
 from acrn_jax.train import optimizer
 
 
 def start_input(init_from: str | Path) -> dict[str, str]:
     """What a phase starts from as an input of it: a phase's trained values, or a file's bytes."""
-    path = Path(init_from)
+    path = located(init_from)
     if path.is_file():
         return phases.entry(path, files.sha256(path), path=path)
-    return phases.entry(path, phases.fingerprint(_phase(path)), path=path)
+    return phases.entry(path, phases.fingerprint(path), path=path)
+
+
+def located(init_from: str | Path) -> Path:
+    """The file of weights or the phase's folder that config.init_from means: of a net that ships its only phase.
+
+    Raises:
+      FileNotFoundError: it is neither.
+    """
+    path = nets.place(init_from)
+    if path.is_file():
+        return path
+    if nets.is_net(path):
+        return path / nets.card(path)["config"]["phases"][-1]
+    if not (path / "checkpoints").is_dir() and not nets.is_net(path.parent):
+        found = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
+        known = f"name one of its phases: {', '.join(found)}" if found else "it wants a phase's folder (R/identity)"
+        raise FileNotFoundError(
+            f"config.init_from is {path}, neither a file of weights nor a phase nor a net; {known}.{nets.hint(path)}"
+        )
+    return path
 
 
 def first_variables(
@@ -25,15 +45,15 @@ def first_variables(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Variables to start a phase from, and a report of where they come from (None if all are drawn).
 
-    `init_from` is another run's phase, from which everything but the classifier must be had, or a file of ImageNet
-    weights for the trunk of MVA. The classifier is taken too where it is there and of the `same_people`; of attributes,
-    the last layer where its shape fits.
+    `init_from` is another run's phase, or a net that ships, from which everything but the classifier must be had, or a
+    file of ImageNet weights for the trunk of MVA. The classifier is taken too where it is there and of the
+    `same_people`; of attributes, the last layer where its shape fits.
     """
     fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
     if not init_from:
         return fresh, None
     own: dict[str, Any] = dict(traverse_util.flatten_dict(fresh, sep="/"))
-    path = Path(init_from)
+    path = located(init_from)
     if path.is_file():
         if config.model_name != "mva":
             raise ValueError(
@@ -44,8 +64,9 @@ def first_variables(
         source, found, dropped = pretrained.load(path, trunk, layout=config.model.layout)
         new, digest = own.keys() - found.keys(), start_input(path)["fingerprint"]
     else:
-        saved = phases.load(_phase(path))
-        source, found, digest = "run", _variables(saved), phases.fingerprint_of(saved)
+        saved = phases.load(path)
+        source = "net" if nets.is_net(path.parent) else "run"
+        found, digest = _variables(saved), phases.fingerprint_of(saved)
         fits = {n for n, leaf in own.items() if n in found and found[n].shape == leaf.shape}
         new = {n for n in own if _part(n) == "classifier" and not (same_people and n in fits)}
         new |= {n for n in own if _part(n) == "attributes" and n in found and n not in fits}
@@ -71,15 +92,6 @@ def describe(report: dict[str, Any]) -> str:
         names = report[what]
         counts.append(f"{sum(map(len, names.values()))} {what} ({', '.join(names) or 'none'})")
     return f"start from {report['from']} ({report['source']}): {', '.join(counts)}."
-
-
-def _phase(path: Path) -> Path:
-    """The folder, if it is a phase's."""
-    if not (path / "checkpoints").is_dir():
-        found = sorted(str(p.parent) for p in path.glob("*/checkpoints"))
-        known = f"name one of its phases: {', '.join(found)}" if found else "it wants a phase's folder (R/identity)"
-        raise FileNotFoundError(f"config.init_from is {path}, neither a file of weights nor a phase; {known}.")
-    return path
 
 
 def _variables(saved: dict[str, Any]) -> dict[str, Any]:

@@ -101,8 +101,9 @@ def _train_reid(config: Settings, folder: Path, train_phase: TrainPhase) -> None
         def module(axis_name, classify=classify):
             return build.net(config, people=len(people) if classify else None, axis_name=axis_name)
 
-        known = phases.read(Path(before)) if before else None
-        alike = known is not None and known["records"]["fingerprint"] == split.fingerprint
+        known = phases.read(start.located(before)) if before else None
+        records = (known or {}).get("records") or {}
+        alike = records.get("fingerprint") == split.fingerprint
         variables, report = start.first_variables(config, module(None), before, same_people=alike)
         _begin(folder / phase, made_of[phase] | ({"start": start.start_input(before)} if before else {}), report)
         train_phase(

@@ -12,7 +12,7 @@ import numpy as np
 
 from acrn_jax import COMMAND, files, settings
 from acrn_jax.results import Results
-from acrn_jax.runs import phases
+from acrn_jax.runs import nets, phases
 from acrn_jax.settings import Settings
 from acrn_jax.train import parallel
 
@@ -65,7 +65,7 @@ def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str 
     """The settings of the run in `workdir`, its paths as they are found from here.
 
     Args:
-      workdir: of the run.
+      workdir: of the run; or a net that ships, or its name.
       attributes: where its attribute net is now; default: see `phases.locate`.
       data_dir: where its prepared data is now; default: likewise.
 
@@ -73,12 +73,17 @@ def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str 
       FileNotFoundError: there is no run.
       ValueError: config.json is damaged; it says where.
     """
-    file = Path(workdir) / "config.json"
-    if not file.is_file():
+    workdir = nets.place(workdir)
+    file = workdir / "config.json"
+    if nets.is_net(workdir):
+        config = settings.from_json(workdir / "card.json", nets.card(workdir)["config"])
+    elif not file.is_file():
         raise FileNotFoundError(
             f"{workdir} holds no run (no config.json); make one with {COMMAND} train --workdir={workdir}."
+            f"{nets.hint(workdir)}"
         )
-    config = settings.from_json(file, files.read_json(file, "phases", *settings.SECTIONS))
+    else:
+        config = settings.from_json(file, files.read_json(file, "phases", *settings.SECTIONS))
     inputs = [phases.read(Path(workdir) / phase) or {} for phase in reversed(config.phases)]
 
     def now(kind, given, there):
@@ -87,8 +92,10 @@ def read_config(workdir: Path, *, attributes: Path | None = None, data_dir: str 
 
     name = str(config.data.name)
     place = data_dir or now("data", config.data.dir, lambda folder: Path(folder, name).is_dir())
-    net = attributes or now("attributes", config.attributes.from_, lambda f: Path(f, "attributes.json").is_file())
-    return config.changed({"data.dir": place, "attributes.from": str(net) if net else None})
+    net = attributes or now(
+        "attributes", config.attributes.from_, lambda f: Path(f, "attributes.json").is_file() or nets.is_net(f)
+    )
+    return config.changed({"data.dir": place, "attributes.from": str(nets.place(net)) if net else None})
 
 
 def folder_on(workdir: Path, dataset: str | None) -> Path:
