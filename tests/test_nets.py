@@ -71,7 +71,8 @@ def test_values_are_those_of_evaluation_rounded(made):
         assert stored[f"params/net/{layer}/kernel"].dtype == np.float16
         np.testing.assert_array_equal(stored[f"params/net/{layer}/kernel"], kernel.astype(np.float16))
         if run == "acrn":
-            assert np.abs(kernel - saved["params"]["net"][layer]["kernel"]).max() > 1e-3  # the average is another net
+            last = np.asarray(saved["params"]["net"][layer]["kernel"])
+            assert (last.astype(np.float16) != kernel.astype(np.float16)).any()  # the average is another net
         statistics = saved["batch_stats"][f"{layer}_norm"]["var"]
         np.testing.assert_allclose(stored[f"batch_stats/{layer}_norm/var"], statistics, rtol=1e-3)
         assert not [name for name in stored if "classifier" in name]
@@ -91,7 +92,7 @@ def test_the_card_says_where_a_net_comes_from(made):
     np.testing.assert_allclose(runs.load_acrn("acrn-tiny", "").weights(), expected, rtol=1e-6)
     assert card["gamma"] == 0.7 and card["scales"] == run.scales == runs.load_acrn("acrn-tiny", "").scales
     assert card["training"]["images"] == 36 and card["training"]["people"] == 6
-    assert card["training"]["parts"] == ["image_folder", *(f"image_folder/{f.name}" for f in trained(raw))]
+    assert card["training"]["parts"] == ["image_folder"]
     assert 0 < card["float16"]["feature"]["relative"] < 1e-2 and card["float16"]["images"] == 12
     assert card["parameters"] == 3 * 9 * 6 + 6 + 6 * 2 + (8 * 4 * 6) * 8 + 8 + 8 * 2
     everything = json.dumps(card)

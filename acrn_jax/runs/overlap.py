@@ -30,6 +30,8 @@ SAME_PEOPLE = (
     ("peta/SARC3D", "peta/SARC3D"),
 )
 
+MIXTURE = "mixture"  # the data set of which each image is of another data set
+
 Remedy = Callable[[tuple[str, ...]], str]  # sub-sets that an attribute net leaves out -> what to do
 
 
@@ -83,10 +85,15 @@ def _without(left_out: tuple[str, ...]) -> str:
 def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: Remedy) -> None:
     """ValueError where a run was trained on images or people of `splits`, which are of the data set of `target`."""
     if run.ships:
-        _check_net(run, target, splits, what, remedy)
+        seen, parts = nets.trained_on(run.workdir), set(nets.card(run.workdir)["training"]["parts"])
+        _check_known(run, seen, parts, target, splits, what, remedy)
         return
     own = load(run.workdir).config.data
     images = functools.cache(lambda: run.training_images(target.data.dir))
+    if own.name == MIXTURE:
+        seen, parts = nets.digests(images()), parts_of(own.name, images())
+        _check_known(run, seen, parts, target, splits, what, remedy)
+        return
     if own.name == target.data.name:
         for split in splits:
             if shared := shared_images(images(), split):
@@ -127,16 +134,22 @@ def _refuse_related(related, run, target, what, left_out, remedy) -> None:
     )
 
 
-def _check_net(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: Remedy) -> None:
-    """As `_check_unseen` of a net that ships, whose card and weights say what it was trained on."""
-    seen = nets.trained_on(run.workdir)
+def _check_known(
+    run: Run,
+    seen: np.ndarray,
+    parts: set[str],
+    target: Settings,
+    splits: Sequence[source.Split],
+    what: str,
+    remedy: Remedy,
+) -> None:
+    """As `_check_unseen`, where what was trained on is known by content: digests `seen` of images, and `parts_of`."""
     for split in splits:
         if (shared := np.flatnonzero(np.isin(nets.digests(split), seen))).size:
             raise ValueError(
                 f"The {what} {run.workdir} was trained on {shared.size} images of {split.name}, e.g. "
                 f"{split.file_name[shared[0]]}; " + remedy(())
             )
-    parts = set(nets.card(run.workdir)["training"]["parts"])
     shown = set[str]().union(*(parts_of(target.data.name, split) for split in splits))
     related = {
         part: other
@@ -148,7 +161,10 @@ def _check_net(run: Run, target: Settings, splits: Sequence[source.Split], what:
 
 
 def parts_of(name: str, split: source.Split) -> set[str]:
-    """What a split of that data set holds, as SAME_PEOPLE names it."""
+    """What a split of that data set holds, as SAME_PEOPLE names it; of a mixture, what its parts hold."""
+    if name == MIXTURE:  # whose files are called NAME/CONFIG/FILE
+        files = {tuple(str(file).split("/")[:3]) for file in split.file_name}
+        return {part for dataset, _, folder in files for part in (dataset, f"{dataset}/{folder}")}
     return {name, *(f"{name}/{folder}" for folder in {str(file).split("/")[0] for file in split.file_name})}
 
 

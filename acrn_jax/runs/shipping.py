@@ -13,6 +13,7 @@ from acrn_jax.export import bundle, net_file
 from acrn_jax.runs import bundles, face, nets, overlap, phases
 from acrn_jax.runs.origin import PACKAGES
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
+from acrn_jax.settings import Settings
 from acrn_jax.train import optimizer
 
 NOWHERE = "DATA_DIR"  # in place of the folder that the trainer's data lay in
@@ -168,14 +169,7 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
     if isinstance(run, AttributeRun):
         content["recognition"] = _recognition(run)
     return content | {
-        "training": {
-            "data": f"{config.data.name}/{config.data.config}/{config.data.train_split}",
-            "images": len(split),
-            "people": len(np.unique(split.person_id[split.person_id > 0])),
-            "parts": sorted(overlap.parts_of(str(config.data.name), split)),
-            "split": {"dataset": split.name, "fingerprint": split.fingerprint},
-            "terms": None,
-        },
+        "training": _training(config, split),
         "command": None,
         "scores": _scores(run.workdir),
         "calibration": None,
@@ -187,6 +181,27 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
         "made_of": _made_of(run, net),
         "config": dict(config.changed(kept).tree),
     }
+
+
+def _training(config: Settings, split: source.Split) -> dict[str, Any]:
+    """What the net was trained on: `parts` are what overlap.parts_of calls what may show people of other sets."""
+    name, nested = (
+        str(config.data.name),
+        {part.split("/")[0] for pair in overlap.SAME_PEOPLE for part in pair if "/" in part},
+    )
+    parts = [part for part in overlap.parts_of(name, split) if "/" not in part or part.split("/")[0] in nested]
+    found: dict[str, Any] = {
+        "data": f"{name}/{config.data.config}/{config.data.train_split}",
+        "images": len(split),
+        "people": len(np.unique(split.person_id[split.person_id > 0])),
+        "parts": sorted(parts),
+        "split": {"dataset": split.name, "fingerprint": split.fingerprint},
+        "terms": None,
+    }
+    if "parts" in split.metadata:  # of a mixture
+        told = ("dataset", "config", "fingerprints", "images", "people")
+        found["mixture"] = [{key: entry.get(key) for key in told} for entry in split.metadata["parts"]]
+    return found
 
 
 def _made_of(run: Run, net: AttributeRun | None) -> dict[str, Any]:
