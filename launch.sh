@@ -2,7 +2,7 @@
 # The front door of acrn_jax: ./launch.sh VERB [flags]. Makes its own environment on first use; holds no numbers.
 set -euo pipefail
 
-VERBS="demo prepare reproduce train adapt extract evaluate ablate ledger report search describe export bench test python"
+VERBS="demo prepare reproduce train adapt extract evaluate ablate ledger report search describe models export bench test python"
 
 usage() {
   cat <<'USAGE'
@@ -20,7 +20,8 @@ usage: ./launch.sh VERB [flags]
   report     writes report.html from the result files of a run
   search     finds the pictures of a folder that look most alike, by image, by attributes or both
   describe   says which attributes pictures show: yes, no or unknown, with probabilities
-  export     writes a trained run as a bundle for other programs
+  models     lists the nets that are known by name, with sizes, scores and whether they are whole
+  export     writes a trained run as a bundle for other programs, or as a net that is known by name
   bench      measures speed and memory as ratios; --list names the benchmarks
   test       runs the tests; its arguments go to pytest
   python     runs the environment's Python, e.g. on a script of yours that imports acrn_jax

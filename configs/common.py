@@ -30,8 +30,10 @@ def get_config() -> config_dict.ConfigDict:
         "identity",
         "reid",
     )  # ("mva",) for an attribute net; ("reid",) with init_from to share an identity phase
-    c.init_from = config_dict.placeholder(str)  # folder of a phase (RUN/identity, RUN/mva) whose net to start from; or
-    # ImageNet weights for mva's trunk: torchvision's .pth or .safetensors, TF-slim's as .npz
+    c.init_from = config_dict.placeholder(
+        str
+    )  # folder of a phase (RUN/identity, RUN/mva) whose net to start from, or the
+    # name of a net; or ImageNet weights for mva's trunk: torchvision's .pth or .safetensors, TF-slim's as .npz
     c.parallel = "jit"  # jit | pmap
     c.devices = 0  # how many to use, 0: all
     c.dtype = "float32"  # float32 | bfloat16, of the convolutions; losses and statistics stay float32

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-VERBS = (
-    "demo test prepare train adapt extract evaluate reproduce export ablate ledger report search describe bench".split()
-)
+VERBS = """
+    demo test prepare train adapt extract evaluate reproduce export ablate ledger report search describe models bench
+""".split()
 TOOLS = "bash cat cp dirname env flock ls mkdir mv readlink rm sed sha256sum shasum sleep sort".split()
 
 PYTHON = """#!/usr/bin/env bash
