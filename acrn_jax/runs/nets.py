@@ -79,10 +79,10 @@ def state(folder: Path) -> dict[str, Any]:
     tree: dict[str, Any] = traverse_util.unflatten_dict(dict(values), sep="/")
     scales = about.get("scales") or {}
     return {
-        "step": np.int32(about["step"]),
+        "step": np.array(about["step"], np.int32),  # arrays, as checkpoints want them
         "params": tree["params"],
         "batch_stats": tree.get("batch_stats", {}),
-        "scales": {name: np.float32(scales.get(name, 0)) for name in ("feature", "attribute")},
+        "scales": {name: np.array(scales.get(name, 0), np.float32) for name in ("feature", "attribute")},
         "opt": {},
     }
 
