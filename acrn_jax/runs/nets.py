@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-import acrn_jax
 from acrn_jax import COMMAND
 from acrn_jax.data import source
 from acrn_jax.export import net_file
@@ -24,7 +23,7 @@ VARIABLE = "ACRN_NETS"
 def homes() -> list[Path]:
     """Folders of nets, the package's own first."""
     given = os.environ.get(VARIABLE)
-    return [Path(acrn_jax.__file__).parent / "nets", *([Path(given).expanduser()] if given else [])]
+    return [Path(__file__).parents[1] / "nets", *([Path(given).expanduser()] if given else [])]
 
 
 def known() -> dict[str, Path]:

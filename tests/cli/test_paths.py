@@ -17,8 +17,8 @@ from acrn_jax.data_prep import paths
 ROOT = pathlib.Path(__file__).parents[2]
 VERBS = [*(ROOT / "acrn_jax" / "cli").glob("[a-z]*.py"), ROOT / "data_prep" / "prepare.py"]
 WORDS = """
-    arms attributes_name coordinator_address config_name dataset expand format job method not output protocol split
-    splits study values want
+    arms attributes_name coordinator_address config_name dataset expand format job method not output pattern protocol
+    split splits study values want
 """.split()  # flags of text that name neither files nor folders
 
 
