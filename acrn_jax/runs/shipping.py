@@ -146,7 +146,12 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
     """What the card says, but for the weights and what rounding does."""
     config, state = run.config, run.state
     beside = net.workdir.name if net else None
-    kept = {"data.dir": NOWHERE, "attributes.from": beside, "init_from": None, "loss.attribute_weights_file": None}
+    kept: dict[str, Any] = {
+        "data.dir": NOWHERE,
+        "attributes.from": beside,
+        "init_from": None,
+        "loss.attribute_weights_file": None,
+    }
     kept["attributes.allow_overlap"] = False  # what training was allowed, scoring is not
     kind = "attributes" if isinstance(run, AttributeRun) else "acrn" if isinstance(run, AcrnRun) else "reid"
     content: dict[str, Any] = {
