@@ -114,7 +114,8 @@ def reid_splits(config: Settings) -> tuple[source.Split, source.Split | None]:
 def attribute_split(config: Settings) -> source.Split:
     """Training images of the attribute net, without the sub-sets, attributes and people left out."""
     split = open_split(config, config.data.train_split)
-    subsets = np.array([name.split("/")[0] for name in split.file_name])
+    folder = 2 if config.data.name == "mixture" else 0  # behind the name and config of the part
+    subsets = np.array([name.split("/")[folder] for name in split.file_name])
     unknown = set(config.data.exclude_subsets) - set(subsets)
     if unknown:
         raise ValueError(

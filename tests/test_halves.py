@@ -6,7 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from acrn_jax import build, runs
+from acrn_jax import build, runs, settings
+from acrn_jax.configs import mva_peta
+from acrn_jax.data import source
 from acrn_jax.data_prep import prepare
 from acrn_jax.results import PerImage
 from acrn_jax.runs import phases
@@ -110,3 +112,29 @@ def test_a_study_scores_each_image_of_the_same_people(place):
     job._score_images(types.SimpleNamespace(config=config, folder=place / "net"))
     told = PerImage.read(place / "net" / "per_image.npz")
     assert sorted(told.person_id.tolist()) == sorted(6 * list(range(2, 29, 2)))
+
+
+def test_sub_sets_of_a_mixture_are_left_out_of_attribute_training(monkeypatch):
+    """Its files are called NAME/CONFIG/FILE, those of a set itself FILE."""
+    for name, before in (("peta", ""), ("mixture", "peta/random_0/")):
+        files = np.array([f"{before}{subset}/{i}.png" for i, subset in enumerate(("GRID", "MIT", "GRID", "3DPeS"))])
+        split = source.Split(
+            name=name,
+            key=files,
+            file_name=files,
+            person_id=np.arange(1, 5),
+            camera_id=np.full(4, -1),
+            attributes=np.array([[0], [1], [1], [0]], np.int8),
+            attribute_names=("personalMale",),
+            metadata={"protocol": "attributes"},
+            fingerprint="f",
+            rows=np.arange(4),
+            read=lambda i: b"",
+        )
+        monkeypatch.setattr(build, "open_split", lambda config, which, split=split: split)
+        config = settings.read(mva_peta.get_config("small")).changed(
+            {"data.name": name, "data.exclude_subsets": ("GRID",), "data.dir": "D"}
+        )
+        assert build.attribute_split(config).person_id.tolist() == [2, 4]
+        with pytest.raises(ValueError, match=r"names VIPeR, which .* does not hold; it has 3DPeS, GRID, MIT"):
+            build.attribute_split(config.changed({"data.exclude_subsets": ("VIPeR",)}))
