@@ -44,9 +44,9 @@ class Dataset(NamedTuple):
 DEFAULT = "default"  # the config that is meant where none is named
 ALLOWANCES = ("allow_partial", "allow_overlap")  # options of every set that is read from files
 DRAWN = ("pattern", "seed", "train_share", "skip_unmatched")  # options of image_folder without a CSV
-FILES = ("split_file", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # options that name a file
+FILES = ("split_file", "partition", "csv", "peta_mat", "attributes_mat", "protocol_mat")  # options that name a file
 DATASETS = {
-    "peta": Dataset(("raw_dir", "peta_mat", "split_file", "seed", "colours"), needs=("raw_dir",)),
+    "peta": Dataset(("raw_dir", "peta_mat", "split_file", "partition", "seed", "colours"), needs=("raw_dir",)),
     "image_folder": Dataset(("raw_dir", "csv", *DRAWN), needs=("raw_dir",), free_names=True),
     "mixture": Dataset(("parts",), needs=("parts",), free_names=True),
     "market1501": Dataset(("raw_dir", "attributes_mat"), needs=("raw_dir",)),
@@ -258,7 +258,7 @@ def _is_prepared(final: pathlib.Path, options: dict, *, strict: bool = True) -> 
         raise ValueError(f"{final} was not written by prepare, or not wholly; remove it and start again.") from None
     now = _traces(options)
     defaults = {"seed": 0, "train_share": 0.5, "colours": False}
-    defaults |= {"split_file_sha256": None, "attributes_mat_sha256": None}
+    defaults |= {"split_file_sha256": None, "attributes_mat_sha256": None, "partition_sha256": None}
     others = ("csv_sha256", "protocol_mat_sha256", "pattern", "parts", "parts_sha256")
     for name in (*defaults, *others) if strict else ():
         default = defaults.get(name, before.get(name))  # the others come with what is there
@@ -319,6 +319,7 @@ def define_flags() -> None:
     paths.define_file("protocol_mat", None, "cuhk03_np: cuhk03_new_protocol_config_*.mat, if not in --raw_dir.")
     paths.define_file("peta_mat", None, "PETA.mat, where it does not lie in --raw_dir.")
     paths.define_file("split_file", None, "CSV path,role that replaces a drawn split.")
+    paths.define_file("partition", None, "peta: indices of the published split, for the zero_shot_ configs.")
     paths.define_file("csv", None, "image_folder: CSV path,person_id,camera_id,split,attributes...")
     flags.DEFINE_string("pattern", None, "image_folder without --csv: how files are named, '{person}/{}' by default.")
     flags.DEFINE_float("train_share", None, "image_folder without --csv: share of the people to train on, 0.5.")

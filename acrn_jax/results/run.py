@@ -184,6 +184,7 @@ class Recognition(_Scored):
     split: str = "test"
     dev: bool | None = optional()  # as of `Results`
     fingerprint: str | None = None
+    partition_sha256: str | None = optional()  # of the file of a published split, where one was given
     made_of: Mapping[str, Any] | None = optional()
     unfinished: Unfinished | None = optional()
     threshold: float | tuple[float, ...] | None = None

@@ -57,6 +57,7 @@ def recognise(
         "split": split.name.rsplit("/", 1)[-1],
         "dev": split.metadata.get("dev"),
         "fingerprint": split.fingerprint,
+        "partition_sha256": split.metadata.get("partition_sha256"),
         **origin.of_nets({"run": run.phase}, unfinished=unfinished),
         "threshold": threshold.tolist() if isinstance(threshold, np.ndarray) else threshold,
         **calibrated,

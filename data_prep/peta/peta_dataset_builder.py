@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from acrn_jax.data_prep import reid
+from acrn_jax.data_prep.peta import partition as partition_file
 from acrn_jax.data_prep.peta import release
 
 OFFICIAL_SPLITS = 5
@@ -23,6 +24,7 @@ REID_SUBSETS = {  # config: (subset, protocol)
     "reid_sarc3d": ("SARC3D", "market1501"),
 }
 TRIALS = "reid_grid_trial"  # configs _0 to _9: GRID's official trials
+ZERO_SHOT = "zero_shot"  # configs _0 to _4: the runs of PETAzs, from a file that the user has
 TRIALS_FILE = pathlib.Path(__file__).parent / "grid_trials.txt"
 GRID_PEOPLE = 250  # whom two cameras saw
 SPLIT_SEEDS = 10  # configs reid_SUBSET_0 to _9; without a number the seed is --seed, 0 by default
@@ -32,6 +34,7 @@ ROLES = ("train", "query", "gallery", "distractor")
 def config_names() -> list[str]:
     return (
         [f"random_{i}" for i in range(OFFICIAL_SPLITS)]
+        + [f"{ZERO_SHOT}_{i}" for i in range(OFFICIAL_SPLITS)]
         + ["disjoint", *REID_SUBSETS]
         + [f"{name}_{seed}" for name in (*REID_SUBSETS, TRIALS) for seed in range(SPLIT_SEEDS)]
     )
@@ -54,6 +57,7 @@ def read(
     raw_dir: str | os.PathLike,
     peta_mat: str | os.PathLike | None = None,
     split_file: str | os.PathLike | None = None,
+    partition: str | os.PathLike | None = None,
     seed: int | None = None,
     colours: bool = False,
 ) -> reid.Contents:
@@ -64,6 +68,7 @@ def read(
       raw_dir: folder that holds "PETA dataset", or that folder itself.
       peta_mat: PETA.mat, for the `random_` configs; PETA.mat in or below `raw_dir` by default.
       split_file: for the `reid_` configs, a CSV `path,role` in place of the drawn split.
+      partition: for the `zero_shot_` configs, the file of indices; see partition.py.
       seed: of the drawn splits (`disjoint` and `reid_`), 0 by default.
       colours: whether the 44 colours of clothes, shoes and hair follow the 35 attributes.
 
@@ -74,6 +79,12 @@ def read(
     kind, _, number = config.rpartition("_") if config[-1].isdigit() else (config, "", "")
     if split_file is not None and kind not in REID_SUBSETS:
         raise ValueError(f"--split_file is for the reid_ configs; {config} has its own splits.")
+    if (partition is None) == (kind == ZERO_SHOT):
+        raise ValueError(
+            f"{config} wants --partition=FILE, the indices of the published split (data_prep/peta/README.md)."
+            if partition is None
+            else f"--partition is for the {ZERO_SHOT}_ configs; {config} has its own splits."
+        )
     if seed is not None and (number or split_file is not None):
         raise ValueError(
             f"--seed={seed} has no effect here: {config} and a split file each fix the split; leave it out."
@@ -87,6 +98,12 @@ def read(
         release.check_table(table, images)
         splits = {split: [_example(images[row]) for row in rows] for split, rows in table.splits[int(number)].items()}
         about |= {"protocol": "attributes", "official_split": int(number), "subsets": list(archives)}
+    elif kind == ZERO_SHOT:
+        images = release.read_images(archives, names)
+        rows_of = partition_file.read(str(partition), images)
+        splits = {split: [_example(images[row]) for row in rows] for split, rows in rows_of.items()}
+        digest = hashlib.sha256(pathlib.Path(str(partition)).read_bytes()).hexdigest()
+        about |= {"protocol": "attributes", "subsets": list(archives), "partition_sha256": digest}
     elif kind == "disjoint":
         images = release.read_images(archives, names)
         splits = disjoint_splits(images, seed=seed or 0)

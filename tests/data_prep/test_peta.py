@@ -1,4 +1,6 @@
 import collections
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -356,3 +358,82 @@ def test_the_real_release():
     release.check_table(table, images)  # 19,000 of 19,000 agree on ids and on all labels
     assert len(images) == 19_000 and tuple(table.names[:35]) == reid.PETA_ATTRIBUTES
     assert [len(table.splits[4][split]) for split in ("train", "val", "test")] == [9500, 1900, 7600]
+
+
+@pytest.fixture
+def zero_shot(raw, tmp_path):
+    """The fixture's images as a zero-shot split: a function of changes to the file, giving its path."""
+    root, rows = raw
+    people = sorted({row.person_id for row in rows})
+    part = {person: ("train", "val", "test")[i % 3] for i, person in enumerate(people)}
+    lists = {
+        split: [i for i, row in enumerate(rows) if part[row.person_id] == split] for split in ("train", "val", "test")
+    }
+
+    def write(ending=".json", first=0, **changes):
+        held = {split: [i + first for i in found] for split, found in lists.items()} | {"first_index": first} | changes
+        held = {name: value for name, value in held.items() if value is not None}
+        path = tmp_path / f"zs{ending}"
+        if ending == ".json":
+            path.write_text(json.dumps(held))
+        elif ending == ".mat":
+            scipy.io.savemat(path, held)
+        else:
+            np.savez(path, **held)
+        return path
+
+    return root, rows, lists, write
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz", ".mat"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_zero_shot_split_of_a_file(zero_shot, ending, first):
+    root, rows, lists, write = zero_shot
+    path = write(ending, first)
+    contents = peta.read("zero_shot_0", raw_dir=root, partition=path)
+    for split, found in lists.items():
+        assert [e.file_name for e in contents.splits[split]] == [rows[i].file_name for i in found]
+    assert contents.metadata["partition_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    joined = write(ending, first, train=None, val=None, trainval=[i + first for i in lists["train"] + lists["val"]])
+    contents = peta.read("zero_shot_0", raw_dir=root, partition=joined)
+    assert contents.splits.keys() == {"train", "test"} and len(contents.splits["train"]) + len(lists["test"]) == len(
+        rows
+    )
+    names = [f"{i:05}.png" for i in range(1, len(rows) + 1)]
+    for right in (names, [row.file_name for row in rows]):
+        assert peta.read("zero_shot_0", raw_dir=root, partition=write(".json", first, image_name=right)).splits
+
+
+def test_zero_shot_files_that_are_not_as_wanted(zero_shot):
+    root, rows, lists, write = zero_shot
+    number = len(rows)
+    names = [f"{i:05}.png" for i in range(1, number + 1)]
+    wrong = {
+        "does not say whether its numbers count from 0 or 1": {"first_index": None},
+        "count from 0 or 1": {"first_index": 2},
+        rf"test has the number {number}, outside of 0 to {number - 1}; is first_index, 0": {"test": [number]},
+        "train is no list of whole numbers": {"train": ["a"]},
+        "wanted are lists train, val and test": {"test": None},
+        "twice; list each image once": {"test": [*lists["test"], lists["test"][0]]},
+        "in train and test; an image is in one split": {"test": [lists["train"][0]]},
+        "show people of test, e.g.": {"test": lists["val"][1:], "val": lists["val"][:1]},
+        "has 1 names": {"image_name": names[:1]},
+        r"image_name has 00000\.png as its image 0": {"image_name": [f"{i:05}.png" for i in range(number)]},
+        "where PETA has": {"image_name": [row.file_name for row in rows[::-1]]},
+    }
+    shared = next(p for p in {row.person_id for row in rows} if sum(row.person_id == p for row in rows) > 1)
+    images = [i for i, row in enumerate(rows) if row.person_id == shared]
+    others = [i for i in range(number) if i not in images]
+    wrong["show people of test, e.g."] = {"train": [*others, images[0]], "val": None, "test": images[1:]}
+    for told, changes in wrong.items():
+        with pytest.raises(ValueError, match=told):
+            peta.read("zero_shot_0", raw_dir=root, partition=write(**changes))
+    (pickled := write().with_suffix(".pkl")).write_bytes(b"\x80\x04.")
+    with pytest.raises(ValueError, match="never opened here"):
+        peta.read("zero_shot_0", raw_dir=root, partition=pickled)
+    with pytest.raises(ValueError, match="wants --partition=FILE"):
+        peta.read("zero_shot_0", raw_dir=root)
+    with pytest.raises(ValueError, match="--partition is for the zero_shot_ configs"):
+        peta.read("disjoint", raw_dir=root, partition=write())
+    with pytest.raises(FileNotFoundError, match="--partition wants the indices"):
+        peta.read("zero_shot_0", raw_dir=root, partition=root / "none.json")
