@@ -34,9 +34,9 @@ ROLES = ("train", "query", "gallery", "distractor")
 def config_names() -> list[str]:
     return (
         [f"random_{i}" for i in range(OFFICIAL_SPLITS)]
-        + [f"{ZERO_SHOT}_{i}" for i in range(OFFICIAL_SPLITS)]
         + ["disjoint", *REID_SUBSETS]
         + [f"{name}_{seed}" for name in (*REID_SUBSETS, TRIALS) for seed in range(SPLIT_SEEDS)]
+        + [f"{ZERO_SHOT}_{i}" for i in range(OFFICIAL_SPLITS)]
     )
 
 
