@@ -8,8 +8,10 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
+from absl.testing import flagsaver
 
 from acrn_jax import build, runs
+from acrn_jax.cli import models
 from acrn_jax.data import source
 from acrn_jax.data_prep import prepare
 from acrn_jax.export import net_file
@@ -100,7 +102,7 @@ def test_the_card_says_where_a_net_comes_from(made):
         assert str(place) not in everything
     attributes = json.loads((home / "mva-tiny" / "card.json").read_text())
     scored = json.loads((folder / "attributes" / "recognition.json").read_text())
-    assert attributes["recognition"]["mean"] == scored["mA"] == attributes["scores"][0]["mA"]
+    assert attributes["recognition"]["mA"] == scored["mA"] == attributes["scores"][0]["mA"]
     assert runs.attribute_net("mva-tiny").recognition_rates["mA"]["red"] is not None
 
 
@@ -356,3 +358,32 @@ def test_a_net_larger_than_four_mebibytes_wants_to_be_meant(tmp_path):
     values = {"params/net/kernel": np.array([np.nan], np.float32)}
     with pytest.raises(ValueError, match="kernel holds values that are not finite"):
         net_file.write(tmp_path / "b", values, seen)
+
+
+def test_models_lists_what_is_there(copy, capsys, monkeypatch):
+    def said(verify):
+        with flagsaver.flagsaver(verify=verify):
+            code = models.main([])
+        return code, capsys.readouterr().out
+
+    monkeypatch.setenv("COLUMNS", "200")
+    code, text = said(True)
+    rows = {line.split()[0]: line for line in text.splitlines() if "tiny" in line.split()[0]}
+    assert not code and list(rows) == ["acrn-tiny", "mva-tiny", "reid-tiny"] and f"Nets in {copy}" in text
+    assert "attribute net" in rows["mva-tiny"] and "ReIdCNN" in rows["reid-tiny"] and "ACRN" in rows["acrn-tiny"]
+    assert all(" runs " in row and " 0.0 " in row for row in rows.values())
+    card = json.loads((copy / "mva-tiny" / "card.json").read_text())
+    assert f"{card['parameters']:,}" in rows["mva-tiny"]
+    assert f"image_folder/mini mA {100 * card['recognition']['mA']:.1f}" in rows["mva-tiny"]
+    file = copy / "mva-tiny" / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    for verify, codes in ((False, None), (True, 2)):
+        code, text = said(verify)
+        rows = {line.split()[0]: line for line in text.splitlines() if line.split()[0:1] and "tiny" in line.split()[0]}
+        assert code == codes and "REFUSED" in rows["mva-tiny"] and "weights.safetensors is damaged" in text
+        assert ("REFUSED" in rows["acrn-tiny"]) == verify  # whose attribute net it is; a ReIdCNN only names it
+        assert "REFUSED" not in rows["reid-tiny"]
+    monkeypatch.setenv(nets.VARIABLE, str(copy / "nowhere"))
+    monkeypatch.setattr(nets, "homes", lambda: [copy / "nowhere"])
+    code, text = said(True)
+    assert not code and text.startswith("There is no net in ") and text.count("\n") == 1 and "--format=net" in text

@@ -17,8 +17,18 @@ class Images:
     def __init__(self, *names):
         self.name, self.file_name = "a split", np.array(names)
 
+    def __len__(self):
+        return len(self.file_name)
+
     def image_bytes(self, i):
         return str(self.file_name[i]).encode()
+
+
+class Mixture(Images):
+    """Files called NAME/CONFIG/FILE, of the bytes that FILE has where it comes from."""
+
+    def image_bytes(self, i):
+        return str(self.file_name[i]).split("/", 2)[2].encode()
 
 
 def data(name, excluded=()):
@@ -132,3 +142,17 @@ def test_scoring_on_another_split_of_the_same_release(score):
     score(run(trained, "cuhk03"), None, "cuhk03", Images("labeled/1_002_1_01.png"))
     score(run(trained, "cuhk03"), None, "cuhk01", Images("campus/0001001.png"))
     score(run(PETA, "peta"), None, "peta", Images("CUHK/0002.png"))  # an attribute net, on its own test split
+
+
+def test_a_mixture_is_known_by_its_parts_and_its_images(begin, score):
+    mixed = Mixture("cuhk01/split_0/campus/1.png", "peta/c/CUHK/0001.png", "peta/c/VIPeR/1.png")
+    with pytest.raises(ValueError, match=r"trained on 1 images of a split, e\.g\. campus/1\.png; train one on other"):
+        begin(run(mixed, "mixture"), "cuhk01", Images("campus/2.png", "campus/1.png"))
+    with pytest.raises(ValueError, match="trained on images of peta/CUHK, which may show people of cuhk03"):
+        begin(run(mixed, "mixture"), "cuhk03", TARGETS["cuhk03"])
+    begin(run(mixed, "mixture"), "market1501", Images("bounding_box_train/1.jpg"))
+    begin(run(Mixture("cuhk01/split_0/campus/1.png"), "mixture"), "cuhk01", Images("campus/2.png"))  # other people
+    viper = Mixture("peta/c/VIPeR/1.png")
+    with pytest.raises(ValueError, match="trained on images of peta/VIPeR, whose people peta/c shows"):
+        begin(run(viper, "mixture"), "peta", Images("VIPeR/2.png"))
+    score(run(viper, "mixture"), None, "peta", Images("VIPeR/2.png"))  # a re-id run knows some, and is scored on others

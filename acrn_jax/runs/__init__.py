@@ -12,7 +12,7 @@
 from acrn_jax.runs.chain import begin, check_seeds, reproduce
 from acrn_jax.runs.evaluation import evaluate
 from acrn_jax.runs.recognition import recognise
-from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load, load_acrn
+from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load, load_acrn, recognition_of
 from acrn_jax.runs.training import train
 from acrn_jax.runs.workdir import folder_on, read_config, read_results
 
@@ -31,6 +31,7 @@ __all__ = [
     "read_config",
     "read_results",
     "recognise",
+    "recognition_of",
     "reproduce",
     "train",
 ]

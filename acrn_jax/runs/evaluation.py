@@ -177,7 +177,7 @@ class _Test:
             "gamma": config.loss.gamma,
             "scales": run.scales,
             "tuned_factor": factor,
-            "attributes_from": {**description, "mA": net.mA},
+            "attributes_from": {**description, "mA": net.recognition.mA if net.recognition else None},
             "missing": self._missing(made_of, factor),
             **self._weight_table(run, made_of),
         }

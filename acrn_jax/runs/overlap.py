@@ -84,7 +84,7 @@ def _without(left_out: tuple[str, ...]) -> str:
 
 def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], what: str, remedy: Remedy) -> None:
     """ValueError where a run was trained on images or people of `splits`, which are of the data set of `target`."""
-    if run.ships:
+    if nets.is_net(run.workdir):
         seen, parts = nets.trained_on(run.workdir), set(nets.card(run.workdir)["training"]["parts"])
         _check_known(run, seen, parts, target, splits, what, remedy)
         return

@@ -201,18 +201,18 @@ class AttributeRun(Run):
         return Predictions(split.key, self.outputs(split, batch=batch, keep=keep)["attribute_logits"], self.names)
 
     @property
+    def recognition(self) -> results.Recognition | None:
+        """Its scores; None for a net that was not scored."""
+        return recognition_of(self.workdir)
+
+    @property
     def recognition_rates(self) -> dict[str, Any] | None:
-        """How often the net is right, from its recognition.json: "on" which images, and "mA" of each attribute.
+        """How often the net is right, from its scores: "on" which images, and "mA" of each attribute.
 
         Of people whom training did not show, where there are such; None for a net that was not scored.
         """
-        if self.ships:
-            rates = nets.card(self.workdir).get("recognition")
-            return rates and {key: rates[key] for key in ("on", "mA")}
-        file = self.workdir / "recognition.json"
-        if not file.is_file():
+        if (scored := self.recognition) is None:
             return None
-        scored = results.Recognition.read(file)
         part, people = (scored.unseen, ", people whom training did not show") if scored.unseen else (scored, "")
         if scored.images_trained_on and not scored.unseen:
             people = f", of which {scored.images_trained_on:,} images were trained on"
@@ -221,13 +221,14 @@ class AttributeRun(Run):
             "mA": {entry.name: entry.mA for entry in part.attributes},
         }
 
-    @property
-    def mA(self) -> float | None:
-        """Of its recognition.json; None for a net that was not scored."""
-        if self.ships:
-            return (nets.card(self.workdir).get("recognition") or {}).get("mean")
-        file = self.workdir / "recognition.json"
-        return files.read_json(file, "mA")["mA"] if file.exists() else None
+
+def recognition_of(folder: Path) -> results.Recognition | None:
+    """How well the attribute net in a workdir recognises, as recognition.json or a net's card says; None if neither."""
+    if nets.is_net(folder):
+        found = nets.card(folder).get("recognition")
+        return results.Recognition.of(found) if found else None
+    file = folder / "recognition.json"
+    return results.Recognition.read(file) if file.is_file() else None
 
 
 def attribute_net(folder: str | Path) -> AttributeRun:

@@ -1,5 +1,6 @@
 """A finished run, written as a net that ships: ./launch.sh export --format=net; docs/models.md."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -223,8 +224,10 @@ def _made_of(run: Run, net: AttributeRun | None) -> dict[str, Any]:
 
 
 def _recognition(run: AttributeRun) -> dict[str, Any] | None:
-    rates = run.recognition_rates
-    return rates and rates | {"mean": run.mA}
+    """recognition.json, but for what the card says elsewhere."""
+    if run.recognition is None:
+        return None
+    return dataclasses.replace(run.recognition, made_of=None, config={}, versions={}).to_json()
 
 
 def _scores(workdir: Path) -> list[dict[str, Any]]:

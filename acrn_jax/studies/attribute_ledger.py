@@ -24,7 +24,8 @@ import numpy as np
 
 from acrn_jax import COMMAND, build, files
 from acrn_jax.evaluation import calibration, correlation
-from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Recognition, Spearman, Spread
+from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Spearman, Spread
+from acrn_jax.runs.run import recognition_of
 from acrn_jax.runs.workdir import write_json
 from acrn_jax.studies import finished, sweeps
 from acrn_jax.studies.finished import FinishedRun
@@ -135,10 +136,8 @@ def _expand(folder: Path) -> list[Path]:
 
 def _recognition(net: Path, suffix: str) -> tuple[LedgerNet, Values]:
     """(what to say about it, its columns) of an attribute run."""
-    file = net / "recognition.json"
-    if not file.is_file():
+    if (whole := recognition_of(net)) is None:
         raise FileNotFoundError(f"{net} has no recognition.json; run {COMMAND} evaluate --workdir={net} first.")
-    whole = Recognition.read(file)
     parts = {"": whole} if suffix else {"": whole, "_seen": whole.seen, "_unseen": whole.unseen}
     about = {f"mA{name}": part.mA for name, part in parts.items() if part}
     values = {f"recognition{name}{suffix}": part.rates() for name, part in parts.items() if part and part.attributes}

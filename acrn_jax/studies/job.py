@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acrn_jax import build, files, results, runs
+from acrn_jax import COMMAND, build, files, results, runs
 from acrn_jax.data import source
 from acrn_jax.evaluation.attributes import recognition_scores
 from acrn_jax.ops.representations import REPRESENTATIONS
@@ -152,7 +152,12 @@ def prepare(job: Job, attributes: Path | None, shared: Path) -> Settings:
     config = job.config.changed({"attributes.from": str(attributes)} if attributes else {})
     if attributes and config.loss.attribute_weights == "given" and not config.loss.attribute_weights_file:
         file = job.file("weights.json")
-        workdir.write_json(file, results.Recognition.read(attributes / "recognition.json").rates())
+        scored = runs.attribute_net(attributes).recognition
+        if scored is None:
+            raise FileNotFoundError(
+                f"{attributes} has no recognition.json; run {COMMAND} evaluate --workdir={attributes}."
+            )
+        workdir.write_json(file, scored.rates())
         config = config.changed({"loss.attribute_weights_file": str(file)})
     build.check(config)
     if not attributes or config.loss.kind == "classic":

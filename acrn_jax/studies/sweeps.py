@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from acrn_jax import results
+from acrn_jax import results, runs
 from acrn_jax.evaluation import attributes as attribute_metrics
 from acrn_jax.evaluation import fusion, kissme, many, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
@@ -73,8 +73,8 @@ def attribute_weights(run: FinishedRun, values: Sequence[float] | None) -> Sweep
             chosen[f"largest_{count}"] = as_loud(np.where(np.isin(np.arange(len(w)), order[:count]), w, 0))
     for seed in range(3):
         chosen[f"shuffled_{seed}"] = np.random.default_rng(seed).permutation(w)
-    file = Path(str(run.config.attributes.from_)) / "recognition.json"
-    rates = results.Recognition.read(file).rates() if file.is_file() else {}
+    scored = runs.recognition_of(Path(str(run.config.attributes.from_)))
+    rates = scored.rates() if scored else {}
     if all(name in rates for name in run.names):
         chosen["recognition"] = as_loud(np.array([max(rates[name] - 0.5, 0) for name in run.names]))
     return _of_weights(run, chosen, "learned")
