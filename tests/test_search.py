@@ -1,5 +1,8 @@
 """Search with nets that look at nothing but colours, against loops."""
 
+import base64
+import html.parser
+import io
 import json
 import os
 
@@ -256,6 +259,79 @@ def test_what_cannot_be_read_is_listed_and_skipped(place):
 def expected_without(folder, wishes):
     (folder / "gallery" / "aaa.jpg").unlink()
     return expected(folder, None, wishes, 1.0)
+
+
+class Page(html.parser.HTMLParser):
+    """A page's pictures, its text, and all that a browser would follow."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.words, self.links, self.tags, self.widths = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.links += [given[name] for name in ("href", "src", "srcset", "action") if name in given]
+        self.images += [given["src"]] if tag == "img" else []
+        self.widths += [given["style"]] if "style" in given else []
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_shows_what_was_found_and_nothing_else_of_the_machine(place):
+    folder, _ = place
+    colour, odd = (0, 90, 200), folder / "gallery" / "a&b <i>.png"
+    secret = Image.Exif()
+    secret[0x10E] = "a secret"
+    Image.new("RGB", (400, 800), colour).save(odd, exif=secret)
+    (folder / "gallery" / "broken.jpg").write_text("no picture")
+    Image.new("RGB", (40, 20), (7, 7, 7)).save(folder / "gallery" / "wide.png")
+    found = search.search(
+        folder / "run", folder / "gallery", query=odd, want=["hairLong"], gamma=2.0, top=14, out=folder / "out"
+    )
+    text = (folder / "out" / "search.html").read_text()
+    page = Page(text)
+    assert len(page.images) == 14 and page.links == page.images and not {"script", "link", "a", "i"} & set(page.tags)
+    assert str(folder) not in text and "a secret" not in text
+    shown = [Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) for uri in page.images]
+    assert shown[0].size == (144, 288) and not shown[0].getexif()
+    assert np.abs(np.asarray(shown[0])[100, 100].astype(int) - colour).max() <= 3
+    for image, entry in zip(shown[1:], found["results"], strict=True):
+        wanted = np.asarray(Image.open(folder / "gallery" / entry["file"]))[0, 0].astype(int)
+        assert np.abs(np.asarray(image)[0, 0].astype(int) - wanted).max() <= 6  # in the order of the ranks
+    _, _, logits = everything(folder)
+    names = [str(n) for n in source.open_folder(folder / "gallery").file_name]
+    for entry in found["results"]:
+        z = logits[names.index(entry["file"])]
+        p = [sigmoid(s * x + o) for s, x, o in zip(CURVE.slope, z, CURVE.offset, strict=True)]
+        assert entry["attributes"] == pytest.approx(dict(zip(NAMES, p, strict=True)), abs=1e-5)
+        shares = {name: round(100 * share / entry["distance"]) for name, share in entry["shares"].items()}
+        assert sum(entry["shares"].values()) == pytest.approx(entry["distance"])
+        assert f"feature {shares['feature']} %" in page.text
+    p = found["results"][0]["attributes"]["personalMale"]
+    answer = "yes" if p > 0.65 else "no" if p < 0.35 else "unknown"
+    assert f"Male {100 * p:.0f} % {answer}" in page.text
+    assert "1 of 15 images are wider than tall" in page.text and "the first is wide.png." in page.text
+    assert "1 file could not be read" in page.text and "wanted: " in page.text and "not who is on them" in page.text
+    assert all(0 <= float(style.removeprefix("width: ").rstrip("%")) <= 100 for style in page.widths) and page.widths
+
+
+def test_a_search_by_image_wants_no_attribute_net(place):
+    folder, _ = place
+    query = folder / "gallery" / "sub0" / "4.png"
+    with_net = search.search(folder / "run", folder / "gallery", query=query, gamma=0.0)
+    (folder / "net" / "attributes.json").unlink()
+    found = search.search(folder / "run", folder / "gallery", query=query, gamma=0.0)
+    assert [e["file"] for e in found["results"]] == [e["file"] for e in with_net["results"]]
+    assert with_net["results"][0]["attributes"].keys() == set(NAMES) and found["results"][0]["attributes"] == {}
+    page = Page((folder / "run" / "search" / "search.html").read_text())
+    assert "No attribute net was at hand" in page.text and len(page.images) == 12 and str(folder) not in page.text
 
 
 def test_an_attribute_run_searches_by_attributes(place):

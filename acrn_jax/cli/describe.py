@@ -1,9 +1,9 @@
 """Says which attributes pictures of people show: yes, no or unknown, with calibrated probabilities.
 
-./launch.sh describe --workdir=M --images=photo.jpg
+./launch.sh describe photo.jpg    # with the net that ships
 ./launch.sh describe --workdir=M --images=FOLDER --format=csv --out=attributes.csv [--attribute=personalMale]
 
-M is an attribute net, or a run that was trained with one. Paths may stand without --images. Attributes are guesses from
+M is an attribute net, or a run or net that was trained with one. Paths may stand without --images. Attributes are guesses from
 appearance; nobody is identified.
 """
 
@@ -19,16 +19,17 @@ from acrn_jax import files
 from acrn_jax.cli import cards, shell
 from acrn_jax.data import source
 from acrn_jax.data_prep import paths
-from acrn_jax.runs import describe_table, describing
+from acrn_jax.evaluation import calibration
+from acrn_jax.runs import describe_table, describing, nets
 
 FORMATS = ("table", "csv", "json")
-_WORKDIR = paths.define_folder("workdir", None, "A trained run: an attribute net, or one that was trained with one.")
+_WORKDIR = paths.define_folder("workdir", None, "A trained run, or the name of a net that ships; default: acrn-small.")
 _IMAGES = paths.define_paths("images", None, "A folder of pictures, searched with the folders in it, or pictures.")
 _ATTRIBUTE = flags.DEFINE_multi_string("attribute", [], "An attribute, several times for several; default: all.")
 _FORMAT = flags.DEFINE_enum("format", None, FORMATS, "How it is written; default: by the ending of --out, else table.")
 _OUT = paths.define_file("out", None, "The file to write; default: the screen.")
 _UNKNOWN = flags.DEFINE_string(
-    "unknown", ",".join(map(str, describing.UNKNOWN)), "From the first to the second a probability is no answer."
+    "unknown", ",".join(map(str, calibration.UNKNOWN_BAND)), "From the first to the second a probability is no answer."
 )
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
 _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
@@ -36,13 +37,14 @@ _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net i
 
 def main(argv):
     del argv
-    shell.require(images=_IMAGES.value, workdir=_WORKDIR.value)
+    shell.require(images=_IMAGES.value)
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else nets.default()
     kind, out = _format(), Path(_OUT.value) if _OUT.value else None
     if out:
         files.check(out)
     cards.warn_of_idle_card()
     found = describing.describe(
-        Path(_WORKDIR.value),
+        workdir,
         [Path(place) for place in _IMAGES.value],
         attributes=[name for value in _ATTRIBUTE.value for name in value.split(",") if name],
         unknown=_band(),

@@ -1,9 +1,10 @@
 """Finds the pictures of a folder that look most alike: by image, by attributes, or by both with gamma as the slider.
 
+./launch.sh search --gallery=FOLDER --want=carryingBackpack    # with the net that ships
 ./launch.sh search --workdir=R --gallery=FOLDER --query=IMAGE [--gamma=0.5] [--explain]
 ./launch.sh search --workdir=R --gallery=FOLDER --want=personalMale --want=carryingBackpack --not=accessoryHat
 
-Writes results.json and grid.jpg. The order says who looks alike, not who it is.
+Writes results.json, search.html (a page) and grid.jpg. The order says who looks alike, not who it is.
 """
 
 from pathlib import Path
@@ -12,16 +13,18 @@ from absl import flags
 
 from acrn_jax.cli import cards, shell
 from acrn_jax.data_prep import paths
-from acrn_jax.runs import search, search_table
+from acrn_jax.runs import nets, search, search_table
 
-_WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
+_WORKDIR = paths.define_folder("workdir", None, "A trained run, or the name of a net that ships; default: acrn-small.")
 _GALLERY = paths.define_path("gallery", None, "A folder of pictures, searched with the folders in it.")
 _QUERY = paths.define_file("query", None, "A picture to find similar ones to.")
 _WANT = flags.DEFINE_multi_string("want", [], "An attribute that should show; may be given several times.")
 _NOT = flags.DEFINE_multi_string("not", [], "An attribute that should not show; may be given several times.")
 _TOP = flags.DEFINE_integer("top", 20, "How many pictures.", lower_bound=1)
 _GAMMA = flags.DEFINE_float("gamma", None, "Influence of attributes beside the image, 0: none; default: the run's.")
-_OUT = paths.define_folder("out", None, "The folder to write to; default: WORKDIR/search.")
+_OUT = paths.define_folder(
+    "out", None, "The folder to write to; default: WORKDIR/search, of a net that ships ./search."
+)
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
 _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and the ranks without each of them.")
@@ -29,11 +32,12 @@ _EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and
 
 def main(argv):
     del argv
-    shell.require(workdir=_WORKDIR.value, gallery=_GALLERY.value)
+    shell.require(gallery=_GALLERY.value)
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else nets.default()
+    out = search.place_of_results(workdir, Path(_OUT.value) if _OUT.value else None)
     cards.warn_of_idle_card()
-    out = Path(_OUT.value) if _OUT.value else None
     results = search.search(
-        Path(_WORKDIR.value),
+        workdir,
         Path(_GALLERY.value),
         query=Path(_QUERY.value) if _QUERY.value else None,
         want=_names(_WANT.value),
@@ -46,8 +50,7 @@ def main(argv):
         explained=_EXPLAIN.value,
     )
     print(search_table.table(results), end="")
-    out = out or Path(_WORKDIR.value) / "search"
-    print(f"written: {out}/results.json and {out}/grid.jpg")
+    print(f"written: {out}/results.json, {out}/search.html and {out}/grid.jpg")
 
 
 def _names(values):

@@ -9,6 +9,8 @@ from scipy import special
 from acrn_jax import COMMAND
 from acrn_jax.schema import UNKNOWN
 
+UNKNOWN_BAND = (0.35, 0.65)  # a probability in between is no answer
+
 
 class Platt(NamedTuple):
     """probability = sigmoid(slope * logit + offset), for each attribute."""

@@ -117,6 +117,17 @@ def render(runs: Iterable[Run]) -> str:
         comparison, refusal = (tables.comparison(ranked), "") if len(ranked) > 1 else (None, "")
     except ValueError as error:
         comparison, refusal = None, str(error)
+    return template("template.html").render(
+        title="Report: " + ", ".join(dict.fromkeys(run.results.dataset for run in runs)),
+        sections=sections,
+        comparison=comparison,
+        refusal=refusal,
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, which escapes what it is given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -124,13 +135,7 @@ def render(runs: Iterable[Run]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html").render(
-        title="Report: " + ", ".join(dict.fromkeys(run.results.dataset for run in runs)),
-        sections=sections,
-        comparison=comparison,
-        refusal=refusal,
-        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+    return environment.get_template(name)
 
 
 def picture(folder: pathlib.Path, name: str) -> str | None:
@@ -143,7 +148,12 @@ def picture(folder: pathlib.Path, name: str) -> str | None:
             image = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    image.thumbnail(THUMBNAIL)
+    return thumbnail(image, THUMBNAIL)
+
+
+def thumbnail(image: Image.Image, size: tuple[int, int]) -> str:
+    """A picture in RGB made small, in place, as data URI; nothing else that its file told is in it."""
+    image.thumbnail(size)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

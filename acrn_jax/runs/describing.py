@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from acrn_jax.data import source
+from acrn_jax.evaluation import calibration
 from acrn_jax.runs import attribute_calibration, picture_cache, search
 from acrn_jax.runs.run import AttributeRun, load
 
-UNKNOWN = (0.35, 0.65)  # probabilities in between are no answer
 LEFT_OUT = ("unreadable", "passed_over", "notes")
 
 
@@ -75,7 +75,7 @@ def describe(
     images: Sequence[Path],
     *,
     attributes: Sequence[str] = (),
-    unknown: tuple[float, float] = UNKNOWN,
+    unknown: tuple[float, float] = calibration.UNKNOWN_BAND,
     net: Path | None = None,
     data_dir: str | None = None,
 ) -> Description:

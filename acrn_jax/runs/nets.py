@@ -18,6 +18,7 @@ from acrn_jax.data import source
 from acrn_jax.export import net_file
 
 VARIABLE = "ACRN_NETS"
+DEFAULT = "acrn-small"  # of verbs that are given no --workdir
 
 
 def homes() -> list[Path]:
@@ -33,6 +34,20 @@ def known() -> dict[str, Path]:
         for card in sorted(home.glob(f"*/{net_file.CARD}")):
             found.setdefault(card.parent.name, card.parent)
     return found
+
+
+def default() -> Path:
+    """The name of the net that verbs take where none is named.
+
+    Raises:
+      FileNotFoundError: it is not there.
+    """
+    if DEFAULT not in known():
+        raise FileNotFoundError(
+            f"There is no net {DEFAULT}, which is taken where none is named; name a trained run or a net with --workdir"
+            f" ({COMMAND} models lists the nets that are there), or put it into a folder that {VARIABLE} names."
+        )
+    return Path(DEFAULT)
 
 
 def is_net(folder: str | Path) -> bool:

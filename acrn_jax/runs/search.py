@@ -22,7 +22,7 @@ from acrn_jax import files
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import calibration, explain, fusion
 from acrn_jax.ops.representations import REPRESENTATIONS
-from acrn_jax.report import sheet
+from acrn_jax.report import search_page, sheet
 from acrn_jax.runs import attribute_calibration, nets, picture_cache, search_table
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
 from acrn_jax.runs.workdir import write_json
@@ -42,7 +42,7 @@ def search(
     attributes: Path | None = None,
     explained: bool = False,
 ) -> dict[str, Any]:
-    """The pictures below a folder that look most alike; writes results.json and grid.jpg.
+    """The pictures below a folder that look most alike; writes results.json, search.html and grid.jpg.
 
     Args:
       workdir: an ACRN, ReIdCNN or attribute run.
@@ -52,7 +52,7 @@ def search(
       avoid: attributes that should not.
       top: how many pictures.
       gamma: influence of attributes beside the image; default: the run's.
-      out: the folder to write to; default: workdir/search.
+      out: the folder to write to; default: see `place_of_results`.
       data_dir: where prepared data is, for the calibration; default: where the attribute net was trained.
       attributes: where the attribute net is now; default: see `phases.locate`.
       explained: with the share of the feature and of each attribute in each distance.
@@ -62,8 +62,7 @@ def search(
       FileNotFoundError: no run, no gallery or no query.
     """
     run = load(workdir, attributes=attributes)
-    out = out or run.workdir / "search"
-    nets.refuse_to_write(out)
+    out = place_of_results(run.workdir, out)
     if data_dir and Path(data_dir, str(run.config.data.name)).is_dir():
         run = type(run)(run.workdir, run.config.changed({"data.dir": data_dir}))
     wishes = _wishes(want, avoid, run)
@@ -83,13 +82,22 @@ def search(
     distances = terms.distances()
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
     entries = terms.entries(distances, order, pictures.file_name, wishes)
-    if explained:
-        terms.explain(entries, order, ranked)
+    if terms.distance == explain.ADDITIVE:
+        terms.explain(entries, order, ranked if explained else None)
+    told = found.tell_attributes(entries, order, terms.logits, data_dir)
     paths = {"workdir": str(workdir), "gallery": str(gallery), "query": str(query) if query else None}
-    results = _results(found, paths, terms, about, int(ranked.sum()), entries)
+    results = _results(found, paths, terms, about, int(ranked.sum()), entries) | {"attributes": told}
     write_json(found.out / "results.json", results)
-    _write_sheet(found, order, results)
+    _write_pictures(found, order, results)
     return results
+
+
+def place_of_results(workdir: Path, out: Path | None) -> Path:
+    """`out`, else the folder search in a workdir, or of a net that ships where the user is; refuses a net's folder."""
+    workdir = nets.place(workdir)
+    out = out or (Path("search") if nets.is_net(workdir) else workdir / "search")
+    nets.refuse_to_write(out)
+    return out
 
 
 def _results(
@@ -113,13 +121,14 @@ def _results(
         **{name: found.pictures.metadata[name] for name in ("unreadable", "passed_over", "notes")},
         "fingerprint": found.pictures.fingerprint,
         "note": search_table.NO_IDENTITY,
+        "unknown": list(calibration.UNKNOWN_BAND),
         "results": entries,
     }
 
 
-def _write_sheet(found: "Search", order: np.ndarray, results: dict[str, Any]) -> None:
-    """grid.jpg: the query, if there is one, and the pictures that were found."""
-    split = found.pictures
+def _write_pictures(found: "Search", order: np.ndarray, results: dict[str, Any]) -> None:
+    """grid.jpg and search.html: the query, if there is one, and the pictures that were found."""
+    split, query = found.pictures, None
     pixels = [transforms.decode(split.image_bytes(int(i)), key=str(split.key[i])) for i in order]
     captions = [
         [f"{entry['rank']}  d {entry['distance']:.3g}", entry["file"], *search_table.percentages(entry)]
@@ -128,8 +137,12 @@ def _write_sheet(found: "Search", order: np.ndarray, results: dict[str, Any]) ->
     about = results["probabilities"]
     note = f"{calibration.told(about)} {search_table.rates(about, found.wishes)}" if about else ""
     if found.query is not None:
-        pixels = [transforms.decode(found.query.image_bytes(0), key=results["query"]), *pixels]
-        captions = [["query", str(found.query.file_name[0])], *captions]
+        query = transforms.decode(found.query.image_bytes(0), key=results["query"])
+    title, notes = search_table.page_title(results), search_table.page_notes(results)
+    page = search_page.render(results, pixels, query, title=title, notes=notes)
+    files.write_text(found.out / "search.html", page)
+    if query is not None:
+        pixels, captions = [query, *pixels], [["query", str(found.query.file_name[0])], *captions]
     sheet.write(found.out / "grid.jpg", pixels, captions, marked=int(found.query is not None), note=note)
 
 
@@ -144,6 +157,7 @@ class Terms:
     columns: np.ndarray | None  # [G, A] of the pictures
     probabilities: np.ndarray  # [G, A] calibrated, where attributes are wished for
     formula: explain.Formula
+    logits: np.ndarray | None = None  # [G, A] of the attribute net, where it was asked
 
     def distances(self) -> np.ndarray:
         """[G]"""
@@ -171,18 +185,21 @@ class Terms:
             for place, i in enumerate(order)
         ]
 
-    def explain(self, entries: list[dict[str, Any]], order: np.ndarray, ranked: np.ndarray) -> None:
-        """Adds "shares", which sum to the distance, and "rank_without" to each entry."""
-        nothing = np.zeros((len(ranked), 0), np.float32)
+    def explain(self, entries: list[dict[str, Any]], order: np.ndarray, ranked: np.ndarray | None) -> None:
+        """Adds "shares", which sum to the distance, to each entry, and with `ranked` [G] bool "rank_without"."""
+        nothing = np.zeros((len(self.probabilities), 0), np.float32)
         of_query, of_gallery = self.feature or (nothing[:1], nothing)
         row = nothing[:1] if self.row is None else self.row
         columns = nothing if self.columns is None else self.columns
         parts = explain.shares(of_query, of_gallery, row, columns, self.formula)
-        ranks = explain.ranks(parts, order, ranked=ranked)
         shown = [i for i in range(len(self.names)) if self.formula.weights[i]]
-        for place, (entry, i) in enumerate(zip(entries, order, strict=True)):
+        for entry, i in zip(entries, order, strict=True):
             own = {"feature": float(parts.feature[i])} if self.feature else {}
             entry["shares"] = own | {self.names[a]: float(parts.attributes[i, a]) for a in shown}
+        if ranked is None:
+            return
+        ranks = explain.ranks(parts, order, ranked=ranked)
+        for place, entry in enumerate(entries):
             own = {"feature": int(ranks.without_feature[place])} if self.feature else {}
             entry["rank_without"] = own | {self.names[a]: int(ranks.without[place, a]) for a in shown}
 
@@ -227,7 +244,33 @@ class Search:
         wished = [net.names.index(name) for name in self.wishes]
         if wished:
             columns[:, wished], row[:, wished] = probabilities[:, wished], list(self.wishes.values())
-        return Terms(distance, feature, net.names, row, columns, probabilities, self._formula(net, wished)), about
+        return Terms(
+            distance, feature, net.names, row, columns, probabilities, self._formula(net, wished), logits[-1]
+        ), about
+
+    def tell_attributes(
+        self, entries: list[dict[str, Any]], order: np.ndarray, logits: np.ndarray | None, data_dir: str | None
+    ) -> dict[str, Any]:
+        """Adds "attributes", name -> calibrated probability, to each entry; gives what is known of them.
+
+        Where no attribute net is at hand they are empty, and "kind" is "none" with the reason as "why".
+        """
+        try:
+            net = net_of(self.run)
+            self.run.check_attributes()
+        except (ValueError, FileNotFoundError) as error:  # a search by image alone needs none
+            for entry in entries:
+                entry["attributes"] = {}
+            return {"kind": "none", "why": str(error)}
+        curve, about = attribute_calibration.calibrated(net, data_dir)
+        if logits is None:
+            batch, shown = self.run.config.evaluate.batch, self.pictures.take(order)
+            found = picture_cache.outputs(net, shown, "attribute_logits", batch=batch)
+        else:
+            found = logits[order]
+        for entry, row in zip(entries, curve.probabilities(found), strict=True):
+            entry["attributes"] = {name: float(p) for name, p in zip(net.names, row, strict=True)}
+        return about
 
     def _outputs(self, net, name):
         """What a net says about the query, if there is one, and about the pictures, which often have it among them."""

@@ -40,10 +40,37 @@ def table(results: dict[str, Any]) -> str:
     caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(wanted)}"
     text = render(Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
     for entry in results["results"]:
-        if "shares" in entry:
+        if "rank_without" in entry:
             reason = f"{entry['rank']:>4}  {_reason(entry)}"
             text += textwrap.fill(reason, page_width(), subsequent_indent=" " * 6) + "\n"
     return text + source.told_of_folder(results)
+
+
+def page_title(results: Mapping[str, Any]) -> str:
+    """Of search.html."""
+    by = [*(["picture"] if results["query"] else []), *(["attributes"] if results["want"] or results["not"] else [])]
+    return f"Search by {' and '.join(by)}: {len(results['results'])} of {results['pictures']:,} pictures"
+
+
+def page_notes(results: Mapping[str, Any]) -> list[str]:
+    """Sentences of search.html, without the machine's paths."""
+    about = results["attributes"]
+    low, high = (100 * edge for edge in results["unknown"])
+    notes = [results["note"], _measured(results)]
+    if any("shares" in entry for entry in results["results"]):
+        notes.append("Below each picture: the shares of its distance.")
+    if about["kind"] == "none":
+        notes.append("No attribute net was at hand, so nothing is told of attributes.")
+    else:
+        why = {"why": "there was no labelled set at hand to fit a curve on"} if about["kind"] == "raw" else {}
+        notes.append(
+            f"Attributes with a probability above {high:g} % are named, from {low:g} to {high:g} % the answer is "
+            f"unknown. {calibration.told({**about, **why})}"
+        )
+    notes += [note.replace(f"{results['gallery']}/", "") for note in results["notes"]]
+    if count := len(results["unreadable"]):
+        notes.append(f"{count:,} file{'s' * (count > 1)} could not be read as a picture and had to be skipped.")
+    return notes
 
 
 def _measured(results):
