@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from acrn_jax.configs import demo
 from acrn_jax.data import source
 from acrn_jax.data_prep import pictures
 from acrn_jax.evaluation import calibration
-from acrn_jax.runs import attribute_calibration, picture_cache, search, search_table
+from acrn_jax.runs import attribute_calibration, nets, picture_cache, search, search_table
 
 NAMES = ["personalMale", "hairLong", "accessoryHat"]
 WEIGHTS = np.array([0.5, -2.0, 1.0], np.float32)
@@ -221,6 +222,22 @@ def test_without_a_cache_a_search_takes_longer_and_says_so(place, fault, monkeyp
     assert said.count("is not kept in") == (fault != "no home") and ("ACRN_CACHE" in said) == (fault != "no home")
 
 
+def test_where_results_go_and_what_is_taken_where_no_net_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACRN_NETS", str(tmp_path / "nets"))
+    monkeypatch.chdir(tmp_path)
+    if not nets.known():  # of the package itself
+        with pytest.raises(FileNotFoundError, match=r"There is no net acrn-small.*--workdir.*ACRN_NETS"):
+            nets.default()
+    (tmp_path / "nets" / "acrn-small").mkdir(parents=True)
+    (tmp_path / "nets" / "acrn-small" / "card.json").touch()
+    assert nets.default() == Path("acrn-small")
+    place_of = search.place_of_results
+    assert place_of(Path("acrn-small"), None) == Path("search") and place_of(Path("r"), None) == Path("r/search")
+    assert place_of(Path("acrn-small"), Path("x")) == place_of(Path("r"), Path("x")) == Path("x")
+    with pytest.raises(ValueError, match="is a net that ships"):
+        place_of(Path("r"), tmp_path / "nets" / "acrn-small" / "search")
+
+
 def test_where_things_are_kept(monkeypatch):
     for name in ("ACRN_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -422,6 +439,16 @@ def test_calibration_says_on_what_it_was_fitted(place, monkeypatch):
     files.write_json(folder / "net" / "recognition.json", scored | {"unseen": unseen})
     again, about = attribute_calibration.calibrated(net)
     np.testing.assert_array_equal(again.slope, curve.slope)
+    packed = json.loads(json.dumps(attribute_calibration.for_card(net)))
+    assert packed.keys() == {"fitted_on", "images", "curves"} and list(packed["curves"]) == NAMES[:2]
+    of_card, told = attribute_calibration.of_card({"calibration": {"attributes": packed}}, net)
+    for column in range(3):
+        np.testing.assert_array_equal([part[column] for part in of_card], [part[column] for part in curve])
+    assert told == about
+    bare, told = attribute_calibration.of_card({"calibration": None}, net)
+    assert told["kind"] == "raw" and bare.slope.tolist() == [1, 1, 1] and bare.offset.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"card.json has no calibration.attributes that can be read"):
+        attribute_calibration.of_card({"calibration": {"attributes": packed | {"curves": {NAMES[0]: ["a", 1]}}}}, net)
     (folder / "net" / "search").mkdir()
     kept.rename(folder / "net" / "search" / "calibration.json")  # where older versions kept it
     np.testing.assert_array_equal(attribute_calibration.calibrated(net)[0].offset, curve.offset)

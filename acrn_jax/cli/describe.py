@@ -3,8 +3,8 @@
 ./launch.sh describe photo.jpg    # with the net that ships
 ./launch.sh describe --workdir=M --images=FOLDER --format=csv --out=attributes.csv [--attribute=personalMale]
 
-M is an attribute net, or a run or net that was trained with one. Paths may stand without --images. Attributes are guesses from
-appearance; nobody is identified.
+M is an attribute net, or a run that was trained with one. Paths may stand without --images. Attributes are guesses
+from appearance; nobody is identified.
 """
 
 import csv

@@ -11,7 +11,7 @@ from flax import traverse_util
 from acrn_jax import COMMAND, build, files, provenance, results
 from acrn_jax.data import source
 from acrn_jax.export import bundle, net_file
-from acrn_jax.runs import bundles, face, nets, overlap, phases
+from acrn_jax.runs import attribute_calibration, bundles, face, nets, overlap, phases
 from acrn_jax.runs.origin import PACKAGES
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
 from acrn_jax.settings import Settings
@@ -166,6 +166,7 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
         "distance": config.loss.distance,
         "representation": config.attributes.representation,
     }
+    curves = None
     if isinstance(run, ReidCnnRun):
         content["scales"] = run.scales
     if isinstance(run, AcrnRun):
@@ -174,11 +175,12 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
         content["weights"] = dict(zip(run.attribute_net.names, map(float, weights), strict=True))
     if isinstance(run, AttributeRun):
         content["recognition"] = _recognition(run)
+        curves = attribute_calibration.for_card(run)
     return content | {
         "training": _training(config, split),
         "command": None,
         "scores": _scores(run.workdir),
-        "calibration": None,
+        "calibration": {"attributes": curves} if curves else None,
         "seeds": {"train": config.seed},
         "commit": provenance.commit(),
         "versions": provenance.versions(PACKAGES),
