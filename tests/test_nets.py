@@ -125,7 +125,7 @@ def test_search_extract_export_and_adapt_take_the_name(made, tmp_path):
         found = search.search(name, raw, want=["red"], top=3, out=tmp_path / f"want_{run}")
         assert len(found["results"]) == 3 and "red" in found["results"][0]["probabilities"]
     with pytest.raises(ValueError, match="a net that ships, into which nothing is written; name a folder with --out"):
-        search.search("acrn-tiny", raw, query=query)
+        search.search("acrn-tiny", raw, query=query, out=home / "acrn-tiny" / "search")
     splits = [extraction.open_pictures(raw)]
     for name, key in (("acrn-tiny", "feature"), ("mva-tiny", "attributes")):
         extraction.extract(name, splits, tmp_path / f"{name}.npz", format="npz")
