@@ -333,7 +333,7 @@ def test_the_page_shows_what_was_found_and_nothing_else_of_the_machine(place):
         assert f"feature {shares['feature']} %" in page.text
     p = found["results"][0]["attributes"]["personalMale"]
     answer = "yes" if p > 0.65 else "no" if p < 0.35 else "unknown"
-    assert f"Male {100 * p:.0f} % {answer}" in page.text
+    assert f"Male {100 * p:.0f} % {answer} 71 %" in page.text and "answer recognition rate" in page.text
     assert "1 of 15 images are wider than tall" in page.text and "the first is wide.png." in page.text
     assert "1 file could not be read" in page.text and "wanted: " in page.text and "not who is on them" in page.text
     assert all(0 <= float(style.removeprefix("width: ").rstrip("%")) <= 100 for style in page.widths) and page.widths

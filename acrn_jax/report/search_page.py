@@ -39,14 +39,21 @@ def render(
         unknown=[100 * edge for edge in results["unknown"]],
         notes=notes,
         entries=entries,
+        recognised=bool(_rates(results)),
     )
 
 
 def _entry(entry: Mapping[str, Any], results: Mapping[str, Any], image: np.ndarray) -> dict[str, Any]:
     low, high = results["unknown"]
     attributes = sorted(entry["attributes"].items(), key=lambda item: -item[1])
+    rates = _rates(results)
     told = [
-        (cells.attribute(name), f"{100 * p:.0f} %", "yes" if p > high else "no" if p < low else "unknown")
+        (
+            cells.attribute(name),
+            _percent(p),
+            "yes" if p > high else "no" if p < low else "unknown",
+            _percent(rates.get(name)),
+        )
         for name, p in attributes
     ]
     return {
@@ -56,8 +63,17 @@ def _entry(entry: Mapping[str, Any], results: Mapping[str, Any], image: np.ndarr
         "distance": f"{entry['distance']:.3g}",
         "shares": _shares(entry),
         "attributes": told,
-        "shown": [(name, p) for name, p, answer in told if answer == "yes"],
+        "shown": [(name, p) for name, p, answer, _ in told if answer == "yes"],
     }
+
+
+def _rates(results: Mapping[str, Any]) -> Mapping[str, float | None]:
+    """Name -> how often the net is right about an attribute, where that was measured."""
+    return (results["attributes"].get("recognition") or {}).get("mA", {})
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _shares(entry: Mapping[str, Any]) -> list[tuple[str, int]]:

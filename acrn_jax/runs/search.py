@@ -141,7 +141,7 @@ def _write_pictures(found: "Search", order: np.ndarray, results: dict[str, Any])
     title, notes = search_table.page_title(results), search_table.page_notes(results)
     page = search_page.render(results, pixels, query, title=title, notes=notes)
     files.write_text(found.out / "search.html", page)
-    if query is not None:
+    if query is not None and found.query is not None:
         pixels, captions = [query, *pixels], [["query", str(found.query.file_name[0])], *captions]
     sheet.write(found.out / "grid.jpg", pixels, captions, marked=int(found.query is not None), note=note)
 
