@@ -50,6 +50,12 @@ def check(config: Settings) -> None:
 
 def check_images(config: Settings, split: source.Split) -> None:
     """Raises ValueError for batches that the images to train on cannot fill: of a re-id run, or of an attribute net."""
+    parts = source.parts(split) if config.data.batches == "one_set" and "parts" in split.metadata else [("", split)]
+    for _, part in parts:
+        _check_part(config, part)
+
+
+def _check_part(config, split):
     _, count = np.unique(split.person_id, return_counts=True)
     pairs = count[count > 1].sum() if "reid" in config.phases else len(split)
     if not pairs:
@@ -114,7 +120,7 @@ def reid_splits(config: Settings) -> tuple[source.Split, source.Split | None]:
 def attribute_split(config: Settings) -> source.Split:
     """Training images of the attribute net, without the sub-sets, attributes and people left out."""
     split = open_split(config, config.data.train_split)
-    folder = 2 if config.data.name == "mixture" else 0  # behind the name and config of the part
+    folder = 2 if config.data.name == source.MIXTURE else 0  # behind the name and config of the part
     subsets = np.array([name.split("/")[folder] for name in split.file_name])
     unknown = set(config.data.exclude_subsets) - set(subsets)
     if unknown:
@@ -146,6 +152,12 @@ def recognition_splits(config: Settings) -> tuple[str, ...]:
     return ("test",) if "test" in source.splits(data.dir, data.name, data.config) else ("query", "gallery")
 
 
+def has_test(config: Settings) -> bool:
+    """Whether the config's data set has images to score on; a mixture has none."""
+    data = config.data
+    return set(recognition_splits(config)) <= set(source.splits(data.dir, data.name, data.config))
+
+
 def recognition_split(config: Settings, name: str | None = None) -> source.Split:
     """What an attribute net is scored on: split `name`, or `recognition_splits`; of query and gallery the people."""
     parts = (name,) if name else recognition_splits(config)
@@ -160,13 +172,30 @@ def training_split(config: Settings) -> source.Split:
 
 def epoch_plan(config: Settings, split: source.Split, phase: str) -> Callable[[int], np.ndarray]:
     """Epoch -> record numbers of its batches, int64 [batches, rows]; docs/method.md section 5."""
+    number = source.part_numbers(split)
+    there = np.unique(number).tolist()
+    if config.data.batches == "mixed" or len(there) == 1:
+        return _plan(config, split, phase, config.seed)
+    parts = []
+    for part in there:
+        records = np.flatnonzero(number == part)
+        parts.append((records, _plan(config, split.take(records), phase, sampler.seed_of_part(config.seed, part))))
+    return functools.partial(_one_set, parts, config.seed)
+
+
+def _plan(config: Settings, split: source.Split, phase: str, seed: int) -> Callable[[int], np.ndarray]:
+    """The plan of one set, or of a mixture as if it were one."""
     if phase == "mva" and config.mva.images_per_person:
-        return functools.partial(_capped, split.person_id, config.mva.images_per_person, config.mva.batch, config.seed)
+        return functools.partial(_capped, split.person_id, config.mva.images_per_person, config.mva.batch, seed)
     if phase != "reid":
-        return functools.partial(_shuffle, len(split), config.phase(phase).batch, config.seed)
+        return functools.partial(_shuffle, len(split), config.phase(phase).batch, seed)
     if config.reid.miner == "offline":
-        return functools.partial(_triplets, split.person_id, split.camera_id, config.reid.triplets, config.seed)
-    return functools.partial(_identities, split.person_id, config.reid.people, config.reid.images, config.seed)
+        return functools.partial(_triplets, split.person_id, split.camera_id, config.reid.triplets, seed)
+    return functools.partial(_identities, split.person_id, config.reid.people, config.reid.images, seed)
+
+
+def _one_set(parts, seed, epoch):
+    return sampler.one_set_plan(parts, seed=seed, epoch=epoch)
 
 
 def _shuffle(n, rows, seed, epoch):

@@ -36,6 +36,7 @@ OLD_DEFAULTS = {
     "model.last_stride": 2, "model.instance_norm": False, "data.augment.grey": 0.0, "data.augment.pad": 0,
     "reid.memory": 0, "reid.memory_after": 0, "mva.calibrate": "none", "mva.images_per_person": 0,
     "data.exclude_attributes": [], "data.people_part": "all",
+    "data.batches": "mixed",
     "evaluate.draws": 10, "evaluate.draw_seed": 0, "evaluate.probe_view": "both",
 }  # fmt: skip
 PATHS = ("data.dir", "attributes.from", "init_from", "loss.attribute_weights_file")  # keys that name files or folders
@@ -52,6 +53,7 @@ class Data:
     exclude_subsets: Annotated[tuple[str, ...], several(rules.TEXT)]
     exclude_attributes: Annotated[tuple[str, ...], several(rules.TEXT)]
     people_part: Annotated[str, one_of("all", "first_half", "second_half")]
+    batches: Annotated[str, one_of("mixed", "one_set")]
     validation_identities: CountOrZero
     height: Count
     width: Count

@@ -51,6 +51,7 @@ def get_config() -> config_dict.ConfigDict:
     c.data.exclude_subsets = ()  # PETA: subsets left out of attribute training, e.g. ("GRID", "3DPeS")
     c.data.exclude_attributes = ()  # names left out of attribute training, e.g. those that nobody there has
     c.data.people_part = "all"  # all | first_half | second_half of the training people, of whichever net; drawn once
+    c.data.batches = "mixed"  # mixed | one_set: of a mixture, whether a batch shows all of its parts or one of them
     c.data.validation_identities = 0  # people held out of re-id training for choosing; 0: train on all, as the paper
     c.data.height = 160  # pixels that the net sees
     c.data.width = 64  # likewise

@@ -2,10 +2,11 @@
 
 A plan is int64 [batches, rows]; row r of batch b is a record's place in the split. Every epoch of a plan has the same
 number of batches, and each epoch starts anew, so a run resumes at any step without a history. One epoch is N images in
-every plan: N anchors (triplets), or N rows rounded up to whole batches.
+every plan: N anchors (triplets), or N rows rounded up to whole batches (of each part, where batches are of one).
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -115,6 +116,27 @@ def triplet_plan(person_ids: np.ndarray, camera_ids: np.ndarray, *, batch: int, 
     negative = rng.integers(n - images)
     negative += np.where(negative >= first, images, 0)
     return np.concatenate([_filled(order[rows], batch) for rows in (anchor, positive, negative)], axis=1)
+
+
+def one_set_plan(
+    parts: Sequence[tuple[np.ndarray, Callable[[int], np.ndarray]]], *, seed: int, epoch: int
+) -> np.ndarray:
+    """Batches that each show one part of the records alone, in random order, [batches, rows].
+
+    An epoch has the batches that each part's own plan has, so that parts have turns in proportion to their images.
+
+    Args:
+      parts: (places of its records in the split [M], its plan: epoch -> places among these) of each.
+      seed: of the run.
+      epoch: from 0.
+    """
+    batches = np.concatenate([records[plan(epoch)] for records, plan in parts])
+    return batches[np.random.default_rng((seed, epoch, 5)).permutation(len(batches))]
+
+
+def seed_of_part(seed: int, part: int) -> int:
+    """The seed of one part's own plan, so that parts of one size are not drawn alike."""
+    return int(np.random.SeedSequence((seed, part, 6)).generate_state(1)[0])
 
 
 def validation_identities(person_ids: np.ndarray, *, count: int, seed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from acrn_jax import COMMAND, schema
 from acrn_jax.data_prep import pictures
 
+MIXTURE = "mixture"  # name of the data set whose records are those of others
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 4096  # records read at once: the reader's own threads work within one call
 
@@ -290,6 +291,24 @@ def join(splits: Sequence[Split]) -> Split:
         read=functools.partial(_read_joined, tuple(splits), np.cumsum([0, *lengths])),
         **{name: np.concatenate([getattr(split, name) for split in splits]) for name in columns},
     )
+
+
+def part_numbers(split: Split) -> np.ndarray:
+    """Which part of a mixture each record is of, from 0 in the order of its metadata, int64 [N]; of another set 0."""
+    last = [part["people"][1] for part in split.metadata.get("parts", ())]
+    return np.searchsorted(last[:-1], split.person_id)  # people are numbered part by part
+
+
+def parts(split: Split) -> list[tuple[str, Split]]:
+    """The records of each part of a mixture, named as they are there: [("market1501", split), ...]."""
+    number, found = part_numbers(split), []
+    for i, part in enumerate(split.metadata["parts"]):
+        rows, name = np.flatnonzero(number == i), f"{part['dataset']}/{part['config']}"
+        if len(rows):
+            there = np.array([file.removeprefix(f"{name}/") for file in split.file_name[rows]])
+            own = dataclasses.replace(split.take(rows), name=f"{split.name} ({name})", file_name=there)
+            found.append((part["dataset"], own))
+    return found
 
 
 def _read_joined(splits: Sequence[Split], starts: np.ndarray, i: int) -> bytes:

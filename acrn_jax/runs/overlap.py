@@ -30,8 +30,6 @@ SAME_PEOPLE = (
     ("peta/SARC3D", "peta/SARC3D"),
 )
 
-MIXTURE = "mixture"  # the data set of which each image is of another data set
-
 Remedy = Callable[[tuple[str, ...]], str]  # sub-sets that an attribute net leaves out -> what to do
 
 
@@ -90,20 +88,19 @@ def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], wh
         return
     own = load(run.workdir).config.data
     images = functools.cache(lambda: run.training_images(target.data.dir))
-    if own.name == MIXTURE:
+    if own.name == source.MIXTURE:
         seen, parts = nets.digests(images()), parts_of(own.name, images())
         _check_known(run, seen, parts, target, splits, what, remedy)
         return
-    if own.name == target.data.name:
-        for split in splits:
-            if shared := shared_images(images(), split):
-                subset = (shared[0].split("/")[0],) if "/" in shared[0] else ()
-                raise ValueError(
-                    f"The {what} {run.workdir} was trained on {len(shared)} images of {split.name}, e.g. {shared[0]}; "
-                    + remedy((*own.exclude_subsets, *subset) if subset else ())
-                )
-        if what == "run":  # which trains on some people of a sub-set and is scored on others
-            return
+    for split in _of(own.name, target.data.name, splits):
+        if shared := shared_images(images(), split):
+            subset = (shared[0].split("/")[0],) if "/" in shared[0] else ()
+            raise ValueError(
+                f"The {what} {run.workdir} was trained on {len(shared)} images of {split.name}, e.g. {shared[0]}; "
+                + remedy((*own.exclude_subsets, *subset) if subset else ())
+            )
+    if own.name == target.data.name and what == "run":  # which trains on some people of a sub-set, others are scored
+        return
     shown = set[str]().union(*(parts_of(target.data.name, split) for split in splits))
     related = {
         part: other
@@ -118,6 +115,13 @@ def _check_unseen(run: Run, target: Settings, splits: Sequence[source.Split], wh
         seen = parts_of(own.name, images())
         related = {part: other for part, other in related.items() if part in seen}
     _refuse_related(related, run, target, what, own.exclude_subsets, remedy)
+
+
+def _of(name: str, target: str, splits: Sequence[source.Split]) -> list[source.Split]:
+    """What of splits of the data set `target`, which may be a mixture, is of the data set `name`."""
+    if target != source.MIXTURE:
+        return list(splits) if name == target else []
+    return [part for split in splits for dataset, part in source.parts(split) if dataset == name]
 
 
 def _refuse_related(related, run, target, what, left_out, remedy) -> None:
@@ -162,7 +166,7 @@ def _check_known(
 
 def parts_of(name: str, split: source.Split) -> set[str]:
     """What a split of that data set holds, as SAME_PEOPLE names it; of a mixture, what its parts hold."""
-    if name == MIXTURE:  # whose files are called NAME/CONFIG/FILE
+    if name == source.MIXTURE:  # whose files are called NAME/CONFIG/FILE
         files = {tuple(str(file).split("/")[:3]) for file in split.file_name}
         return {part for dataset, _, folder in files for part in (dataset, f"{dataset}/{folder}")}
     return {name, *(f"{name}/{folder}" for folder in {str(file).split("/")[0] for file in split.file_name})}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from acrn_jax import build, files
+from acrn_jax import COMMAND, build, files
 from acrn_jax.data import source
 from acrn_jax.losses import objectives
 from acrn_jax.runs import inputs, overlap, phases, recognition, start, workdir
@@ -66,7 +66,14 @@ def _train_attributes(config: Settings, folder: Path) -> None:
     )
     description = {"attribute_names": split.attribute_names, "dataset": split.name, "fingerprint": split.fingerprint}
     parallel.on_primary(lambda: workdir.write_json(folder / "attributes.json", description))
-    recognition.recognise(folder, config=config)
+    if build.has_test(config):
+        recognition.recognise(folder, config=config)
+    else:
+        told = (
+            f"{config.data.name}/{config.data.config} has no test images, so the net is not scored; another set has: "
+        )
+        told += f"{COMMAND} evaluate --workdir={folder} --dataset=NAME/CONFIG"
+        parallel.on_primary(lambda: print(told, flush=True))
 
 
 def _train_reid(config: Settings, folder: Path, train_phase: TrainPhase) -> None:

@@ -25,6 +25,7 @@ REID_SUBSETS = {  # config: (subset, protocol)
 }
 TRIALS = "reid_grid_trial"  # configs _0 to _9: GRID's official trials
 ZERO_SHOT = "zero_shot"  # configs _0 to _4: the runs of PETAzs, from a file that the user has
+WHOLE = ("reid_viper_whole", "reid_prid_whole")  # nobody trains, all are tested: nets of other sets are looked at here
 TRIALS_FILE = pathlib.Path(__file__).parent / "grid_trials.txt"
 GRID_PEOPLE = 250  # whom two cameras saw
 SPLIT_SEEDS = 10  # configs reid_SUBSET_0 to _9; without a number the seed is --seed, 0 by default
@@ -34,7 +35,7 @@ ROLES = ("train", "query", "gallery", "distractor")
 def config_names() -> list[str]:
     return (
         [f"random_{i}" for i in range(OFFICIAL_SPLITS)]
-        + ["disjoint", *REID_SUBSETS]
+        + ["disjoint", *REID_SUBSETS, *WHOLE]
         + [f"{name}_{seed}" for name in (*REID_SUBSETS, TRIALS) for seed in range(SPLIT_SEEDS)]
         + [f"{ZERO_SHOT}_{i}" for i in range(OFFICIAL_SPLITS)]
     )
@@ -85,7 +86,7 @@ def read(
             if partition is None
             else f"--partition is for the {ZERO_SHOT}_ configs; {config} has its own splits."
         )
-    if seed is not None and (number or split_file is not None):
+    if seed is not None and (number or kind in WHOLE or split_file is not None):
         raise ValueError(
             f"--seed={seed} has no effect here: {config} and a split file each fix the split; leave it out."
         )
@@ -109,7 +110,7 @@ def read(
         splits = disjoint_splits(images, seed=seed or 0)
         about |= {"protocol": "attributes", "seed": seed or 0, "subsets": list(archives)}
     else:
-        subset, protocol = REID_SUBSETS[kind.removesuffix("_trial")]
+        subset, protocol = REID_SUBSETS[kind.removesuffix("_trial").removesuffix("_whole")]
         if subset not in archives:
             raise FileNotFoundError(f"{config} needs {subset}/archive, and {raw_dir} has {', '.join(archives)} alone.")
         images = release.read_images({subset: archives[subset]}, names)
@@ -117,6 +118,8 @@ def read(
         if kind == TRIALS:
             about["official_trial"] = int(number)
             splits = trial_splits(images, int(number))
+        elif kind in WHOLE:
+            splits = whole_splits(images, subset)
         elif split_file is not None:
             splits = read_split_file(split_file, images)
             about["split_file_sha256"] = hashlib.sha256(pathlib.Path(split_file).read_bytes()).hexdigest()
@@ -155,6 +158,16 @@ def reid_splits(images: list[release.Image], subset: str, *, seed: int) -> dict[
     generator = np.random.default_rng(seed)
     people = generator.permutation(sorted(of_person.keys() - set(single))).tolist()
     return _roles(of_person, single, subset, set(people[: len(people) // 2]), generator)
+
+
+def whole_splits(images: list[release.Image], subset: str) -> dict[str, list[reid.Example]]:
+    """Query and gallery of VIPeR or PRID with all people: camera a asks, and the gallery is all of camera b.
+
+    Of PRID camera a's people are queries where camera b saw them too; its others are left out.
+    """
+    of_person, single = _people(images, subset)
+    splits = _roles(of_person, single, subset, set(), np.random.default_rng(0))  # which draws nothing
+    return {split: splits[split] for split in ("query", "gallery")}
 
 
 def trial_splits(images: list[release.Image], trial: int) -> dict[str, list[reid.Example]]:

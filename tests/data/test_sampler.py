@@ -137,12 +137,58 @@ def test_negatives_are_uniform_over_images():
     assert abs(drawn[17] / 2000 - 12 / 14) < 0.03
 
 
+def test_a_batch_of_one_set_shows_no_other():
+    """Against loops: which part each row is of, and which records each part's own plan draws."""
+    person_ids, _ = split_of([4, 4, 4, 3, 5, 6, 9, 2])
+    part = np.select([person_ids <= 17, person_ids <= 31], [0, 1], 2)  # 3, 2 and 3 people
+    own = [np.flatnonzero(part == i) for i in range(3)]
+
+    def plan_of(i):
+        def plan(epoch):
+            return sampler.identity_plan(person_ids[own[i]], p=2, k=2, seed=sampler.seed_of_part(3, i), epoch=epoch)
+
+        return plan
+
+    parts = [(own[i], plan_of(i)) for i in range(3)]
+    for epoch in range(4):
+        plan = sampler.one_set_plan(parts, seed=3, epoch=epoch)
+        assert plan.shape == (3 + 2 + 5, 4) and plan.dtype == np.int64  # 12, 8 and 17 images, by 4
+        turns, drawn = collections.Counter(), collections.defaultdict(list)
+        for batch in plan.tolist():
+            numbers = {int(part[row]) for row in batch}
+            assert len(numbers) == 1
+            turns[numbers.pop()] += 1
+            drawn[int(part[batch[0]])].append(batch)
+        assert turns == {0: 3, 1: 2, 2: 5}
+        for i, batches in drawn.items():
+            wanted = [[int(own[i][place]) for place in row] for row in plan_of(i)(epoch).tolist()]
+            assert sorted(batches) == sorted(wanted)
+
+
+def test_parts_have_turns_in_any_order():
+    parts = [
+        (np.arange(10), lambda epoch: np.arange(10)[:, None]),
+        (np.arange(10, 20), lambda epoch: np.arange(10)[:, None]),
+    ]
+    firsts = np.mean([sampler.one_set_plan(parts, seed=0, epoch=epoch)[:10] < 10 for epoch in range(200)])
+    assert 0.45 < firsts < 0.55  # of the first half of an epoch; one part after the other would give 1
+    assert len({sampler.seed_of_part(seed, part) for seed in range(10) for part in range(10)}) == 100
+
+
 def plans():
+    def of_two(**at):
+        parts = [
+            (np.arange(4), lambda epoch: np.arange(4)[:, None]),
+            (np.arange(4, 18), lambda epoch: np.arange(14)[:, None]),
+        ]
+        return sampler.one_set_plan(parts, **at)
+
     person_ids, camera_ids = split_of([3, 4, 5, 6])
     yield lambda **at: sampler.shuffle_plan(18, batch=4, **at)
     yield lambda **at: sampler.capped_plan(person_ids, per_person=4, batch=4, **at)
     yield lambda **at: sampler.identity_plan(person_ids, p=2, k=2, **at)
     yield lambda **at: sampler.triplet_plan(person_ids, camera_ids, batch=4, **at)
+    yield of_two
 
 
 @pytest.mark.parametrize("plan", list(plans()))

@@ -85,13 +85,19 @@ def test_people_and_cameras_are_made_distinct(data):
         assert row[4] == f"mixture/ab/{name}"
 
 
-def test_order_of_parts_decides_numbers(data):
-    found, _ = read(prepare.prepare("mixture", "ba", data_dir=data, parts="image_folder/b:train,image_folder/a:query"))
+def test_order_of_parts_decides_numbers(data, tmp_path):
+    rows = [("x/1.png", "7", "4", "train"), ("x/2.png", "7", "", "train"), ("x/3.png", "2", "4", "train")]
+    prepare_folder(tmp_path, "c", rows, "path,person_id,camera_id,split", first=300)
+    given = "image_folder/b:train,image_folder/a:query,image_folder/c:train"
+    found, _ = read(prepare.prepare("mixture", "bac", data_dir=data, parts=given))
     assert {name: row[:2] for name, row in found.items()} == {
         "image_folder/b/x/1.png": (1, -1),
         "image_folder/b/x/2.png": (2, -1),
         "image_folder/b/x/3.png": (2, -1),
         "image_folder/a/x/4.png": (3, 1),
+        "image_folder/c/x/1.png": (5, 2),  # camera 4, as one of a is too
+        "image_folder/c/x/2.png": (5, -1),
+        "image_folder/c/x/3.png": (4, 2),
     }
 
 

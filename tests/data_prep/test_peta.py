@@ -151,6 +151,29 @@ def test_what_the_reid_splits_hold(raw):
     assert len(three) == 3  # of six people
 
 
+def test_whole_sets_test_everybody(raw):
+    """The fixture's people by hand: all of camera a whom b saw ask, and all of b is the gallery."""
+    wanted = {  # (file, person) of query and of gallery
+        "reid_viper_whole": (
+            {(f"VIPeR/{p:03d}_0_1.bmp", p + 1) for p in (0, 1, 3, 7)},
+            {(f"VIPeR/{p:03d}_90_2.bmp", p + 1) for p in (0, 1, 3, 7)},
+        ),
+        "reid_prid_whole": (
+            {(f"PRID/{p:04d}_a.png", p) for p in (1, 2, 3, 4)},
+            {(f"PRID/{p:04d}_b.png", p) for p in (1, 2, 3, 4)} | {("PRID/1007_b.png", 0), ("PRID/1008_b.png", 0)},
+        ),
+    }
+    for config, sides in wanted.items():
+        found = peta.read(config, raw_dir=raw[0])
+        assert list(found.splits) == ["query", "gallery"] and found.metadata["protocol"] == "single_shot"
+        for split, side in zip(found.splits.values(), sides, strict=True):
+            assert {(e.file_name, e.person_id) for e in split} == side and len(split) == len(side)
+        with pytest.raises(ValueError, match=f"--seed=1 has no effect here: {config}"):
+            peta.read(config, raw_dir=raw[0], seed=1)
+        with pytest.raises(ValueError, match="--split_file is for the reid_ configs"):
+            peta.read(config, raw_dir=raw[0], split_file="x.csv")
+
+
 def test_3dpes_person_of_one_track_is_no_query(raw):
     for seed in range(10):
         splits = peta.read(f"reid_3dpes_{seed}", raw_dir=raw[0]).splits
