@@ -172,9 +172,11 @@ def training_split(config: Settings) -> source.Split:
 
 def epoch_plan(config: Settings, split: source.Split, phase: str) -> Callable[[int], np.ndarray]:
     """Epoch -> record numbers of its batches, int64 [batches, rows]; docs/method.md section 5."""
+    if config.data.batches == "mixed":
+        return _plan(config, split, phase, config.seed)
     number = source.part_numbers(split)
     there = np.unique(number).tolist()
-    if config.data.batches == "mixed" or len(there) == 1:
+    if len(there) == 1:
         return _plan(config, split, phase, config.seed)
     parts = []
     for part in there:

@@ -11,7 +11,7 @@ import safetensors.numpy
 from absl.testing import flagsaver
 
 from acrn_jax import build, runs
-from acrn_jax.cli import models
+from acrn_jax.cli import demo, models
 from acrn_jax.data import source
 from acrn_jax.data_prep import prepare
 from acrn_jax.export import net_file
@@ -387,3 +387,22 @@ def test_models_lists_what_is_there(copy, capsys, monkeypatch):
     monkeypatch.setattr(nets, "homes", lambda: [copy / "nowhere"])
     code, text = said(True)
     assert not code and text.startswith("There is no net in ") and text.count("\n") == 1 and "--format=net" in text
+
+
+def test_demo_on_a_folder_takes_the_net_that_ships(made, tmp_path, monkeypatch, capsys):
+    """By default the first picture is searched for; nothing goes into the folder of the drawn demo."""
+    raw, *_ = made
+    monkeypatch.setattr(nets, "DEFAULT", "reid-tiny")
+    monkeypatch.chdir(tmp_path)
+    with flagsaver.flagsaver():
+        demo.show_real(raw, None)
+    found = json.loads((tmp_path / "demo_real" / "results.json").read_text())
+    first = str(source.open_folder(raw).file_name[0])
+    assert found["query"].endswith(first) and first not in [entry["file"] for entry in found["results"]]
+    lines = (tmp_path / "demo_real" / "attributes.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(list(raw.glob("*.jpg"))) and "red" in lines[0]
+    assert (tmp_path / "demo_real" / "search.html").is_file() and "search.html" in capsys.readouterr().out
+    (alone := tmp_path / "alone").mkdir()
+    shutil.copy(sorted(raw.glob("*.jpg"))[0], alone)
+    with pytest.raises(ValueError, match="holds one picture"):
+        demo.show_real(alone, None)

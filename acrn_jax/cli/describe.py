@@ -7,9 +7,6 @@ M is an attribute net, or a run that was trained with one. Paths may stand witho
 from appearance; nobody is identified.
 """
 
-import csv
-import io
-import json
 import sys
 from pathlib import Path
 
@@ -22,14 +19,16 @@ from acrn_jax.data_prep import paths
 from acrn_jax.evaluation import calibration
 from acrn_jax.runs import describe_table, describing, nets
 
-FORMATS = ("table", "csv", "json")
+BAND = ",".join(map(str, calibration.UNKNOWN_BAND))
 _WORKDIR = paths.define_folder("workdir", None, "A trained run, or the name of a net that ships; default: acrn-small.")
 _IMAGES = paths.define_paths("images", None, "A folder of pictures, searched with the folders in it, or pictures.")
 _ATTRIBUTE = flags.DEFINE_multi_string("attribute", [], "An attribute, several times for several; default: all.")
-_FORMAT = flags.DEFINE_enum("format", None, FORMATS, "How it is written; default: by the ending of --out, else table.")
+_FORMAT = flags.DEFINE_enum(
+    "format", None, describe_table.FORMATS, "How it is written; default: by the ending of --out, else table."
+)
 _OUT = paths.define_file("out", None, "The file to write; default: the screen.")
 _UNKNOWN = flags.DEFINE_string(
-    "unknown", ",".join(map(str, calibration.UNKNOWN_BAND)), "From the first to the second a probability is no answer."
+    "unknown", None, f"From the first to the second a probability is no answer; default: {BAND}."
 )
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
 _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
@@ -51,7 +50,7 @@ def main(argv):
         net=Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None,
         data_dir=_DATA_DIR.value,
     )
-    text = _text(found, kind)
+    text = describe_table.text(found, kind)
     if out is None:
         print(text, end="")
     else:
@@ -63,26 +62,16 @@ def main(argv):
         print(f"written: {out}")
 
 
-def _text(found, kind):
-    if kind == "json":
-        return json.dumps(found.to_json(), indent=1) + "\n"
-    if kind == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(found.rows())
-        return text.getvalue()
-    return describe_table.table(found)
-
-
 def _format():
     if _FORMAT.value:
         return _FORMAT.value
     ending = Path(_OUT.value or "").suffix.lower().removeprefix(".")
-    return ending if ending in FORMATS else "table"
+    return ending if ending in describe_table.FORMATS else "table"
 
 
 def _band():
     try:
-        low, high = map(float, _UNKNOWN.value.split(","))
+        low, high = map(float, (_UNKNOWN.value or BAND).split(","))
     except ValueError:
         raise ValueError(f"--unknown={_UNKNOWN.value} is not two numbers; give both ends, as 0.35,0.65.") from None
     return low, high

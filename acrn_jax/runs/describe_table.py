@@ -1,5 +1,8 @@
 """What an attribute net says about pictures, as text."""
 
+import csv
+import io
+import json
 import textwrap
 
 import numpy as np
@@ -11,6 +14,20 @@ from acrn_jax.runs import search_table
 from acrn_jax.runs.describing import Description
 
 COLUMNS = 4  # pictures at most that stand beside each other
+
+
+FORMATS = ("table", "csv", "json")
+
+
+def text(found: Description, kind: str) -> str:
+    """A description in one of FORMATS."""
+    if kind == "json":
+        return json.dumps(found.to_json(), indent=1) + "\n"
+    if kind == "csv":
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows(found.rows())
+        return lines.getvalue()
+    return table(found)
 
 
 def table(found: Description) -> str:

@@ -17,8 +17,8 @@ from acrn_jax.data_prep import paths
 ROOT = pathlib.Path(__file__).parents[2]
 VERBS = [*(ROOT / "acrn_jax" / "cli").glob("[a-z]*.py"), ROOT / "data_prep" / "prepare.py"]
 WORDS = """
-    arms attributes_name coordinator_address config_name dataset expand format job method not output pattern protocol
-    split splits study values want
+    against arms attributes_name coordinator_address config_name dataset expand format job method not output parts pattern protocol
+    split splits study unknown values want
 """.split()  # flags of text that name neither files nor folders
 
 
@@ -42,7 +42,7 @@ def test_flags_that_name_paths_say_so():
     }
     assert texts == set(WORDS)
     assert {verb for verb, *_ in PATH_FLAGS} == {file.stem for file in VERBS} - {
-        "__init__", "cards", "distributed", "main", "manual", "models", "shared_flags", "shell"
+        "__init__", "against", "cards", "distributed", "main", "manual", "models", "shared_flags", "shell"
     }  # fmt: skip
 
 

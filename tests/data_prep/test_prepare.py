@@ -421,7 +421,7 @@ def test_check_of_what_is_prepared_counts_pictures_too(mine, tmp_path):
     PIL.Image.fromarray(ramp).save(mine["raw_dir"] / "a/0002.png")
     side = PIL.Image.Exif()
     side[0x112] = 6
-    PIL.Image.new("RGB", (8, 4)).save(mine["raw_dir"] / "b/0003.jpg", exif=side)
+    PIL.Image.new("RGB", (16, 8)).save(mine["raw_dir"] / "b/0003.jpg", exif=side)
     folder = prepare.prepare(**mine, data_dir=tmp_path)
     _, faults, notes = prepare.check("image_folder", "mine", data_dir=tmp_path)
     assert not faults and notes == [
