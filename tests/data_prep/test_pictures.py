@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import zlib
 
 import numpy as np
@@ -240,3 +241,98 @@ def test_folders_without_a_picture(tmp_path):
     (tmp_path / "a.jpg").touch()
     with pytest.raises(ValueError, match=r"None of the 1 files in .* first is .*a\.jpg \(0 bytes\)"):
         pictures.find(tmp_path)
+
+
+def test_a_bag_of_all_that_people_have(tmp_path):
+    """Each is used as it is seen, or listed; none is taken for another."""
+    upright, block = np.repeat(np.repeat(noise(4, 2, 3), 8, 0), 8, 1), exif(6)
+    grey = noise(32, 16)
+    cmyk = Image.fromarray(np.repeat(np.repeat(noise(4, 2, 4, seed=1), 8, 0), 8, 1), "CMYK")
+    alpha = np.dstack([upright, np.full((32, 16), 255, np.uint8)])
+    bag = {
+        "cmyk.jpg": encode(cmyk, "JPEG", quality=100, subsampling=0),
+        "deep.png": encode(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"),
+        "film.png": film("PNG"),
+        "gif.jpg": encode(noise(8, 8, 3), "GIF"),
+        "phone.jpg": encode(np.rot90(upright), "JPEG", exif=block, quality=100, subsampling=0),
+        "scene.jpg": encode(noise(20, 60, 3), "JPEG"),
+        "stamp.png": encode(noise(3, 3, 3), "PNG"),
+        "tower.png": encode(Image.new("1", (1, 40_000)), "PNG"),
+        "veil.png": encode(alpha, "PNG"),
+        "notes.txt": b"who",
+        "walk.mp4": b"\0\0\0\x18ftypisom",
+        "walk.gif": film("GIF"),
+    }
+    for name, data in bag.items():
+        (tmp_path / name).write_bytes(data)
+    split = source.open_folder(tmp_path)
+    used = ["cmyk.jpg", "deep.png", "phone.jpg", "scene.jpg", "stamp.png", "veil.png"]
+    assert split.file_name.tolist() == used
+    assert split.metadata["unreadable"].keys() == {"film.png", "gif.jpg", "tower.png"}
+    assert split.metadata["passed_over"].keys() == {"ending in .txt", "ending in .mp4", "ending in .gif"}
+    shown = {name: transforms.decode(split.image_bytes(i)).astype(int) for i, name in enumerate(used)}
+    assert np.abs(shown["phone.jpg"] - upright).max() <= 3 and (shown["veil.png"] == upright).all()
+    assert (shown["deep.png"] == grey[..., None]).all()
+    assert np.abs(shown["cmyk.jpg"] - np.asarray(cmyk.convert("RGB")).astype(int)).max() <= 8
+    told = source.told_of_folder(split.metadata)
+    assert "1 of 9 images are wider than tall" in told and f"the first is {tmp_path}/scene.jpg." in told
+    assert "1 of 9 images have a side of fewer than 8 pixels" in told and "1 x 40,000 pixels" in told
+
+
+def test_nine_broken_among_many_are_counted(tmp_path):
+    good = encode(noise(12, 8, 3), "PNG")
+    for i in range(1000):
+        (tmp_path / f"{i:04}.png").write_bytes(good[: 30 + i] if i % 111 == 5 else good)
+    found = pictures.find(tmp_path)
+    broken = [f"{i:04}.png" for i in range(1000) if i % 111 == 5 and 30 + i < len(good)]
+    assert list(found.unreadable) == broken and len(found.names) == 1000 - len(broken) and broken
+    told = source.told_of_folder({"unreadable": dict.fromkeys(map(str, range(12)), "not an image")})
+    assert told.startswith("Skipped 12 files") and told.endswith("  and 2 more\n")
+
+
+def test_a_folder_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    """A file that goes before it is read is told; afterwards it is what it was, or the run stops."""
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(encode(noise(12, 8, 3, seed=i), "PNG"))
+    listed = pictures.listed
+
+    def then_gone(folder):
+        found = listed(folder)
+        (tmp_path / "1.png").unlink()
+        return found
+
+    monkeypatch.setattr(pictures, "listed", then_gone)
+    split = source.open_folder(tmp_path)
+    assert split.metadata["unreadable"] == {"1.png": "No such file or directory"}
+    assert split.file_name.tolist() == ["0.png", "2.png", "3.png"]
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "2.png").write_bytes(encode(noise(12, 8, 3, seed=9), "PNG"))
+    for place, seed in enumerate((0, 2, 3)):
+        np.testing.assert_array_equal(transforms.decode(split.image_bytes(place)), noise(12, 8, 3, seed=seed))
+
+    monkeypatch.setattr(pictures, "listed", listed)
+    monkeypatch.setattr(pictures, "KEEP_BYTES", 0)  # as if the folder were too large to be held
+    split = source.open_folder(tmp_path)
+    (tmp_path / "2.png").write_bytes(encode(noise(12, 8, 3), "PNG"))
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(ValueError, match=r"2\.png was changed since it was looked at; run "):
+        split.image_bytes(0)
+    with pytest.raises(ValueError, match=r"3\.png has gone since it was listed \(No such file or directory\)"):
+        split.image_bytes(1)
+
+
+def test_what_may_not_be_read_is_listed(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(encode(noise(12, 8, 3), "PNG"))
+    read = pathlib.Path.read_bytes
+
+    def refused(path):
+        if path.name == "a.png":  # root may read every file
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", refused)
+    found = pictures.find(tmp_path)
+    assert found.unreadable == {"a.png": "Permission denied"} and found.names == ["b.png"]
+    os.mkfifo(tmp_path / "pipe.png")  # which would be waited for without end
+    assert pictures.find(tmp_path).passed_over == {"no file (a pipe, socket or device)": ["pipe.png"]}
