@@ -31,9 +31,10 @@ ATTRIBUTES = 35
 
 
 def draw_nets(folder: pathlib.Path) -> None:
-    """Nets mva-bench and acrn-bench with drawn values: a quarter as wide as the paper's, 96 x 48 and 128 x 48."""
-    for kind, config in (("attributes", small.mva()), ("acrn", small.reid())):
+    """Nets mva-bench and reid-bench with drawn values: a quarter as wide as the paper's, 96 x 48 and 128 x 48."""
+    for kind, config in (("attributes", small.mva()), ("reid", small.reid())):
         name, of_attributes = f"{'mva' if kind == 'attributes' else kind}-bench", kind == "attributes"
+        config.loss.kind = "classic"  # an ACRN would want to know which attribute net it was trained with
         config.attributes["from"] = None if of_attributes else "mva-bench"
         parsed = settings.read(config)
         module = build.net(parsed, attributes=ATTRIBUTES if of_attributes else 0, people=None)
@@ -88,7 +89,7 @@ def main() -> None:
         def search(gallery: str) -> tuple[float, float]:
             query = folder / gallery / next(iter(sorted(os.listdir(folder / gallery))))
             asked = [f"--gallery={folder / gallery}", f"--query={query}", f"--want={flags.want or 'a0'}"]
-            net = [f"--workdir={flags.workdir or 'acrn-bench'}", f"--out={folder}/out"]
+            net = [f"--workdir={flags.workdir or 'reid-bench'}", f"--out={folder}/out"]
             return seconds(["-m", "acrn_jax.cli.search", *net, *asked], environment)
 
         search("few")  # compiles

@@ -1,19 +1,16 @@
 """One self-contained HTML file about one or several runs: no network, no JavaScript."""
 
-import base64
 import datetime
-import io
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 from PIL import Image
 
 from acrn_jax import COMMAND, files
-from acrn_jax.report import cells, figures, seeds, tables
+from acrn_jax.report import cells, figures, page, seeds, tables
 from acrn_jax.report.table import Table
 from acrn_jax.report.table import render as render_table
 from acrn_jax.results import Confusions, Ledger, Ranked, RankLists, Recognition, Results, Shown, StudyTable
@@ -117,25 +114,13 @@ def render(runs: Iterable[Run]) -> str:
         comparison, refusal = (tables.comparison(ranked), "") if len(ranked) > 1 else (None, "")
     except ValueError as error:
         comparison, refusal = None, str(error)
-    return template("template.html").render(
+    return page.template("template.html").render(
         title="Report: " + ", ".join(dict.fromkeys(run.results.dataset for run in runs)),
         sections=sections,
         comparison=comparison,
         refusal=refusal,
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def template(name: str) -> jinja2.Template:
-    """A page of this folder, which escapes what it is given."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
 
 
 def picture(folder: pathlib.Path, name: str) -> str | None:
@@ -148,15 +133,7 @@ def picture(folder: pathlib.Path, name: str) -> str | None:
             image = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    return thumbnail(image, THUMBNAIL)
-
-
-def thumbnail(image: Image.Image, size: tuple[int, int]) -> str:
-    """A picture in RGB made small, in place, as data URI; nothing else that its file told is in it."""
-    image.thumbnail(size)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return page.thumbnail(image, THUMBNAIL)
 
 
 def _section(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from acrn_jax.report import cells, html
+from acrn_jax.report import cells, page
 
 THUMBNAIL = (144, 288)  # largest width and height of a picture, pixels
 SHARES = 3  # attributes whose shares are named
@@ -30,7 +30,7 @@ def render(
       notes: sentences below it.
     """
     entries = [_entry(entry, results, image) for entry, image in zip(results["results"], pictures, strict=True)]
-    return html.template("search.html").render(
+    return page.template("search.html").render(
         title=title,
         query=None if query is None else _thumbnail(query),
         wanted=[cells.attribute(name) for name in results["want"]],
@@ -90,4 +90,4 @@ def _shares(entry: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def _thumbnail(pixels: np.ndarray) -> str:
-    return html.thumbnail(Image.fromarray(pixels), THUMBNAIL)
+    return page.thumbnail(Image.fromarray(pixels), THUMBNAIL)
