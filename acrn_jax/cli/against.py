@@ -1,4 +1,4 @@
-"""What --against of `evaluate` names: places of rankings, as they are typed, to the comparison of their scores.
+"""What --against of `evaluate` names: places of rankings, as they are typed, to the comparison of their scores."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
