@@ -68,7 +68,9 @@ def _width(widths: Sequence[int]) -> int:
 def _two_lines(title: str, width: int) -> list[str]:
     """A heading over a column of cells `width` wide, in at most two lines; "± sd" and the like stay whole."""
     return next(
-        lines for w in range(max(width, 6), 99) if len(lines := textwrap.wrap(title, w, break_long_words=False)) <= 2
+        lines
+        for w in range(max(width, 6), max(width, 99) + 1)
+        if len(lines := textwrap.wrap(title, w, break_long_words=False)) <= 2
     )
 
 

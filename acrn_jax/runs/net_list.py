@@ -63,7 +63,7 @@ def table(found: list[Listed], *, verify: bool = False) -> Table:
             f"{one.card['parameters']:,}" if "parameters" in one.card else "-",
             f"{one.card['bytes'] / 2**20:.1f}" if "bytes" in one.card else "-",
             "REFUSED" if one.fault else whole,
-            "; ".join(list(_scores(one.card))[:3]) or "-",
+            "; ".join(list(_scores(one.card))[:1]) or "-",
         )
         for one in found
     ]

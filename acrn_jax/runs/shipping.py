@@ -18,7 +18,7 @@ from acrn_jax.settings import Settings
 from acrn_jax.train import optimizer
 
 NOWHERE = "DATA_DIR"  # in place of the folder that the trainer's data lay in
-TOLERANCE = 0.01  # of float16, as a share of an output's root mean square
+TOLERANCE = 0.03  # of float16: the largest difference of any value, as a share of the output's root mean square
 # Keys of a card that --card may set: what a run does not know of itself.
 OF_CARD = ("calibration", "command", "cost", "limits", "notes", "scores", "training")
 
