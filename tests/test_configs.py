@@ -414,6 +414,29 @@ def test_starting_from_another_run(tmp_path):
         start.first_variables(config, build.net(config, people=3), tmp_path / "identity")
 
 
+def test_batch_norm_starts_instance_norm(tmp_path):
+    config = load(
+        "demo", "acrn", **{"model.width": 0.0625, "model.feature_dim": 4, "data.height": 32, "data.width": 16}
+    )
+    first, _ = start.first_variables(config, build.net(config), None)
+    numbered = jax.tree.map(lambda x: x + np.arange(x.shape[-1]), first)
+    saved = checkpoint.Checkpoints(tmp_path / "reid" / "checkpoints")
+    saved.save(state.create(numbered, optimizer.make({"scratch": {"kind": "sgd", "rate": 0.1}}, acrn.GROUPS)))
+    saved.close()
+    config = config.changed({"model.instance_norm": True})
+    found, report = start.first_variables(config, build.net(config), tmp_path / "reid")
+    stem, old = found["params"]["stem0"], numbered["params"]["stem0"]["norm"]
+    half = len(old["bias"]) // 2
+    for leaf in ("scale", "bias"):
+        np.testing.assert_array_equal(stem["instance"][leaf], old[leaf][:half])
+        np.testing.assert_array_equal(stem["norm"][leaf], old[leaf][half:])
+    for leaf, stored in numbered["batch_stats"]["stem0"]["norm"].items():
+        np.testing.assert_array_equal(found["batch_stats"]["stem0"]["norm"][leaf], stored[half:])
+    late = [tree["batch_stats"]["v3"]["pool"]["conv0"]["norm"]["var"] for tree in (found, numbered)]
+    np.testing.assert_array_equal(*late)
+    assert not report["new"] and not report["dropped"]
+
+
 def narrow_mva(**model):
     model = {"width": 0.0625, "branch_kernel": 3, "layout": "torchvision"} | model
     return load("demo", "attributes").changed({"model": model, "data.height": 48, "data.width": 16})

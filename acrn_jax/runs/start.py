@@ -47,7 +47,8 @@ def first_variables(
 
     `init_from` is another run's phase, or a net that ships, from which everything but the classifier must be had, or a
     file of ImageNet weights for the trunk of MVA. The classifier is taken too where it is there and of the
-    `same_people`; of attributes, the last layer where its shape fits.
+    `same_people`; of attributes, the last layer where its shape fits. A net without instance normalisation can start
+    one with it: its channels keep scale and bias.
     """
     fresh = initialize.variables(module, height=config.data.height, width=config.data.width, seed=config.seed)
     if not init_from:
@@ -66,7 +67,7 @@ def first_variables(
     else:
         saved = phases.load(path)
         source = "net" if nets.is_net(path.parent) else "run"
-        found, digest = _variables(saved), phases.fingerprint_of(saved)
+        found, digest = _with_instance_norm(_variables(saved), own), phases.fingerprint_of(saved)
         fits = {n for n, leaf in own.items() if n in found and found[n].shape == leaf.shape}
         new = {n for n in own if _part(n) == "classifier" and not (same_people and n in fits)}
         new |= {n for n in own if _part(n) == "attributes" and n in found and n not in fits}
@@ -98,6 +99,19 @@ def _variables(saved: dict[str, Any]) -> dict[str, Any]:
     """Variables of a stored state, by name."""
     params = optimizer.final_params(saved)["net"]
     return dict(traverse_util.flatten_dict({"params": params, "batch_stats": saved["batch_stats"]}, sep="/"))
+
+
+def _with_instance_norm(found: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`found`, batch normalisation cut in two where `own` normalises the first half of channels within each image."""
+    cut = dict(found)
+    for name in own.keys() - found.keys():
+        layer, instance, leaf = name.rpartition("/instance/")
+        norm, half = f"{layer}/norm/", len(own[name])
+        if instance and norm + leaf in found:
+            cut[name] = found[norm + leaf][:half]
+            statistics = [norm.replace("params/", "batch_stats/") + s for s in ("mean", "var")]
+            cut |= {n: found[n][half:] for n in (norm + leaf, *statistics)}
+    return cut
 
 
 def _part(name):
