@@ -21,9 +21,14 @@ def variables(module: nn.Module, *, height: int, width: int, seed: int, batch: i
     biases and means 0. Each leaf's values depend on `seed`, its path and its shape alone, so layers can be added
     without changing others.
     """
+    found = shapes(module, height=height, width=width, batch=batch)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _first_value(path, leaf.shape, seed), found)
+
+
+def shapes(module: nn.Module, *, height: int, width: int, batch: int = 2) -> dict[str, Any]:
+    """Shapes of the variables of `module` for images [B, height, width, 3], without values."""
     image = jax.ShapeDtypeStruct((batch, height, width, 3), np.float32)
-    shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: _first_value(path, leaf.shape, seed), dict(shapes))
+    return dict(jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image))
 
 
 def _first_value(path, shape, seed):
