@@ -14,6 +14,7 @@ from absl import flags
 from acrn_jax.cli import cards, shell
 from acrn_jax.data_prep import paths
 from acrn_jax.export import bundle
+from acrn_jax.export.model import INPUTS
 from acrn_jax.runs import bundles, shipping
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN (exports both nets), ReIdCNN or an attribute net.")
@@ -24,6 +25,9 @@ _FORMAT = flags.DEFINE_list(
     f"Of {', '.join(bundle.FILES)}; default: all, but onnx only where the extra 'export' is installed. Or net, alone.",
 )
 _OUTPUT = flags.DEFINE_list("output", [], "feature, attributes, embedding; default: all that the run has.")
+_INPUT = flags.DEFINE_enum(
+    "input", "uint8_nhwc", INPUTS, "What the programs take: raw images of any size, or normalised ones of the net's size."
+)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference allowed, over the output's root mean square.")
 _SAMPLE = flags.DEFINE_integer("sample", 64, "Training images to compare on, where they are at hand.", lower_bound=0)
 _DATA_DIR = paths.define_folder("data_dir", None, "Where prepared data lies; default: where the run found it.")
@@ -57,7 +61,7 @@ def main(argv):
         paths = (Path(_WORKDIR.value), Path(_OUT.value))
         formats = bundle.installed() if _FORMAT.value is None else _FORMAT.value
         left_out = [remedy for kind in bundle.FILES if _FORMAT.value is None and (remedy := bundle.wanting(kind))]
-        manifest = bundles.export(*paths, formats=formats, outputs=_OUTPUT.value, **settings)
+        manifest = bundles.export(*paths, formats=formats, outputs=_OUTPUT.value, input=_INPUT.value, **settings)
         parity, place = manifest["parity"], f"{_OUT.value}: {', '.join(manifest['files'])}"
     print(bundle.table(parity))
     for remedy in left_out:
@@ -67,7 +71,7 @@ def main(argv):
 
 def write_net():
     shell.require(workdir=_WORKDIR.value, out=_OUT.value)
-    if strays := [f"--{name}" for name in ("check", "output", "tolerance") if flags.FLAGS[name].present]:
+    if strays := [f"--{name}" for name in ("check", "output", "input", "tolerance") if flags.FLAGS[name].present]:
         raise ValueError(f"{', '.join(strays)} does not go with --format=net; leave it out.")
     cards.warn_of_idle_card()
     card = shipping.export_net(

@@ -48,11 +48,12 @@ def write(
       about: entries of the manifest that this function does not know.
 
     Raises:
-      ValueError: unknown format, a package is missing, a net cannot be written as ONNX, or a program differs by more
-        than `tolerance`.
+      ValueError: unknown format, a package is missing, a net cannot be written as ONNX, two nets cannot share an input,
+        or a program differs by more than `tolerance`.
       FileExistsError: there is something at `out`.
     """
     check_formats(formats)
+    taken = models.input_of(model)
     if "onnx" in formats:
         for net in filter(None, (model.reid, model.attributes)):
             program("onnx").writer_of(net.module)  # refuses before any work
@@ -60,6 +61,7 @@ def write(
         raise FileExistsError(f"{out} exists; name another --out, or delete it.")
     with files.new_folder(out) as partial:
         expected = models.live(model, images, resized)
+        images = models.fed(taken, images, resized)
         parity = {}
         for kind in formats:
             file = partial / FILES[kind]
@@ -72,7 +74,7 @@ def write(
         np.savez(partial / "sample.npz", images=images[-drawn:], **{n: v[-drawn:] for n, v in expected.items()})
         manifest = {
             "format": f"{NAME} {VERSION}",
-            "input": {"name": "images", "dtype": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"},
+            "input": taken,
             "outputs": {n: {"dtype": "float32", "shape": ["batch", v.shape[1]]} for n, v in expected.items()},
             **about,
             "parity": {"images": len(images), "of_these_drawn": drawn, "tolerance": tolerance, **parity},

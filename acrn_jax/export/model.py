@@ -1,4 +1,4 @@
-"""What a bundle holds: one or two nets behind one function from raw pixels to named outputs."""
+"""What a bundle holds: one or two nets behind one function from pixels to named outputs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from acrn_jax.evaluation import embed
 from acrn_jax.ops.representations import REPRESENTATIONS
 
 OUTPUTS = ("feature", "attributes", "embedding")
+INPUTS = ("uint8_nhwc", "float_nchw")
 _BITS = 11  # of each half of a weight; Pillow's weights have 22 bits behind the point
 
 
@@ -26,7 +27,10 @@ class Net(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Images uint8 [B, H, W, 3] -> `outputs`, names of OUTPUTS.
+    """Images -> `outputs`, names of OUTPUTS.
+
+    `input`, one of INPUTS: uint8 [B, H, W, 3] of any size, which each net resizes and normalises itself; or float32
+    [B, 3, H, W] of the net's size, normalised already.
 
     `embedding` is z = concat(feature_factor f, attribute_factors a) with a in the representation that the run's
     distances use; `attributes` are probabilities always.
@@ -38,12 +42,52 @@ class Model(NamedTuple):
     representation: str = "probabilities"
     feature_factor: float = 1.0
     attribute_factors: np.ndarray | None = None  # [A]
+    input: str = "uint8_nhwc"
+
+
+def input_of(model: Model) -> dict[str, Any]:
+    """What the exported function takes, as the manifest says it; names in `shape` stand for any size.
+
+    Raises:
+      ValueError: no such input, or one that two nets of different sizes or normalisations would have to share.
+    """
+    if model.input not in INPUTS:
+        raise ValueError(f"There is no input {model.input!r}; known: {', '.join(INPUTS)}.")
+    entry: dict[str, Any] = {"name": "images", "colours": "RGB"}
+    if model.input == "uint8_nhwc":
+        return entry | {"dtype": "uint8", "shape": ["batch", "height", "width", 3]}
+    net, *others = filter(None, (model.reid, model.attributes))
+    if any(other[2:] != net[2:] for other in others):
+        raise ValueError(
+            f"The re-id net takes images of {net.height} x {net.width}, the attribute net of {others[0].height} x "
+            f"{others[0].width}, or normalised otherwise, so one float image cannot serve both; name the outputs of one "
+            "net (--output=feature, or attributes), or leave --input out."
+        )
+    shape = ["batch", 3, net.height, net.width]
+    return entry | {"dtype": "float32", "shape": shape, "mean": list(net.mean), "deviation": list(net.deviation)}
+
+
+def fed(entry: dict[str, Any], images: Any, resized: Callable[[np.ndarray, int, int], np.ndarray]) -> np.ndarray:
+    """Images uint8 [B, H, W, 3] as an exported function takes them.
+
+    Args:
+      entry: of `input_of`.
+      images: an array, or a sequence of images of any sizes where these are resized here.
+      resized: as of `live`.
+    """
+    if entry["dtype"] == "uint8":
+        return np.asarray(images)
+    pixels = np.stack([resized(image, *entry["shape"][2:]) for image in images]) / np.float32(255)
+    mean, deviation = (np.asarray(entry[name], np.float32) for name in ("mean", "deviation"))
+    return ((pixels - mean) / deviation).transpose(0, 3, 1, 2)
 
 
 def forward(model: Model, images: jax.Array) -> dict[str, jax.Array]:
-    """The exported function: images uint8 [B, H, W, 3] of any size -> name -> float32 [B, ...]."""
+    """The exported function: images as `model.input` says -> name -> float32 [B, ...]."""
 
     def run(net):
+        if model.input == "float_nchw":
+            return net.module.apply(net.variables, images.transpose(0, 2, 3, 1), train=False)
         pixels = resize(images, net.height, net.width) / 255.0
         pixels = (pixels - np.asarray(net.mean, np.float32)) / np.asarray(net.deviation, np.float32)
         return net.module.apply(net.variables, pixels, train=False)

@@ -120,15 +120,20 @@ def fold(kernel: np.ndarray, bias: Any, norm: dict[str, np.ndarray], epsilon: fl
 
 
 def write(model: models.Model, file: Path) -> None:
-    """Writes the graph uint8 [batch, height, width, 3] -> outputs float32 [batch, ...], sizes left open."""
-    graph = Graph()
-    pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    """Writes the graph images (`models.input_of`) -> outputs float32 [batch, ...], named sizes left open."""
+    graph, taken, raw = Graph(), models.input_of(model), model.input == "uint8_nhwc"
+    pixels = "images"
+    if raw:
+        pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     found: dict[tuple[int, int], Map] = {}  # resized images, which both nets may share
 
     def run(net: models.Net) -> str:
         size, layers = (net.height, net.width), writer_of(net.module)
-        found[size] = found.get(size) or _resize(graph, pixels, *size)
         mean, deviation = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (net.mean, net.deviation))
+        if size not in found and raw:
+            found[size] = _resize(graph, pixels, *size)
+        elif size not in found:  # layers are written for pixels of 0 to 255
+            found[size] = graph.affine(Map(pixels, *size), 255 * deviation, 255 * mean)
         return layers(graph, found[size], net.module, values(net.variables), mean, deviation)
 
     feature = run(model.reid) if model.reid else ""
@@ -142,9 +147,10 @@ def write(model: models.Model, file: Path) -> None:
             scaled = graph.add("Mul", feature, graph.constant(model.feature_factor))
             weighted = graph.add("Mul", _represented(graph, logits, model), graph.constant(model.attribute_factors))
             graph.add("Concat", scaled, weighted, output=name, axis=1)
-    sample = jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)
+    some = [1 if isinstance(size, str) else size for size in taken["shape"]]
+    sample = jax.ShapeDtypeStruct(some, np.dtype(taken["dtype"]))
     shapes = jax.eval_shape(functools.partial(models.forward, model), sample)
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])
+    images = helper.make_tensor_value_info("images", helper.np_dtype_to_tensor_dtype(sample.dtype), taken["shape"])
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", shapes[name].shape[1]])
         for name in model.outputs

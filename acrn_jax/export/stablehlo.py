@@ -17,8 +17,9 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(model: models.Model, file: Path) -> None:
-    """Writes the function uint8 [batch, height, width, 3] -> {output: float32 [batch, ...]}, sizes left open."""
-    images = jax.ShapeDtypeStruct(export.symbolic_shape("batch, height, width, 3"), np.uint8)
+    """Writes the function images (`models.input_of`) -> {output: float32 [batch, ...]}, named sizes left open."""
+    taken = models.input_of(model)
+    images = jax.ShapeDtypeStruct(export.symbolic_shape(", ".join(map(str, taken["shape"]))), np.dtype(taken["dtype"]))
     program = jax.jit(functools.partial(models.forward, model))
     file.write_bytes(export.export(program, platforms=PLATFORMS)(images).serialize())
 

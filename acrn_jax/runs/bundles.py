@@ -25,6 +25,7 @@ def export(
     *,
     formats: Sequence[str],
     outputs: Sequence[str] = (),
+    input: str = "uint8_nhwc",
     tolerance: float = 1e-4,
     sample: int = 64,
     data_dir: str | None = None,
@@ -37,6 +38,7 @@ def export(
       out: the folder to make.
       formats: of bundle.FILES.
       outputs: of OUTPUTS; default: all that the run has.
+      input: of export.model.INPUTS.
       tolerance: largest difference from the net here, as a share of the output's root mean square.
       sample: training images, where they are at hand, that nets are compared on beside the drawn ones.
       data_dir: where prepared data is now; default: where the run was trained.
@@ -64,7 +66,7 @@ def export(
     about["compared_on"] = f"{split.name if split is not None and sample else 'no data set'} and {DRAWN} drawn images"
     return bundle.write(
         out,
-        model,
+        model._replace(input=input),
         formats,
         images=np.concatenate([own, draw(*own.shape[1:3])]),
         drawn=DRAWN,

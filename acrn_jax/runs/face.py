@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from acrn_jax import schema
 from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import explain, fusion
-from acrn_jax.export import bundle
+from acrn_jax.export import bundle, model
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.runs import nets
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, attribute_net
@@ -194,7 +194,8 @@ def _of_bundle(place: Path) -> Model:
 
     def run(split, name):
         images = [transforms.decode(split.image_bytes(i), key=split.key[i]) for i in range(len(split))]
-        return np.concatenate([program(image[None])[name] for image in images])
+        fed = [model.fed(manifest["input"], image[None], transforms.resize) for image in images]
+        return np.concatenate([program(image)[name] for image in fed])
 
     def logits(split):
         p = np.clip(run(split, "attributes").astype(np.float64), 1e-7, 1 - 1e-7)

@@ -15,7 +15,9 @@ import jax
 import numpy as np
 import pytest
 from jax import export
+from PIL import Image
 
+import acrn_jax
 from acrn_jax import runs
 from acrn_jax.export import bundle, stablehlo
 from acrn_jax.runs import bundles
@@ -117,6 +119,34 @@ def test_other_sizes_and_batches(made):
     for i, image in enumerate(images):
         for name, value in program(image[None]).items():
             np.testing.assert_allclose(value[0], together[name][i], rtol=1e-3, atol=1e-4)
+
+
+def test_float_images_are_those_that_pillow_and_the_manifest_make(run, made, tmp_path):
+    formats = [kind for kind in ("stablehlo", "onnx") if kind in FORMATS]
+    manifest = bundles.export(run[0], tmp_path / "float", formats=formats, outputs=["feature"], input="float_nchw")
+    taken = manifest["input"]
+    assert taken["dtype"] == "float32" and taken["shape"] == ["batch", 3, 40, 16]
+    image = np.random.default_rng(0).integers(0, 256, (70, 25, 3), dtype=np.uint8)
+    narrow = Image.fromarray(image).resize((16, 70), Image.Resampling.BILINEAR)  # columns first: docs/bundle.md
+    small = np.asarray(narrow.resize((16, 40), Image.Resampling.BILINEAR))
+    images = np.empty((1, 3, 40, 16), np.float32)
+    for c in range(3):
+        images[0, c] = (small[:, :, c] / 255 - taken["mean"][c]) / taken["deviation"][c]
+    wanted = bundle.program("stablehlo").load(made[0] / "model.stablehlo")(image[None])["feature"]
+    for kind in formats:
+        found = bundle.program(kind).load(tmp_path / "float" / bundle.FILES[kind])(images)["feature"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+    assert list(bundle.check(tmp_path / "float")) == formats
+    np.testing.assert_allclose(acrn_jax.load(tmp_path / "float").embed(image), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_float_images_of_two_sizes_are_refused(run, tmp_path):
+    message = "takes images of 40 x 16, the attribute net of 33 x 18, .*--output=feature"
+    with pytest.raises(ValueError, match=message):
+        bundles.export(run[0], tmp_path / "out", formats=["npz"], input="float_nchw")
+    with pytest.raises(ValueError, match="no input 'nchw'; known: uint8_nhwc, float_nchw"):
+        bundles.export(run[0], tmp_path / "out", formats=["npz"], input="nchw")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_where_it_differs(run, tmp_path, monkeypatch):

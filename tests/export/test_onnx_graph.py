@@ -6,7 +6,7 @@ import pytest
 from acrn_jax import build
 from acrn_jax.data import transforms
 from acrn_jax.export import bundle
-from acrn_jax.export.model import Model, Net, live
+from acrn_jax.export.model import INPUTS, Model, Net, fed, input_of, live
 from tests.export.conftest import config_of, drawn_variables
 from tests.fixtures import small_net
 
@@ -33,6 +33,7 @@ def test_fold_is_layer_then_normalisation():
     np.testing.assert_allclose(layer(*onnx_graph.fold(kernel, bias, norm, 0.1)), wanted, atol=1e-12)
 
 
+@pytest.mark.parametrize("taken", INPUTS)
 @pytest.mark.parametrize(
     ("phase", "changes"),
     [
@@ -42,14 +43,15 @@ def test_fold_is_layer_then_normalisation():
         ("mva", {"model.layout": "slim", "model.instance_norm": True, "data.height": 48, "data.width": 24}),
     ],
 )
-def test_graph_is_the_net(phase, changes, tmp_path):
+def test_graph_is_the_net(phase, changes, taken, tmp_path):
     config = config_of(phase, tmp_path, **changes)
     module, size = build.net(config, attributes=5), (config.data.height, config.data.width)
     net = Net(module, drawn_variables(module, *size), **config.data.preprocessing)
     model = Model(("attributes",), attributes=net) if phase == "mva" else Model(("feature",), reid=net)
+    model = model._replace(input=taken)
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     onnx_graph.write(model, tmp_path / "model.onnx")
-    found = onnx_graph.load(tmp_path / "model.onnx", threads=1)(images)
+    found = onnx_graph.load(tmp_path / "model.onnx", threads=1)(fed(input_of(model), images, transforms.resize))
     for values in bundle.compare(live(model, images, transforms.resize), found).values():
         assert values["relative"] < 2e-5
 
