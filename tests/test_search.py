@@ -91,8 +91,8 @@ def expected(folder, query, wishes, gamma):
             total += sum((float(a) - float(b)) ** 2 for a, b in zip(feature[q], f, strict=True)) / 0.3
         for a, name in enumerate(NAMES):
             if name in wishes:
-                gap = wishes[name] - sigmoid(CURVE.slope[a] * z[a] + CURVE.offset[a])
-                total += gamma * (4.0 / 0.6 if query else 1.0) * gap**2
+                p = sigmoid(CURVE.slope[a] * z[a] + CURVE.offset[a])
+                total += gamma * 4.0 / 0.6 * (wishes[name] - p) ** 2 if query else -np.log(p if wishes[name] else 1 - p)
             elif query:
                 total += gamma / 0.6 * (float(WEIGHTS[a]) * (sigmoid(logits[q][a]) - sigmoid(z[a]))) ** 2
         found.append((total, file))
@@ -141,7 +141,11 @@ def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma, m
         grid.load()
     assert [lines[1] for lines in captions] == ["4.png"] * bool(query) + [entry["file"] for entry in found["results"]]
     text = search_table.table(found)
-    measured = "squared Euclidean, of features and weighted attributes" if query else "(wish - probability)^2, summed"
+    measured = (
+        "squared Euclidean, of features and weighted attributes"
+        if query
+        else "-log(probability of what is wished), summed"
+    )
     assert f"distance: {measured}" in " ".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines() if str(folder) not in line)
     assert "not who is on them" in text and found["results"][0]["file"] in text

@@ -3,8 +3,9 @@
 | given | distance |
 | --- | --- |
 | an image | the run's own: d_f / s_f + gamma d_w / s_a |
-| attributes | sum over the wished ones of (wish - probability)^2, a wish being 1, or 0 for what is not wanted |
-| both | as for an image, which now has the wished attributes instead of its own, each with the largest learned weight |
+| attributes | sum over the wished ones of -log(probability of what is wished): `attribute_query.RULES["product"]` |
+| both | as for an image, which now has the wished attributes (1, or 0 for what is not wanted) instead of its own, each |
+|      | with the largest learned weight |
 
 So gamma slides from the image alone (0) to attributes alone. With an attribute run there is no feature: d_f is 0.
 Nobody is identified: the nearest picture is the one that looks most alike, whoever it shows.
@@ -20,7 +21,7 @@ import numpy as np
 
 from acrn_jax import files
 from acrn_jax.data import source, transforms
-from acrn_jax.evaluation import calibration, explain, fusion
+from acrn_jax.evaluation import attribute_query, calibration, explain, fusion
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import search_page, sheet
 from acrn_jax.runs import attribute_calibration, nets, picture_cache, search_table
@@ -242,8 +243,11 @@ class Search:
         row = shown[0].copy() if self.query is not None else np.zeros((1, len(net.names)), np.float32)
         columns = shown[-1].copy()
         wished = [net.names.index(name) for name in self.wishes]
-        if wished:
+        if wished and self.query is not None:
             columns[:, wished], row[:, wished] = probabilities[:, wished], list(self.wishes.values())
+        elif wished:  # squared distances from 0 are the costs, which so add up as all distances do
+            wanted = np.array(list(self.wishes.values()))
+            columns[:, wished] = np.sqrt(attribute_query.RULES["product"](probabilities[:, wished], wanted))
         return Terms(
             distance, feature, net.names, row, columns, probabilities, self._formula(net, wished), logits[-1]
         ), about

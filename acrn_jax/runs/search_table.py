@@ -76,7 +76,7 @@ def page_notes(results: Mapping[str, Any]) -> list[str]:
 def _measured(results):
     """What the distances are, in one sentence."""
     if not results["query"]:
-        return "distance: (wish - probability)^2, summed over the wished attributes."
+        return "distance: -log(probability of what is wished), summed over the wished attributes."
     kind = tables.DISTANCES[results["distance"]]
     made = (
         "of attributes"
