@@ -8,6 +8,9 @@ acrn_jax/evaluation/feature_files.py lists the files that it reads.
 
 Or tells whether one ranking is better than others: ./launch.sh evaluate --features=A --protocol=NAME --against=B,C, or
 --workdir=R --against=S; replicates are --against=A=R0,R1 --against=B=S0,S1. docs/compare.md.
+
+Or tells how well attribute scores rank pictures for wish lists instead of a query: --protocol=attribute_query with
+--workdir=M, an attribute net, or with --probabilities=FILE --labels=FILE, anyone's. docs/attribute_query.md.
 """
 
 from pathlib import Path
@@ -18,9 +21,12 @@ from absl import flags
 from acrn_jax import files
 from acrn_jax.cli import against, distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
-from acrn_jax.evaluation import fusion, protocols, score
-from acrn_jax.report import scores, tables
-from acrn_jax.results import Results
+from acrn_jax.evaluation import attribute_files, fusion, protocols, score
+from acrn_jax.report import scores, tables, wish_lists
+from acrn_jax.report.table import render
+from acrn_jax.results import AttributeQueries, Results
+
+QUERIES = "attribute_query"  # no protocol of people: what is right is read from attributes
 
 _WORKDIR = paths.define_folder("workdir", None, "A trained run: ACRN, ReIdCNN or an attribute net.")
 _BASELINE = paths.define_folder("baseline", None, "The ReIdCNN run beside an ACRN run, for the rows that need it.")
@@ -36,6 +42,12 @@ _FEATURES = paths.define_files("features", None, "Files of features or distances
 _AGAINST = flags.DEFINE_multi_string(
     "against", [], "Compare with these rankings: PLACE,PLACE, or NAME=PLACE,PLACE for seeds or splits of one."
 )
+_PROBABILITIES = paths.define_file("probabilities", None, "Attribute scores, .csv or .npz, instead of a --workdir.")
+_OF_WISH_LISTS = {
+    "wish_lists": paths.define_file("wish_lists", None, "An attribute_query.json whose lists are taken."),
+    "subsets": flags.DEFINE_list("subsets", [], "Only images in these folders of the data set, e.g. VIPeR,PRID."),
+    "half": flags.DEFINE_enum("half", None, ("first_half", "second_half"), "People to score; the others fit curves."),
+}
 _OF_FEATURES = {
     "labels": paths.define_files("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
     "json": paths.define_file("json", None, "File for everything that is printed, and more."),
@@ -59,6 +71,10 @@ def main(argv):
     del argv
     if _AGAINST.value:
         return compare()
+    if shared_flags.EVALUATION["protocol"].value == QUERIES:
+        return score_wish_lists()
+    if given := [f"--{name}" for name in ("probabilities", *_OF_WISH_LISTS) if flags.FLAGS[name].present]:
+        raise ValueError(f"{', '.join(given)} goes with --protocol={QUERIES}.")
     of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "split", "attributes", "unfinished")
     of_runs += ("allow_overlap", "out")
     strays = of_runs if _FEATURES.value else _OF_FEATURES
@@ -94,6 +110,41 @@ def compare():
     print(found)
     if out:
         files.write_json(out, found.to_json())
+        print(f"written: {out}")
+
+
+def score_wish_lists():
+    """The probabilities of --workdir or --probabilities, ranked for wish lists."""
+    of_files, value = ("probabilities", "labels", "json"), lambda name: flags.FLAGS[name].value
+    of_runs = ("workdir", "data_dir", "dataset", "split", "subsets", "half", "unfinished", "allow_overlap", "out")
+    taken = (*(of_files if value("probabilities") else of_runs), "wish_lists", "protocol", "draws", "draw_seed")
+    known = ("features", "baseline", "tune", "attributes", *of_files, *of_runs, *_OF_FEATURES, *shared_flags.EVALUATION)
+    if given := [f"--{name}" for name in dict.fromkeys(known) if name not in taken and flags.FLAGS[name].present]:
+        whose = "anyone's probabilities" if value("probabilities") else "an attribute net"
+        raise ValueError(f"{', '.join(given)} does not go with --protocol={QUERIES} of {whose}.")
+    stored = Path(value("wish_lists")) if value("wish_lists") else None
+    options = {"each": value("draws") or 20, "seed": value("draw_seed") or 0, "stored": stored}
+    if stored and (flags.FLAGS["draws"].present or flags.FLAGS["draw_seed"].present):
+        raise ValueError("--wish_lists has lists already; leave out --draws and --draw_seed.")
+    if value("probabilities"):
+        if len(value("labels")) != 1:
+            raise ValueError("--probabilities wants --labels, one .csv or .npz with the true answers.")
+        if out := value("json"):
+            files.check(out)
+        found = attribute_files.score(Path(value("probabilities")), Path(value("labels")[0]), **options)
+        found = AttributeQueries.of(found)
+        if out:
+            files.write_json(out, found.to_json())
+    else:
+        from acrn_jax.runs import attribute_queries, workdir  # here, as it takes seconds that files need not wait for
+
+        shell.require(workdir=value("workdir"))
+        given = {name: value(name) for name in of_runs[1:-1]}
+        folder = Path(value("out")) if value("out") else None
+        found = attribute_queries.score(Path(value("workdir")), **given, **options, out=folder)
+        out = (folder or workdir.folder_on(Path(value("workdir")), value("dataset"))) / "attribute_query.json"
+    print("\n".join(map(render, wish_lists.tables(found))), end="")
+    if out:
         print(f"written: {out}")
 
 

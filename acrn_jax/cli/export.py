@@ -26,7 +26,10 @@ _FORMAT = flags.DEFINE_list(
 )
 _OUTPUT = flags.DEFINE_list("output", [], "feature, attributes, embedding; default: all that the run has.")
 _INPUT = flags.DEFINE_enum(
-    "input", "uint8_nhwc", INPUTS, "What the programs take: raw images of any size, or normalised ones of the net's size."
+    "input",
+    "uint8_nhwc",
+    INPUTS,
+    "What the programs take: raw images of any size, or normalised ones of the net's size.",
 )
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference allowed, over the output's root mean square.")
 _SAMPLE = flags.DEFINE_integer("sample", 64, "Training images to compare on, where they are at hand.", lower_bound=0)

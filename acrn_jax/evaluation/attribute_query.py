@@ -1,6 +1,6 @@
 """Attribute queries: a wish list instead of a picture, and how well attribute scores rank a gallery for it.
 
-A wish list names 1 to 5 attributes, each to show or not to show. A gallery image is right where all of its labels are as
+A wish list names 1 to 5 attributes, each to show or not to show. A gallery image is right where its labels are as
 wished, wrong where a known one is not, and left out of that list's ranking where what is known fits and the rest is
 unknown. So one image of a gallery is right for many lists, and no list is of a person.
 
@@ -17,13 +17,15 @@ right and of all images. The other metrics jump with an image and have none.
 """
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special
 
-from acrn_jax.evaluation import metrics, ranking, resampling
+from acrn_jax.evaluation import attributes, metrics, operating_points, ranking, resampling
 from acrn_jax.evaluation.metrics import Metric, Ranks
 from acrn_jax.schema import UNKNOWN
 
@@ -40,7 +42,6 @@ class WishList(NamedTuple):
 
     wishes: dict[int, int]  # column of the labels -> 1 or 0
     band: str  # key of BANDS
-    right: int  # images
 
     @property
     def number(self) -> int:
@@ -81,16 +82,56 @@ def draw(labels: np.ndarray, *, each: int = 20, numbers: Sequence[int] = NUMBERS
             share = right / (right + wrong)
             band = next((b for b, (above, to) in BANDS.items() if above < share <= to), None)
             if band and len(kept[band]) < each:
-                kept[band][name] = WishList(dict(name), band, right)
+                kept[band][name] = WishList(dict(name), band)
             if all(len(of) == each for of in kept.values()):
                 break
         found += [wish for of in kept.values() for wish in of.values()]
     if not found:
         raise ValueError(
-            f"No wish list can be drawn from labels {list(labels.shape)}: each attribute that is shown at all is shown on "
-            f"more than {BANDS['frequent'][1]:.0%} of the images; give labels of more attributes or images."
+            f"No wish list can be drawn from labels {list(labels.shape)}: no attribute or combination is shown on at "
+            f"most {BANDS['frequent'][1]:.0%} of the images; give labels of more attributes or images."
         )
     return found
+
+
+def to_json(lists: Sequence[WishList], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Lists as JSON values, attributes by their names [A]."""
+    return [
+        {
+            "want": sorted(names[a] for a, wanted in wish.wishes.items() if wanted),
+            "not": sorted(names[a] for a, wanted in wish.wishes.items() if not wanted),
+            "band": wish.band,
+        }
+        for wish in lists
+    ]
+
+
+def of_json(stored: Any, names: Sequence[str], labels: np.ndarray) -> list[WishList]:
+    """What `to_json` gave, for labels [N, A] of attributes [A], which may be of other images.
+
+    Raises:
+      ValueError: no wish lists, an attribute that is not among the names, or a list that no image is right for.
+    """
+    try:
+        wished = [(dict.fromkeys(e["want"], 1) | dict.fromkeys(e["not"], 0), str(e["band"])) for e in stored]
+    except (KeyError, TypeError) as error:
+        raise ValueError('Wish lists are [{"want": [names], "not": [names], "band": text}, ...].') from error
+    found = []
+    for number, (wishes, band) in enumerate(wished):
+        if unknown := [name for name in wishes if name not in names]:
+            raise ValueError(f"Wish list {number} wishes for {unknown[0]}, which is not among {', '.join(names)}.")
+        wish = WishList({names.index(name): wanted for name, wanted in wishes.items()}, band)
+        if not wishes or not fits(labels, wish.wishes)[0].any():
+            raise ValueError(f"No image is right for wish list {number} ({wishes}); draw lists from these labels.")
+        found.append(wish)
+    if not found:
+        raise ValueError("There are no wish lists.")
+    return found
+
+
+def digest(lists: Sequence[WishList], names: Sequence[str]) -> str:
+    """sha256 of the lists, by the attributes' names."""
+    return hashlib.sha256(json.dumps(to_json(lists, names)).encode()).hexdigest()
 
 
 def _wishes(labels: np.ndarray, number: int, generator: np.random.Generator) -> dict[int, int]:
@@ -164,6 +205,12 @@ def learn(
     return optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x[:count]
 
 
+def people(person_id: np.ndarray) -> np.ndarray:
+    """Who is on images [N], numbered from 1; an image with an id below 1 shows somebody of its own."""
+    person = np.asarray(person_id)
+    return np.unique(np.where(person > 0, person, -1 - np.arange(len(person))), return_inverse=True)[1] + 1
+
+
 # Scores
 
 
@@ -183,7 +230,7 @@ class Scores(NamedTuple):
     """What one row reached on L lists."""
 
     per_list: dict[str, np.ndarray]  # keys of METRICS and RECALL -> [L], fractions
-    influence: np.ndarray  # [L, N] of an image on its list's average precision, see above; [L, 0] where there is none
+    influence: np.ndarray  # [N] of an image on the mean average precision, see above; [0] where there is none
 
     def mean(self, of: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """Means over the lists `of` ([L] bool)."""
@@ -201,7 +248,7 @@ def score(costs_of: Callable[[WishList], np.ndarray], labels: np.ndarray, lists:
     Raises:
       ValueError: a list without a right image, or costs that are not finite.
     """
-    found, wrongs, influence = [], [], np.zeros((len(lists), len(labels)), np.float32)
+    found, wrongs, influence = [], [], np.zeros(len(labels))
     for number, wish in enumerate(lists):
         right, wrong = fits(labels, wish.wishes)
         cost, valid = np.asarray(costs_of(wish)), np.flatnonzero(right | wrong)
@@ -211,13 +258,14 @@ def score(costs_of: Callable[[WishList], np.ndarray], labels: np.ndarray, lists:
         hit = right[order].astype(np.float64)
         found.append(np.flatnonzero(hit) + 1)
         wrongs.append(int(wrong.sum()))
-        influence[number, order] = _influence(hit)
+        influence[order] += _influence(hit) / len(lists)
     count = np.array([len(rank) for rank in found])
     ranks = Ranks.of(np.concatenate(found), np.cumsum(count) - count)
     scores = {name: metric.of(ranks) for name, metric in METRICS.items()}
     before, wrongs = ranks.rank - ranks.nth, np.array(wrongs)
     for name, far in RECALL.items():
-        scores[name] = ranks.mean((before <= np.repeat(_allowed(far, wrongs), count)).astype(np.float64))
+        allowed = np.repeat(operating_points._allowed(far, wrongs), count)
+        scores[name] = ranks.mean((before <= allowed).astype(np.float64))
     return Scores(scores, influence)
 
 
@@ -228,16 +276,12 @@ def expected(labels: np.ndarray, lists: Sequence[WishList]) -> Scores:
     scores = {"mAP_precision": ranking._random_precision(right, images)}
     for name in METRICS:
         if name.startswith("rank"):  # 1 - chance that the first k are all wrong
-            scores[name] = 1 - special.binom(wrong, k := int(name[4:])) / special.binom(images, k)
+            first = np.minimum(int(name[4:]), images)
+            scores[name] = 1 - special.binom(wrong, first) / special.binom(images, first)
         elif name.startswith("precision"):
             scores[name] = right / images * np.minimum(1, images / int(name[9:]))
-    scores |= {name: (_allowed(far, wrong) + 1) / (wrong + 1) for name, far in RECALL.items()}
-    return Scores(scores, np.zeros((len(lists), 0), np.float32))
-
-
-def _allowed(far: float, wrong: np.ndarray) -> np.ndarray:
-    """How many wrong images may be accepted."""
-    return np.floor(far * wrong + 1e-9)
+    scores |= {name: (operating_points._allowed(far, wrong) + 1) / (wrong + 1) for name, far in RECALL.items()}
+    return Scores(scores, np.zeros(0))
 
 
 def _influence(hit: np.ndarray) -> np.ndarray:
@@ -248,14 +292,84 @@ def _influence(hit: np.ndarray) -> np.ndarray:
     return (hit * (down / images - precision + later) - falling) / down[-1]
 
 
-def intervals(
-    scores: Mapping[str, Scores], person_id: np.ndarray, of: np.ndarray | slice = slice(None), **options: Any
-) -> dict[str, resampling.Interval]:
+def intervals(scores: Mapping[str, Scores], person_id: np.ndarray, **options: Any) -> dict[str, resampling.Interval]:
     """Interval of each row's mAP over the people shown [N], for these lists; images below 1 are each their own."""
-    count, person = len(person_id), np.asarray(person_id)
-    groups = np.where(person > 0, person, -1 - np.arange(count))
-    rows = {name: of_row for name, of_row in scores.items() if of_row.influence.size}
-    values = [
-        s.mean(of)["mAP_precision"] + count * s.influence[of].mean(axis=0, dtype=np.float64) for s in rows.values()
-    ]
-    return dict(zip(rows, resampling.resample(np.stack(values, axis=1), groups, **options), strict=True))
+    rows = {name: of for name, of in scores.items() if of.influence.size}
+    values = [of.per_list["mAP_precision"].mean() + len(person_id) * of.influence for of in rows.values()]
+    return dict(zip(rows, resampling.resample(np.stack(values, axis=1), people(person_id), **options), strict=True))
+
+
+def evaluate(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    person_id: np.ndarray,
+    names: Sequence[str],
+    lists: Sequence[WishList],
+    *,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Every rule beside what needs no net, as JSON values: what `results.AttributeQueries` says of scores and lists.
+
+    | row | costs |
+    | --- | --- |
+    | product, squares, log_odds | RULES of the probabilities |
+    | learned_RULE | the rule's costs times `weights` |
+    | marginal | the product of how frequent each wish is: equal for all images, so their order in the file decides |
+    | oracle | the product of the true labels |
+    | random | expected of random orders |
+
+    Args:
+      probabilities: [N, A] of yes.
+      labels: [N, A] 1 yes, 0 no, -1 unknown.
+      person_id: [N], whose images are drawn together; below 1: an image for itself.
+      names: of the attributes [A].
+      lists: see `draw`.
+      weights: rule -> [A], see `learn`.
+
+    Raises:
+      ValueError: shapes disagree, a probability is not in [0, 1], a label is none of the three.
+    """
+    probabilities, labels = attributes._check(probabilities, labels)
+    if np.shape(person_id) != labels.shape[:1]:
+        raise ValueError(f"{len(labels)} images want as many person ids, got {list(np.shape(person_id))}.")
+    frequency = (labels == 1).sum(axis=0) / np.maximum((labels != UNKNOWN).sum(axis=0), 1)
+    marginal = np.broadcast_to(frequency, labels.shape)
+    shown = {rule: (probabilities, rule, None) for rule in ("product", "squares", "log_odds")}
+    shown |= {f"learned_{rule}": (probabilities, rule, w) for rule, w in (weights or {}).items()}
+    shown |= {"marginal": (marginal, "product", None)}
+    shown |= {"oracle": (np.where(labels == UNKNOWN, marginal, labels), "product", None)}
+    found = {
+        row: score(lambda wish, of=of: costs(of[0], wish.wishes, *of[1:]), labels, lists) for row, of in shown.items()
+    }
+    own, changes = found["product"], {}
+    for name, of_row in found.items():
+        changes[name] = of_row._replace(
+            per_list={metric: values - own.per_list[metric] for metric, values in of_row.per_list.items()},
+            influence=of_row.influence - own.influence,
+        )
+    ends, change_ends = intervals(found, person_id), intervals(changes, person_id)
+    parts = {"by_number": {str(n): [w.number == n for w in lists] for n in sorted({w.number for w in lists})}}
+    parts["by_band"] = {band: [w.band == band for w in lists] for band in dict.fromkeys(w.band for w in lists)}
+    rows = {}
+    for name, of_row in (found | {"random": expected(labels, lists)}).items():
+        rows[name] = {"metrics": of_row.mean()}
+        for by, masks in parts.items():
+            rows[name][by] = {part: of_row.mean(np.array(mask))["mAP_precision"] for part, mask in masks.items()}
+        if name in ends:
+            rows[name]["interval"] = _ends(ends[name])
+        if name in changes and name != "product":
+            rows[name]["change"] = _ends(change_ends[name])
+    return {
+        "images": len(labels),
+        "people": int(people(person_id).max()),
+        "attributes": list(names),
+        "wish_lists": to_json(lists, names),
+        "lists_sha256": digest(lists, names),
+        "counts": {by: {part: sum(mask) for part, mask in masks.items()} for by, masks in parts.items()},
+        "rows": rows,
+        "interval": "95 % over people, for these lists, by influence functions, 10,000 resamples, seed 0",
+    }
+
+
+def _ends(interval: resampling.Interval) -> dict[str, float | None]:
+    return {name: float(value) if np.isfinite(value) else None for name, value in interval._asdict().items()}

@@ -3,7 +3,7 @@
 import csv
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +112,25 @@ def _mat73(path: Path) -> dict[str, Any]:
 
 def csv_labels(path: Path) -> Labels:
     """The columns person_id and camera_id of a CSV file."""
+    found = csv_columns(path, ("person_id", "camera_id"))
+    return Labels(*(inputs.integers(found[name], f"{path}: {name}") for name in Labels._fields))
+
+
+def csv_columns(path: Path, wanted: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The columns of a CSV file with a header, name -> texts [N]; ValueError where it lacks a wanted one."""
 
     def load():
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
             header = [name.strip() for name in next(lines, [])]
-            if "person_id" not in header or "camera_id" not in header:
+            if not set(wanted) <= set(header):
                 raise ValueError(f"its first line is {','.join(header)!r}")
+            if not wanted and len(set(header)) < len(header):
+                raise ValueError("two columns have one name")
             rows = [row for row in lines if "".join(row).strip()]
         for number, row in enumerate(rows):
             if len(row) != len(header):
                 raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}")
-        return {name: np.array([row[header.index(name)] for row in rows]) for name in ("person_id", "camera_id")}
+        return {name: np.array([row[i] for row in rows]) for i, name in enumerate(header)}
 
-    found = _open(path, "a CSV file with the header person_id,camera_id", load)
-    return Labels(*(inputs.integers(values, f"{path}: {name}") for name, values in found.items()))
+    return _open(path, f"a CSV file with the header {','.join(wanted)}" if wanted else "a CSV file", load)

@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | results.json | Results | evaluate, of a re-id run |
 | recognition.json | Recognition | evaluate, of an attribute net |
+| attribute_query.json | AttributeQueries | evaluate, of an attribute net with --protocol=attribute_query |
 | rank_lists.json | RankLists | evaluate |
 | look_alikes.json | Confusions | evaluate |
 | per_query.npz | PerQuery | evaluate |
@@ -23,13 +24,16 @@ Standard library and numpy alone: report reads these records where no net, and n
 from acrn_jax.results.arrays import PerImage, PerQuery
 from acrn_jax.results.record import SCHEMA, Malformed, Record
 from acrn_jax.results.run import (
+    AttributeQueries,
     AttributeRate,
     AttributesFrom,
     Calibrated,
     Confused,
     Confusion,
     Confusions,
+    Ends,
     Estimate,
+    QueryRow,
     Ranked,
     RankList,
     RankLists,
@@ -60,12 +64,14 @@ from acrn_jax.results.study import (
 
 __all__ = [
     "SCHEMA",
+    "AttributeQueries",
     "AttributeRate",
     "AttributesFrom",
     "Calibrated",
     "Confused",
     "Confusion",
     "Confusions",
+    "Ends",
     "Estimate",
     "Job",
     "Ledger",
@@ -75,6 +81,7 @@ __all__ = [
     "Malformed",
     "PerImage",
     "PerQuery",
+    "QueryRow",
     "RankList",
     "RankLists",
     "Ranked",

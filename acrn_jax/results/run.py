@@ -211,6 +211,58 @@ class Recognition(_Scored):
         return {entry.name: entry.mA for entry in self.attributes if entry.mA is not None}
 
 
+# Scores of wish lists
+
+
+class Ends(Record):
+    """A mean with the ends of its 95 % interval, None where there is none."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class QueryRow(Record):
+    """What one row reached on wish lists; fractions in [0, 1]."""
+
+    metrics: Mapping[str, float]
+    by_number: Mapping[str, float]  # mAP (precision) by the lists' number of attributes
+    by_band: Mapping[str, float]  # and by how frequent right images are
+    interval: Ends | None = optional()  # of mAP
+    change: Ends | None = optional()  # of mAP, against the row "product"
+
+
+class AttributeQueries(_Scored):
+    """attribute_query.json: how attribute scores rank images for wish lists; docs/attribute_query.md."""
+
+    schema: int = SCHEMA
+    dataset: str
+    trained_on: str | None = None  # None: the same, or not known
+    split: str | None = None
+    dev: bool | None = optional()  # as of `Results`
+    protocol: str = "attribute_query"
+    images: int
+    people: int
+    half: str | None = optional()  # of the people that is scored; curves and weights are fitted on the other
+    attributes: tuple[str, ...]
+    wish_lists: tuple[Mapping[str, Any], ...]  # "want" and "not" names, "band"
+    lists_sha256: str
+    seed: int | None = None  # of the drawing; None: the lists were given
+    counts: Mapping[str, Mapping[str, int]]  # lists "by_number" and "by_band"
+    rows: Mapping[str, QueryRow]
+    interval: str
+    probabilities: Mapping[str, Any] | None = optional()  # what is known of them
+    fingerprint: str | None = None  # of the images
+    files: Mapping[str, str] | None = optional()  # name -> sha256, of scores that came as files
+    made_of: Mapping[str, Any] | None = optional()
+    unfinished: Unfinished | None = optional()
+    seeds: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    commit: str | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    device: str | None = None
+
+
 # Pictures
 
 

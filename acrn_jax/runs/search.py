@@ -4,8 +4,7 @@
 | --- | --- |
 | an image | the run's own: d_f / s_f + gamma d_w / s_a |
 | attributes | sum over the wished ones of -log(probability of what is wished): `attribute_query.RULES["product"]` |
-| both | as for an image, which now has the wished attributes (1, or 0 for what is not wanted) instead of its own, each |
-|      | with the largest learned weight |
+| both | as for an image, which has the wishes (1, or 0) instead of its own attributes, each with the largest weight |
 
 So gamma slides from the image alone (0) to attributes alone. With an attribute run there is no feature: d_f is 0.
 Nobody is identified: the nearest picture is the one that looks most alike, whoever it shows.

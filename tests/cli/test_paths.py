@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 VERBS = [*(ROOT / "acrn_jax" / "cli").glob("[a-z]*.py"), ROOT / "data_prep" / "prepare.py"]
 WORDS = """
     against arms attribute attributes_name config_name coordinator_address dataset expand format job method not
-    output parts pattern protocol split splits study unknown values want
+    output parts pattern protocol split splits study subsets unknown values want
 """.split()  # flags of text that name neither files nor folders
 
 
