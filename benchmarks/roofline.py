@@ -250,7 +250,8 @@ def print_chips(phase: str, count: Counted, twice: Counted, table: dict[str, Chi
             rate = devices * count.batch / (computing + exchange)
             times = [f"{1e3 * t:.3g}" for t in (bound, computing + exchange, exchange)]
             sizes = [f"{rate:,.0f}", math.ceil(rate / CORE), f"{count.memory / 1e9:.2g}"]
-            print(*["", name, devices, *times, *sizes, f"{largest_batch(count, twice, chip):,}", ""], sep=" | ")
+            cells = [name, devices, *times, *sizes, f"{largest_batch(count, twice, chip):,}"]
+            print(f"| {' | '.join(map(str, cells))} |")
 
 
 if __name__ == "__main__":
