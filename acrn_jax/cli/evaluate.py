@@ -6,6 +6,9 @@ with --out=FOLDER it goes there, and nothing is written into R, which may be oth
 Or scores anyone's feature files, without a run: ./launch.sh evaluate --features=FILE --protocol=NAME [--json=OUT];
 acrn_jax/evaluation/feature_files.py lists the files that it reads.
 
+With --audit, audit.json, audit.md and audit.html say where the ranking is good and where it is bad: by camera, picture,
+attribute and any column of a CSV file (--columns=FILE); of features they go to --out=FOLDER. docs/audit.md.
+
 Or tells whether one ranking is better than others: ./launch.sh evaluate --features=A --protocol=NAME --against=B,C, or
 --workdir=R --against=S; replicates are --against=A=R0,R1 --against=B=S0,S1. docs/compare.md.
 
@@ -21,10 +24,10 @@ from absl import flags
 from acrn_jax import files
 from acrn_jax.cli import against, distributed, shared_flags, shell
 from acrn_jax.data_prep import paths
-from acrn_jax.evaluation import attribute_files, fusion, protocols, score
-from acrn_jax.report import scores, tables, wish_lists
+from acrn_jax.evaluation import attribute_files, feature_files, fusion, protocols, score
+from acrn_jax.report import audit, scores, tables, wish_lists
 from acrn_jax.report.table import render
-from acrn_jax.results import AttributeQueries, Results
+from acrn_jax.results import AttributeQueries, Audit, Results
 
 QUERIES = "attribute_query"  # no protocol of people: what is right is read from attributes
 
@@ -48,6 +51,9 @@ _OF_WISH_LISTS = {
     "subsets": flags.DEFINE_list("subsets", [], "Only images in these folders of the data set, e.g. VIPeR,PRID."),
     "half": flags.DEFINE_enum("half", None, ("first_half", "second_half"), "People to score; the others fit curves."),
 }
+_AUDIT = flags.DEFINE_bool("audit", False, "Scores of slices of the queries, and what cameras have to do with them.")
+_COLUMNS = paths.define_file("columns", None, "Of an audit: a CSV file with a row for each query, key or person_id.")
+_PICTURES = paths.define_folder("pictures", None, "Of an audit of features: the folder of the queries' pictures.")
 _OF_FEATURES = {
     "labels": paths.define_files("labels", [], "CSV files person_id,camera_id, for .h5 and .npy: query,gallery."),
     "json": paths.define_file("json", None, "File for everything that is printed, and more."),
@@ -69,6 +75,8 @@ _OF_FEATURES = {
 
 def main(argv):
     del argv
+    if not _AUDIT.value and (stray := [f"--{f.name}" for f in (_COLUMNS, _PICTURES) if f.value]):
+        raise ValueError(f"{', '.join(stray)} is for an audit; give --audit too.")
     if _AGAINST.value:
         return compare()
     if shared_flags.EVALUATION["protocol"].value == QUERIES:
@@ -77,7 +85,9 @@ def main(argv):
         raise ValueError(f"{', '.join(given)} goes with --protocol={QUERIES}.")
     of_runs = ("workdir", "baseline", "tune", "data_dir", "dataset", "split", "attributes", "unfinished")
     of_runs += ("allow_overlap", "out")
-    strays = of_runs if _FEATURES.value else _OF_FEATURES
+    if _AUDIT.value and _FEATURES.value:
+        return audit_files([name for name in of_runs if name not in ("out", "dataset", "data_dir")])
+    strays = of_runs if _FEATURES.value else (*_OF_FEATURES, "pictures")
     given = [f"--{name}" for name in strays if flags.FLAGS[name].present]
     if given:
         raise ValueError(f"{', '.join(given)} does not go {'with' if _FEATURES.value else 'without'} --features.")
@@ -90,7 +100,9 @@ def compare():
     taken += ("draws", "draw_seed", "probe_view")
     mine = {**_OF_FEATURES, **shared_flags.EVALUATION}
     mine |= dict.fromkeys(("baseline", "tune", "data_dir", "dataset", "split", "attributes", "unfinished", "out"))
-    if given := [f"--{name}" for name in (*mine, "allow_overlap") if name not in taken and flags.FLAGS[name].present]:
+    if given := [
+        f"--{name}" for name in (*mine, "allow_overlap", "audit") if name not in taken and flags.FLAGS[name].present
+    ]:
         raise ValueError(f"{', '.join(given)} does not go with --against, which compares what is evaluated.")
     if _FEATURES.value and _WORKDIR.value:
         raise ValueError("--features and --workdir are two rankings; give one of them, and the other to --against.")
@@ -118,7 +130,17 @@ def score_wish_lists():
     of_files, value = ("probabilities", "labels", "json"), lambda name: flags.FLAGS[name].value
     of_runs = ("workdir", "data_dir", "dataset", "split", "subsets", "half", "unfinished", "allow_overlap", "out")
     taken = (*(of_files if value("probabilities") else of_runs), "wish_lists", "protocol", "draws", "draw_seed")
-    known = ("features", "baseline", "tune", "attributes", *of_files, *of_runs, *_OF_FEATURES, *shared_flags.EVALUATION)
+    known = (
+        "features",
+        "audit",
+        "baseline",
+        "tune",
+        "attributes",
+        *of_files,
+        *of_runs,
+        *_OF_FEATURES,
+        *shared_flags.EVALUATION,
+    )
     if given := [f"--{name}" for name in dict.fromkeys(known) if name not in taken and flags.FLAGS[name].present]:
         whose = "anyone's probabilities" if value("probabilities") else "an attribute net"
         raise ValueError(f"{', '.join(given)} does not go with --protocol={QUERIES} of {whose}.")
@@ -148,10 +170,46 @@ def score_wish_lists():
         print(f"written: {out}")
 
 
+def audit_files(strays):
+    """Slices of the queries of --features."""
+    taken = ("labels", "distance")
+    strays = [*strays, *(name for name in _OF_FEATURES if name not in taken)]
+    if given := [f"--{name}" for name in strays if flags.FLAGS[name].present]:
+        raise ValueError(f"{', '.join(given)} does not go with --audit of --features.")
+    if not _OUT.value:
+        raise ValueError("--audit of --features wants --out=FOLDER for audit.json, audit.md and audit.html.")
+    if _PICTURES.value and _DATASET.value:
+        raise ValueError("--pictures and --dataset both tell of the queries' pictures; give one of them.")
+    out, places = Path(_OUT.value), [Path(file) for file in _FEATURES.value]
+    files.check(out)
+    columns = {}
+    if _PICTURES.value or _DATASET.value:
+        from acrn_jax.runs import slices  # here, as it takes seconds
+
+        names = feature_files.names_of_queries(places)
+        if _PICTURES.value:
+            columns = slices.of_folder(Path(_PICTURES.value), names)
+        else:
+            shell.require(data_dir=_DATA_DIR.value)
+            columns = slices.of_prepared(_DATASET.value, _DATA_DIR.value, names)
+    found = score.audited(
+        places,
+        [Path(file) for file in _OF_FEATURES["labels"].value],
+        protocol=_protocol(),
+        no_match=shared_flags.EVALUATION["no_match"].value or "error",
+        distance=_OF_FEATURES["distance"].value,
+        csv=Path(_COLUMNS.value) if _COLUMNS.value else None,
+        columns=columns,
+    )
+    told = Audit.of(found)
+    audit.write(out, told)
+    print(audit.text(told), end="")
+    print(f"written: {out}/audit.json, audit.md, audit.html")
+
+
 def score_files():
     wanted: dict[str, Any] = {name: flag.value for name, flag in _OF_FEATURES.items()}
-    if not shared_flags.EVALUATION["protocol"].value:
-        raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
+    protocol = _protocol()
     if not wanted["rerank"] and any(flags.FLAGS[name].present for name in ("k1", "k2", "lambda_value")):
         raise ValueError("--k1, --k2 and --lambda_value are of re-ranking; give --rerank too.")
     if wanted["json"]:
@@ -159,7 +217,7 @@ def score_files():
     results = score.score_files(
         [Path(file) for file in _FEATURES.value],
         [Path(file) for file in wanted["labels"]],
-        protocol=_protocol(),
+        protocol=protocol,
         no_match=shared_flags.EVALUATION["no_match"].value or "error",
         distance=wanted["distance"],
         multi_query=wanted["multi_query"],
@@ -179,6 +237,8 @@ def score_files():
 def _protocol() -> protocols.Protocol:
     """The one that the flags name, with its options."""
     given = {name: flag.value for name, flag in shared_flags.EVALUATION.items() if flag.value is not None}
+    if "protocol" not in given:
+        raise ValueError(f"--features wants --protocol; choose one of {', '.join(protocols.PROTOCOLS)}.")
     named = {"draws": "repeats", "draw_seed": "seed", "probe_view": "probe_view"}
     return protocols.named(given["protocol"], **{new: given[old] for old, new in named.items() if old in given})
 
@@ -200,6 +260,8 @@ def score_run():
         settings=shared_flags.of_evaluation(),
         out=out,
         split=_SPLIT.value,
+        audited=_AUDIT.value,
+        columns=Path(_COLUMNS.value) if _COLUMNS.value else None,
     )
     if isinstance(found, Results):
         print(tables.methods_table(found))
@@ -208,6 +270,9 @@ def score_run():
         for method, reason in (found.missing or {}).items():
             print(f"no row {method}: {reason}")
     folder = out or runs.folder_on(Path(_WORKDIR.value), _DATASET.value)
+    if _AUDIT.value:
+        print(audit.text(Audit.read(Path(folder) / "audit.json")), end="")
+        print(f"written: {folder}/audit.json, audit.md, audit.html")
     print(f"written: {folder}/{'results' if isinstance(found, Results) else 'recognition'}.json")
 
 

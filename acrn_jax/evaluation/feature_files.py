@@ -69,18 +69,21 @@ def read(features: Sequence[str | os.PathLike], labels: Sequence[str | os.PathLi
 
 
 def query_names(features: Sequence[str | os.PathLike]) -> np.ndarray | None:
-    """Names of the queries [Q] str, where files that `read` understands hold them; else None.
+    """The first of `names_of_queries` [Q] str, or None."""
+    return next(iter(names_of_queries(features).values()), None)
 
-    They are the arrays query_key or query_file_name of one .npz, key or file_name of the first of two.
+
+def names_of_queries(features: Sequence[str | os.PathLike]) -> dict[str, np.ndarray]:
+    """Names of the queries, where files that `read` understands hold them: "key" and "file_name" -> [Q] str.
+
+    They are the arrays query_key and query_file_name of one .npz, key and file_name of the first of two.
     """
     path = Path(features[0])
     if path.suffix.lower() != ".npz":
-        return None
-    found = file_reading.npz(path)
-    for name in ("query_key", "query_file_name") if len(features) == 1 else ("key", "file_name"):
-        if name in found and np.asarray(found[name]).ndim == 1:
-            return np.asarray(found[name]).astype(str)
-    return None
+        return {}
+    found, prefix = file_reading.npz(path), "query_" if len(features) == 1 else ""
+    names = {name: np.asarray(found[prefix + name]) for name in ("key", "file_name") if prefix + name in found}
+    return {name: values.astype(str) for name, values in names.items() if values.ndim == 1}
 
 
 def read_set(path: str | os.PathLike) -> Features:

@@ -15,7 +15,7 @@ not know what is junk. Leave it out of the file to do as libraries that drop it 
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ import numpy as np
 
 from acrn_jax import provenance
 from acrn_jax.evaluation import (
+    audit,
+    audit_columns,
     comparison,
     expansion,
     feature_files,
@@ -129,6 +131,39 @@ def scored(
     return comparison.Scored(
         result.per_query, result.metrics, result.counted, query.person_id, names, query.camera_id, result.gallery
     )
+
+
+def audited(
+    features: Sequence[Path],
+    labels: Sequence[Path] = (),
+    *,
+    protocol: protocols.Protocol,
+    no_match: ranking.NoMatch = "error",
+    distance: str = "squared_euclidean",
+    csv: Path | None = None,
+    columns: Mapping[str, audit.Column] | None = None,
+) -> dict[str, Any]:
+    """The content of audit.json; arguments and errors as of `score_files`, and
+
+    Args:
+      csv: a file of columns, see `audit_columns.from_csv`.
+      columns: more of them, for the queries.
+    """
+    search, protocol, distances, _, result = _ranked(features, labels, protocol, no_match, Steps(distance))
+    query, names = search.query_labels, feature_files.names_of_queries(features)
+    if csv:
+        columns = dict(columns or {}) | audit_columns.from_csv(csv, names, query.person_id)
+    found = audit.audit(
+        distances,
+        query,
+        search.gallery_labels,
+        result,
+        protocol=protocol,
+        columns=columns,
+        names=next(reversed(names.values()), None),
+        features=search.gallery,
+    )
+    return {"dataset": ", ".join(Path(path).name for path in features), **found}
 
 
 def _ranked(features, labels, protocol, no_match, steps: Steps):

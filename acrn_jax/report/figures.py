@@ -12,7 +12,7 @@ from matplotlib import figure, ticker
 from acrn_jax.evaluation.metrics import RANKS
 from acrn_jax.report import cells, tables
 from acrn_jax.report.seeds import method_names
-from acrn_jax.results import Estimate, Results, Weight
+from acrn_jax.results import Audit, Estimate, Results, Slice, Weight
 
 # Okabe and Ito's palette, told apart by colour-blind readers; line styles and markers differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -149,6 +149,41 @@ def cmc(of: Results) -> Chart:
     axes.set_ylabel("queries matched within k (%)")
     _legend(drawing)
     return _chart(drawing, "CMC", f"Cumulative matches of {', '.join(names)}; the values are in the table of methods.")
+
+
+@matplotlib.rc_context(STYLE)
+def slices(of: Audit) -> list[Chart]:
+    """Small multiples of an audit: for each column its slices as points with intervals, all on one scale."""
+    shown = [[one for one in in_order(of) if one.column == column.name] for column in of.columns]
+    charts = []
+    for column, members in zip(of.columns, shown, strict=True):
+        values = [one.scores[of.tested] for one in members]
+        drawing, axes = _axes(height=0.62 + 0.21 * len(members))
+        for place, (one, value) in enumerate(zip(members, values, strict=True)):
+            colour = COLOURS[1] if one.differs else COLOURS[0]
+            if value.low is not None and value.high is not None:
+                axes.plot([100 * value.low, 100 * value.high], [place, place], color=colour, lw=1.6)
+            fill = colour if one.differs else "white"
+            axes.plot(100 * value.mean, place, "o", color=colour, markerfacecolor=fill, markersize=5.5, zorder=3)
+        total = sum(one.queries for one in members)
+        overall = 100 * sum(one.queries * value.mean for one, value in zip(members, values, strict=True)) / total
+        axes.axvline(overall, color="#7F7F7F", lw=0.9)
+        names = [f"{one.name}  ({one.queries:,})" for one in members]
+        axes.set_yticks(range(len(members)), names, fontsize=8.5)
+        axes.set_ylim(len(members) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        told = "; ".join(
+            f"{one.name} {100 * value.mean:.1f}{' (differs)' if one.differs else ''}"
+            for one, value in zip(members, values, strict=True)
+        )
+        charts.append(_chart(drawing, cells.attribute(column.name), f"{told}."))
+    return charts
+
+
+def in_order(of: Audit) -> list[Slice]:
+    """The slices column by column."""
+    place = {(column.name, name): (i, j) for i, column in enumerate(of.columns) for j, name in enumerate(column.slices)}
+    return sorted(of.slices, key=lambda one: place[one.column, one.name])
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:

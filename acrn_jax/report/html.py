@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from acrn_jax import COMMAND, files
-from acrn_jax.report import cells, figures, page, seeds, tables
+from acrn_jax.report import audit, cells, figures, page, seeds, tables
 from acrn_jax.report.table import Table
 from acrn_jax.report.table import render as render_table
-from acrn_jax.results import Confusions, Ledger, Ranked, RankLists, Recognition, Results, Shown, StudyTable
+from acrn_jax.results import Audit, Confusions, Ledger, Ranked, RankLists, Recognition, Results, Shown, StudyTable
 
 RANK_LIST_LENGTH = 14  # gallery pictures a query, as in the paper's figure 3
 THUMBNAIL = (96, 192)  # largest width and height of an embedded picture, pixels
@@ -155,6 +155,7 @@ def _section(run: Run) -> dict[str, Any]:
         "first": str(run.first.relative_to(run.folder)) if run.seeds else "",
         "ledger": ledger,
         "studies": studies,
+        "audit": audit.section(Audit.read(run.first / "audit.json")) if (run.first / "audit.json").is_file() else None,
         "look_alikes": _confusions(run.first),
         "rank_lists": _rank_lists(run.first),
         "training": [entry for name, folder in related.items() for entry in _training(name, folder)],

@@ -7,6 +7,7 @@
 | attribute_query.json | AttributeQueries | evaluate, of an attribute net with --protocol=attribute_query |
 | rank_lists.json | RankLists | evaluate |
 | look_alikes.json | Confusions | evaluate |
+| audit.json | Audit | evaluate --audit |
 | per_query.npz | PerQuery | evaluate |
 | per_image.npz | PerImage | ablate, of attribute nets |
 | ledger.json | Ledger | ledger |
@@ -22,6 +23,7 @@ Standard library and numpy alone: report reads these records where no net, and n
 """
 
 from acrn_jax.results.arrays import PerImage, PerQuery
+from acrn_jax.results.audit import Audit, AuditColumn, Cameras, Confusable, HardQuery, Probe, Range, Slice
 from acrn_jax.results.record import SCHEMA, Malformed, Record
 from acrn_jax.results.run import (
     AttributeQueries,
@@ -67,12 +69,17 @@ __all__ = [
     "AttributeQueries",
     "AttributeRate",
     "AttributesFrom",
+    "Audit",
+    "AuditColumn",
     "Calibrated",
+    "Cameras",
+    "Confusable",
     "Confused",
     "Confusion",
     "Confusions",
     "Ends",
     "Estimate",
+    "HardQuery",
     "Job",
     "Ledger",
     "LedgerAttribute",
@@ -81,7 +88,9 @@ __all__ = [
     "Malformed",
     "PerImage",
     "PerQuery",
+    "Probe",
     "QueryRow",
+    "Range",
     "RankList",
     "RankLists",
     "Ranked",
@@ -92,6 +101,7 @@ __all__ = [
     "Results",
     "Scores",
     "Shown",
+    "Slice",
     "Source",
     "Spearman",
     "Spread",

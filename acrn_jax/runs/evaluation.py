@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +13,12 @@ import numpy as np
 from acrn_jax import build, files
 from acrn_jax.data import source
 from acrn_jax.evaluation import attributes as attribute_metrics
-from acrn_jax.evaluation import correlation, fusion, hints, methods, protocols, ranking
+from acrn_jax.evaluation import audit, audit_columns, correlation, fusion, hints, methods, protocols, ranking
 from acrn_jax.evaluation.ranking import DistanceFn
-from acrn_jax.results import PerQuery, Recognition, Results
+from acrn_jax.report import audit as audits
+from acrn_jax.results import Audit, PerQuery, Recognition, Results
 from acrn_jax.runs import baseline as baselines
-from acrn_jax.runs import illustrations, nets, origin, overlap, parts, recognition, workdir
+from acrn_jax.runs import illustrations, nets, origin, overlap, parts, recognition, slices, workdir
 from acrn_jax.runs.origin import number
 from acrn_jax.runs.parts import DistanceParts
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, load
@@ -37,6 +39,8 @@ def evaluate(
     settings: dict[str, Any] | None = None,
     out: Path | None = None,
     split: str | None = None,
+    audited: bool = False,
+    columns: Path | None = None,
 ) -> Results | Recognition:
     """Scores a run on query and gallery: results.json, rank_lists.json, look_alikes.json, per_query.npz, thumbnails/.
 
@@ -67,6 +71,8 @@ def evaluate(
     files.check(out)
     run.check_data()
     if isinstance(run, AttributeRun):
+        if audited:
+            raise ValueError(f"An audit is of rankings, and {folder} is an attribute net; give a re-id run.")
         if split and out == home:
             raise ValueError(f"--split={split} wants --out: recognition.json of {home} is of the test people.")
         overlap.check_scored_on(run, target or config, [] if split else [build.recognition_split(target or config)])
@@ -79,7 +85,11 @@ def evaluate(
     query, gallery, protocol = tested(config, target or config)
     overlap.check_scored_on(run, target or config, [query, gallery])
     beside = {name: load(place) for name, place in (("baseline", baseline), ("tune", tune)) if place}
-    return _Test(run, query, gallery, protocol, target, out).score(beside)
+    more = slices.of_split(query) if audited else None
+    if columns:
+        names = {"key": query.key, "file_name": query.file_name}
+        more = dict(more or {}) | audit_columns.from_csv(columns, names, query.person_id)
+    return _Test(run, query, gallery, protocol, target, out, more).score(beside)
 
 
 def tested(config: Settings, target: Settings) -> tuple[source.Split, source.Split, protocols.Protocol]:
@@ -116,12 +126,19 @@ class _Test:
     protocol: protocols.Protocol
     target: Settings | None  # of another data set that query and gallery are of
     out: Path  # all files go here
+    columns: Mapping[str, audit.Column] | None = None  # of an audit
 
     @functools.cached_property
     def boxes(self) -> source.Split | None:
         """Several images of each query, of which the mean counts."""
         multi_query = self.protocol.name == "market1501_multi_query"
         return build.open_split(self.target or self.run.config, "multi_query") if multi_query else None
+
+    @functools.cached_property
+    def features(self) -> methods.Features:
+        """Of the run itself."""
+        batch = self.run.config.evaluate.batch
+        return parts.features(self.run, self.query, self.gallery, batch=batch, boxes=self.boxes)
 
     def score(self, beside: dict[str, ReidCnnRun]) -> Results:
         """Writes all result files; `beside` are the runs "baseline" and "tune", where there are such."""
@@ -140,7 +157,26 @@ class _Test:
         per_query = PerQuery(query.key, query.person_id, scored[main].counted, each, first)
         workdir.write_arrays(self.out / "per_query.npz", **per_query.to_arrays())
         workdir.write_json(self.out / "results.json", results.to_json())
+        if self.columns is not None:
+            gallery_features = made_of.own.gallery if made_of else self.features.gallery
+            audits.write(self.out, self.audit(main, rows[main], scored[main], gallery_features, results))
         return results
+
+    def audit(
+        self, method: str, distances: DistanceFn, result: ranking.Result, features: np.ndarray, results: Results
+    ) -> Audit:
+        """Of one row."""
+        found = audit.audit(
+            distances,
+            self.query.labels,
+            self.gallery.labels,
+            result,
+            protocol=self.protocol,
+            columns=self.columns,
+            names=self.query.file_name,
+            features=features,
+        )
+        return Audit.of(found, dataset=results.dataset, method=method, fingerprint=results.fingerprint)
 
     def rows(
         self, baseline: ReidCnnRun | None, tune: ReidCnnRun | None
@@ -148,7 +184,7 @@ class _Test:
         """(method -> distances, entries for results.json, what ACRN's distances are made of)."""
         run, config = self.run, self.run.config
         if not isinstance(run, AcrnRun):
-            own = parts.features(run, self.query, self.gallery, batch=config.evaluate.batch, boxes=self.boxes)
+            own = self.features
             distances = fusion.distance_rows(config.loss.distance, own.query, own.gallery)
             return {"ReIdCNN": distances}, {"scales": run.scales}, None
         made_of = parts.collect(
