@@ -60,8 +60,8 @@ def input_of(model: Model) -> dict[str, Any]:
     if any(other[2:] != net[2:] for other in others):
         raise ValueError(
             f"The re-id net takes images of {net.height} x {net.width}, the attribute net of {others[0].height} x "
-            f"{others[0].width}, or normalised otherwise, so one float image cannot serve both; name the outputs of one "
-            "net (--output=feature, or attributes), or leave --input out."
+            f"{others[0].width}, or normalised otherwise, so one float image cannot serve both; name the outputs of "
+            "one net (--output=feature, or attributes), or leave --input out."
         )
     shape = ["batch", 3, net.height, net.width]
     return entry | {"dtype": "float32", "shape": shape, "mean": list(net.mean), "deviation": list(net.deviation)}
