@@ -297,7 +297,8 @@ def _ledger(folder: pathlib.Path) -> list[Table]:
     if not path.is_file():
         return []
     content = Ledger.read(path)
-    return [tables.ledger(content), tables.ledger_spearman(content)]
+    found = (tables.ledger(content), tables.ledger_spearman(content), tables.ledger_gain(content))
+    return [table for table in found if table]
 
 
 def _studies(run: Run) -> list[Table]:

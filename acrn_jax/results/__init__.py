@@ -53,6 +53,7 @@ from acrn_jax.results.run import (
     source,
 )
 from acrn_jax.results.study import (
+    Gain,
     Job,
     Ledger,
     LedgerAttribute,
@@ -79,6 +80,7 @@ __all__ = [
     "Confusions",
     "Ends",
     "Estimate",
+    "Gain",
     "HardQuery",
     "Job",
     "Ledger",

@@ -39,6 +39,15 @@ class LedgerNet(Record):
     mA_unseen: float | None = optional()
 
 
+class Gain(Record):
+    """What a run would gain in mAP if an attribute were recognised better; the interval's ends where there are any."""
+
+    accuracy: float  # balanced, before
+    mean: float
+    low: float | None
+    high: float | None
+
+
 class LedgerAttribute(Record):
     """The size of an attribute's weight, and what it might follow: the columns of studies/attribute_ledger.py."""
 
@@ -55,6 +64,7 @@ class LedgerAttribute(Record):
     between_within: Spread | None = None
     mAP_change: Spread | None = None
     rank1_change: Spread | None = None
+    gain: Gain | None = optional()  # if its balanced accuracy on the target rose by the ledger's `rise`
 
 
 class Spearman(Record):
@@ -79,6 +89,7 @@ class Ledger(Record):
     attributes: tuple[LedgerAttribute, ...]
     spearman: Mapping[str, Spearman]
     interval: str
+    rise: float | None = optional()  # of the balanced accuracy, that gains are for
 
 
 class StudyRow(Record):

@@ -10,6 +10,8 @@
     between_within               variance between people over variance within a person, on the target
     mAP_change, rank1_change     of ACRN when the attribute is left out of its distance; below 0: the attribute helps
 
+With a rise, `attribute_gain` adds what would be gained if the attribute were recognised so much better.
+
 Values are means over the runs (seeds, splits), with their deviation. Spearman's correlation of the weight with each
 column is over attributes, and so is its bootstrap interval.
 
@@ -27,7 +29,7 @@ from acrn_jax.evaluation import calibration, correlation
 from acrn_jax.results import Ledger, LedgerAttribute, LedgerNet, LedgerRun, Spearman, Spread
 from acrn_jax.runs.run import recognition_of
 from acrn_jax.runs.workdir import write_json
-from acrn_jax.studies import finished, sweeps
+from acrn_jax.studies import attribute_gain, finished, sweeps
 from acrn_jax.studies.finished import FinishedRun
 
 OF_NETS = ("recognition", "recognition_seen", "recognition_unseen", "recognition_disjoint")
@@ -41,18 +43,23 @@ Values = dict[str, dict[str, float]]  # column -> attribute -> value; what is un
 Column = dict[str, Spread | None]  # attribute -> value over runs; None where no run knows one
 
 
-def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path | None = None) -> Ledger:
+def collect(
+    workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path | None = None, rise: float | None = None
+) -> Ledger:
     """The ledger of finished ACRN runs on one data set.
 
     Args:
       workdirs: evaluated runs, or folders that hold them as seed_N.
       disjoint: an attribute run that was tested on people whom its training never showed.
       out: as of `finished.load`.
+      rise: of each attribute's balanced accuracy, to say what would be gained; see `attribute_gain.gains`.
 
     Raises:
       FileNotFoundError: no run, or it is not evaluated.
-      ValueError: runs of several data sets or with different attributes; no ACRN run.
+      ValueError: runs of several data sets or with different attributes; no ACRN run; a rise that is none.
     """
+    if rise is not None:
+        attribute_gain.check(rise)
     folders = [run for workdir in workdirs for run in _expand(Path(workdir))]
     found, nets, names, target = [], {}, (), ""
     for folder in folders:
@@ -69,6 +76,7 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
         nets.setdefault(net, _recognition(Path(net), ""))
     extra = [_recognition(disjoint, "_disjoint")] if disjoint else []
     table = _columns([values for _, values in found], [values for _, values in [*nets.values(), *extra]], names)
+    gain = {} if rise is None else attribute_gain.gains([run for run, _ in found], rise)
     weight = {name: spread.mean for name, spread in table["weight"].items() if spread}
     order = sorted(weight, key=lambda name: -weight[name])
     return Ledger(
@@ -76,9 +84,12 @@ def collect(workdirs: Sequence[Path], *, disjoint: Path | None = None, out: Path
         runs=tuple(_run(run, names) for run, _ in found),
         recognition=tuple(net for net, _ in nets.values()),
         recognition_disjoint=tuple(net for net, _ in extra),
-        attributes=tuple(LedgerAttribute.of({"name": n} | {c: table[c][n] for c in table}) for n in order),
+        attributes=tuple(
+            LedgerAttribute.of({"name": n, "gain": gain.get(n)} | {c: table[c][n] for c in table}) for n in order
+        ),
         spearman={column: rho for column in COLUMNS if (rho := _spearman(weight, table[column])).attributes},
         interval=BOOTSTRAP,
+        rise=rise,
     )
 
 
@@ -116,10 +127,12 @@ def write(folder: Path, content: Ledger) -> None:
     """Writes ledger.json and ledger.csv, the columns' means and standard deviations."""
     write_json(folder / "ledger.json", content.to_json())
     columns = ("weight", *COLUMNS)
-    rows = [["attribute", *(name for column in columns for name in (column, f"{column}_deviation"))]]
+    of_gain = () if content.rise is None else ("gain", "gain_low", "gain_high")
+    rows = [["attribute", *(name for column in columns for name in (column, f"{column}_deviation")), *of_gain]]
     for entry in content.attributes:
         spreads = [getattr(entry, column) for column in columns]
         rows.append([entry.name, *(cell for s in spreads for cell in ((s.mean, s.deviation) if s else (None, None)))])
+        rows[-1] += [getattr(entry.gain, end, None) for end in ("mean", "low", "high")][: len(of_gain)]
     files.write_csv(folder / "ledger.csv", rows)
 
 

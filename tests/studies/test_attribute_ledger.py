@@ -10,14 +10,14 @@ import pytest
 from acrn_jax import build, settings
 from acrn_jax.configs import demo
 from acrn_jax.data import source
-from acrn_jax.evaluation import methods, protocols, ranking
+from acrn_jax.evaluation import attributes, methods, protocols, ranking
 from acrn_jax.report import tables
 from acrn_jax.report.table import render
 from acrn_jax.results import Results
 from acrn_jax.runs import AcrnRun
 from acrn_jax.runs.outputs import Predictions
 from acrn_jax.schema import Labels
-from acrn_jax.studies import attribute_ledger, finished
+from acrn_jax.studies import attribute_gain, attribute_ledger, finished
 from acrn_jax.studies.finished import FinishedRun
 
 NAMES = ("hairLong", "personalMale", "accessoryHat", "upperBodyLogo", "footwearShoes")
@@ -162,3 +162,65 @@ def test_wrong_runs_are_told(made, tmp_path, monkeypatch):
     (folder / "M" / "recognition.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no recognition.json; run ./launch.sh evaluate"):
         attribute_ledger.collect([every[0].folder])
+
+
+def test_gains_are_those_of_rankings_with_the_truth_in_place_of_one_attribute(made, monkeypatch):
+    folder, every, splits, shown = made
+    truth = tuple(part.attributes_of(NAMES) for part in splits.values())
+    every = [run._replace(truth=truth) for run in every]
+    monkeypatch.setattr(finished, "load", lambda folder, out: next(run for run in every if run.folder == folder))
+    with pytest.raises(ValueError, match=r"at most 1, not by 1\.5"):
+        attribute_ledger.collect([folder / "W"], rise=1.5)
+    record = attribute_ledger.collect([folder / "W"], rise=1.0)  # all answers that the target knows
+    gained = {entry.name: entry.gain for entry in record.attributes}
+    assert gained["accessoryHat"] is gained["footwearShoes"] is None
+    for name in ("upperBodyLogo", "hairLong", "personalMale"):
+        i, changes = NAMES.index(name), []
+        better = [values.copy() for values in shown]
+        for values, labels in zip(better, truth, strict=True):
+            for image, label in enumerate(labels[:, i]):
+                if label >= 0:
+                    values[image, i] = label
+        for run in every:
+            changes.append(score(run, better, run.weights)[0] - score(run, shown, run.weights)[0])
+        gain = gained[name]
+        assert gain.mean == pytest.approx(np.mean(changes), abs=1e-6) and gain.low < gain.mean < gain.high
+    assert gained["hairLong"].mean != 0
+    attribute_ledger.write(folder, record)
+    lines = {line["attribute"]: line for line in csv.DictReader((folder / "ledger.csv").read_text().splitlines())}
+    assert float(lines["hairLong"]["gain_low"]) == gained["hairLong"].low and lines["accessoryHat"]["gain"] == ""
+    text = " ".join(render(tables.ledger_gain(record)).split())
+    assert "raised by 100 points" in text and f"{100 * gained['hairLong'].mean:+.2f}" in text
+    assert tables.ledger_gain(attribute_ledger.collect([folder / "W"])) is None
+    dark = [run._replace(truth=tuple(np.full_like(of, -1) for of in truth)) for run in every]
+    with pytest.raises(ValueError, match="labels none of the attributes"):
+        attribute_gain.gains(dark, 0.1)
+
+
+def test_so_many_answers_are_corrected_that_the_accuracy_rises_as_wanted(made, monkeypatch):
+    _, (run, _), _, _ = made
+    rng, taken = np.random.default_rng(1), []
+    labels = rng.integers(0, 2, (4000, 5)).astype(np.int8)
+    answers = np.where(rng.random(labels.shape) < 0.7, labels, 1 - labels).astype(np.float32)
+    halves = [slice(0, 1000), slice(1000, 4000)]
+    people = [Labels(np.ones(of.stop - of.start, int), np.ones(of.stop - of.start, int)) for of in halves]
+    run = run._replace(
+        truth=tuple(labels[of] for of in halves),
+        attributes=methods.Attributes(*(answers[of] for of in halves), 0.3),
+        query=people[0],
+        gallery=people[1],
+    )
+
+    def score(run, sweep):
+        raise StopIteration  # the terms are looked at, no ranking is made
+
+    monkeypatch.setattr(attribute_gain.fusion, "distance_rows", lambda kind, *pair: taken.append(pair))
+    monkeypatch.setattr(attribute_gain.sweeps, "score", score)
+    with pytest.raises(StopIteration):
+        attribute_gain.gains([run], 0.1, draws=2)
+    first, again = taken[2:]
+    for pair in (first, again):
+        found = np.concatenate(pair) / run.weights[0]
+        accuracy = attributes.evaluate(found[:, :1].clip(0, 1), labels[:, :1]).mA
+        assert accuracy == pytest.approx(0.8, abs=0.02)
+    assert not np.array_equal(first[0], again[0]) and np.array_equal(first[0][:, 1:], taken[1][0][:, 1:])
