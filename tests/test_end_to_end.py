@@ -17,7 +17,7 @@ from acrn_jax.evaluation import attributes, protocols, ranking, score
 from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import html, tables
-from acrn_jax.results import Results
+from acrn_jax.results import Audit, Results
 from acrn_jax.runs import extraction
 from acrn_jax.train import checkpoint
 
@@ -179,6 +179,26 @@ def test_report(chain, tmp_path):
     for name, metrics in results.methods.items():
         assert name in page and f"{100 * metrics['mAP_precision']:.1f}" in page
     assert page.count("data:image/jpeg") >= 2 * 2 * 5
+
+
+def test_audit(chain, data_dir, tmp_path):
+    """Of the row that is named, in slices of the labels and pictures of the prepared set, and in the report."""
+    _, run, results, _ = chain
+    runs.evaluate(run, out=tmp_path / "out", audited=True)
+    found = Audit.read(tmp_path / "out" / "audit.json")
+    assert (found.method, found.fingerprint) == ("ACRN", results.fingerprint)
+    assert found.overall["rank1"].mean == pytest.approx(results.methods["ACRN"]["rank1"])
+    query, _ = query_and_gallery(data_dir)
+    assert found.names == tuple(query.file_name) and found.cameras.probe
+    name = next(c.name for c in found.columns if c.source == "label" and c.name in query.attribute_names)
+    kept = np.load(tmp_path / "out" / "per_query.npz")
+    shown = query.attributes[:, query.attribute_names.index(name)] == 1
+    yes = next(s for s in found.slices if (s.column, s.name) == (name, "yes"))
+    assert yes.scores["mAP_precision"].mean == pytest.approx(kept["ACRN/mAP_precision"][shown].mean())
+    page = html.render([html.read(tmp_path / "out")])
+    assert "Audit: where it is good" in page and "How much cameras explain" in page
+    with pytest.raises(ValueError, match="is an attribute net"):
+        runs.evaluate(chain[0], out=tmp_path / "net", audited=True)
 
 
 def test_rank_lists_mark_right_and_wrong(chain, data_dir):

@@ -70,7 +70,8 @@ def audit(
     columns: Mapping[str, Column] | None = None,
     names: np.ndarray | None = None,
     features: np.ndarray | None = None,
-    resamples: int = 10_000,
+    resamples: int = 2_000,
+    permutations: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The content of audit.json, see `results.Audit`; fractions in [0, 1].
@@ -83,7 +84,8 @@ def audit(
       columns: name -> a value of each query, beside those that labels tell.
       names: [Q] str, of the queries; default: their numbers.
       features: [G, D] of the gallery, for the probe of cameras.
-      resamples: of the bootstrap, and number of permutations.
+      resamples: of the bootstrap.
+      permutations: of signs; fewer give no small p-values.
       seed: same seed, same numbers.
 
     Raises:
@@ -108,7 +110,7 @@ def audit(
     def add(name, source, seen, cut):
         unknown = int(np.sum(cut.label < 0))
         tables.append({"name": name, "source": source, "unknown": unknown, "slices": cut.names})
-        slices.extend(_of_column(name, seen, cut, metrics, names, resamples, seed))
+        slices.extend(_of_column(name, seen, cut, metrics, names, resamples, permutations, seed))
 
     own = {RIGHT: Column(_right(query, gallery, protocol), "ranking")}
     if not cameras:
@@ -137,12 +139,16 @@ def audit(
         "people": people,
         "tested": TESTED,
         "overall": {name: _interval(e) for name, e in _intervals(observed, metrics, resamples, seed).items()},
+        "names": None if names is None else np.asarray(names).astype(str).tolist(),
         "columns": tables,
         "slices": sorted(slices, key=lambda one: (not one["differs"], -abs(one["difference"]) * one["differs"])),
         "cameras": _cameras(distances, query, gallery, protocol, result, features, seed) if cameras else None,
         "notes": notes,
-        "rule": f"95 % bootstrap over people; p over people by signs; Benjamini-Hochberg at {FALSE_DISCOVERIES:g} over "
-        f"{sum(one['adjusted'] is not None for one in slices)} slices; {resamples:,} resamples, seed {seed}",
+        "rule": (
+            f"95 % bootstrap over people, {resamples:,} resamples; p over people by {permutations:,} changes of signs; "
+            f"Benjamini-Hochberg at {FALSE_DISCOVERIES:g} over {sum(one['adjusted'] is not None for one in slices)} "
+            f"slices; seed {seed}"
+        ),
     }
 
 
@@ -180,6 +186,7 @@ def _of_column(
     metrics: Sequence[str],
     names: np.ndarray | None,
     resamples: int,
+    permutations: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """The slices of one column, without what depends on all."""
@@ -191,7 +198,7 @@ def _of_column(
     count = inside.sum(axis=0)
     parts = np.where(inside, 1 / count, -1 / np.maximum(len(label) - count, 1))  # [n, slices]
     difference = tested @ parts
-    p_values = comparison.permutation(parts * (tested - tested.mean())[:, None], person, resamples, seed)
+    p_values = comparison.permutation(parts * (tested - tested.mean())[:, None], person, permutations, seed)
     found = []
     for i, name in enumerate(cut.names):
         rows = np.flatnonzero(inside[:, i])
@@ -201,7 +208,7 @@ def _of_column(
         ends = _intervals(own, metrics, resamples if enough else 1, seed)
         same = len(cut.names) == 2 and (count[i], i) > (count[1 - i], 1 - i)  # as the test of the smaller one
         tellable = enough and rest >= FEWEST and not same
-        hardest = np.argsort(own.scores[:, place], kind="stable")[:HARDEST]
+        order = np.argsort(own.scores[:, place], kind="stable")
         found.append(
             {
                 "column": column,
@@ -217,8 +224,9 @@ def _of_column(
                         "score": float(own.scores[h, place]),
                         "first_rank": int(own.first_rank[h]) if own.first_rank[h] != ranking.NO_RANK else None,
                     }
-                    for h in hardest
+                    for h in order[:HARDEST]
                 ],
+                "members": own.query[order].tolist(),
             }
         )
     return found

@@ -36,6 +36,7 @@ class Slice(Record):
     adjusted: float | None  # after Benjamini and Hochberg, over all slices
     differs: bool  # whether it does beyond chance
     hardest: tuple[HardQuery, ...]  # lowest score first
+    members: tuple[int, ...]  # places of all its queries, likewise, from 0, in the order of `names`
 
 
 class AuditColumn(Record):
@@ -89,6 +90,7 @@ class Audit(Record):
     people: int
     tested: str  # metric that slices are compared by
     overall: Mapping[str, Range]
+    names: tuple[str, ...] | None = None  # of all queries, in order
     columns: tuple[AuditColumn, ...]
     slices: tuple[Slice, ...]
     cameras: Cameras | None  # None: cameras are not known

@@ -39,7 +39,7 @@ def audited(world, columns=None, protocol=protocols.MARKET1501, distances=None, 
     values, images, query, gallery = world
     rows = fusion.distance_rows("squared_euclidean", values, images) if distances is None else distances
     result = ranking.evaluate(rows, query, gallery, protocol=protocol)
-    options = {"resamples": 500, "features": images} | options
+    options = {"resamples": 500, "permutations": 500, "features": images} | options
     return audit.audit(rows, query, gallery, result, protocol=protocol, columns=columns, **options), result
 
 
@@ -92,6 +92,8 @@ def test_a_slice_is_its_queries_beside_the_rest_of_its_column(world):
         assert ends["low"] < ends["mean"] < ends["high"]
         hardest = [entry["query"] for entry in one["hardest"]]
         assert hardest == [f"{i}.jpg" for i in np.argsort(scores, kind="stable") if texts[i] == name][: audit.HARDEST]
+        assert [found["names"][i] for i in one["members"]][: audit.HARDEST] == hardest
+        assert sorted(one["members"]) == np.flatnonzero(texts == name).tolist()
         assert [entry["score"] for entry in one["hardest"]] == sorted(own)[: audit.HARDEST]
 
 
@@ -102,7 +104,7 @@ def test_p_values_are_those_of_all_signs():
     scores = rng.random(24) + 0.4 * inside
     seen = audit._Observed(scores[:, None], person, np.arange(24), np.ones(24, int))
     cut = audit._Cut(inside.astype(int), ["out", "in"])
-    slices = audit._of_column("c", seen, cut, ["mAP_precision"], None, 1000, 0)
+    slices = audit._of_column("c", seen, cut, ["mAP_precision"], None, 100, 1000, 0)
     smaller = slices[int(inside.sum() <= 12)]
     centred = scores - scores.mean()
     part = [
@@ -136,7 +138,7 @@ def test_slices_that_do_not_differ_are_found_by_chance_alone():
         seen = audit._Observed(scores, person, np.arange(200), np.ones(200, int))
         for i, inside in enumerate((rng.permutation(40)[person] < 12, rng.random(200) < 0.3)):
             cut = audit._Cut(inside.astype(int), ["out", "in"])
-            wrong[i] += audit._of_column("c", seen, cut, ["mAP_precision"], None, 199, 0)[1]["p_value"] <= 0.05
+            wrong[i] += audit._of_column("c", seen, cut, ["mAP_precision"], None, 1, 199, 0)[1]["p_value"] <= 0.05
     assert np.all(wrong / 400 > 0.02) and np.all(wrong / 400 < 0.085), wrong / 400
 
 
