@@ -330,7 +330,7 @@ def _cameras(distances, query, gallery, protocol, result, features, seed) -> dic
         matrix[:, junk] = 0
         matrix[own, columns] = 0  # what is left are other people's images
         right = np.zeros((len(matrix), len(seen)))
-        np.add.at(right, own[~junk[columns]], of_image[columns[~junk[columns]]])
+        np.add.at(right, own, of_image[columns])
         number = counts - right
         expected[block] = number / np.maximum(number.sum(axis=1, keepdims=True), 1)
         share[block] = _between(matrix, of_image, number)
