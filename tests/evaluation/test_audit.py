@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from acrn_jax.data import source
 from acrn_jax.evaluation import audit, audit_columns, fusion, protocols, ranking
 from acrn_jax.evaluation.audit import Column
 from acrn_jax.report import audit as audits
 from acrn_jax.report import html
 from acrn_jax.results import Audit
+from acrn_jax.runs import slices
 from acrn_jax.schema import Labels
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -331,3 +333,16 @@ def test_the_verb(folder):
     assert "Audit:" in html.page.template("audit.html").render(
         title="Audit: x", about="", audit=audits.section(kept), id="audit"
     )
+
+
+def test_queries_of_a_file_are_found_in_a_prepared_set(folder, monkeypatch):
+    opened = source.open_folder(folder / "pictures")
+    monkeypatch.setattr(slices.source, "open_split", lambda *_: opened)
+    names = {"key": np.array(["another", "q/3.png"]), "file_name": np.array(["q/7.png", "q/3.png"])}
+    found = slices.of_prepared("set/config", "D", names)
+    assert found["brightness"].values == pytest.approx([7, 3]) and found["image height"].values.tolist() == [8, 8]
+    with pytest.raises(ValueError, match="set/config has no query another; give the set"):
+        slices.of_prepared("set/config", "D", {"key": names["key"]})
+    for call in (lambda: slices.of_prepared("set/config", "D", {}), lambda: slices.of_folder(folder, {})):
+        with pytest.raises(ValueError, match="wants names of the queries in the file of features"):
+            call()
