@@ -2,7 +2,7 @@
 # The front door of acrn_jax: ./launch.sh VERB [flags]. Makes its own environment on first use; holds no numbers.
 set -euo pipefail
 
-VERBS="demo prepare reproduce train adapt extract evaluate ablate ledger report search describe models export bench test python"
+VERBS="demo prepare reproduce train adapt extract evaluate calibrate ablate ledger report search describe models export bench test python"
 
 usage() {
   cat <<'USAGE'
@@ -15,6 +15,7 @@ usage: ./launch.sh VERB [flags]
   adapt      measures an attribute net's batch statistics anew on unlabelled images of a target
   extract    writes the features of a trained run
   evaluate   ranks gallery against query and writes results.json; or scores anyone's features
+  calibrate  fits and judges the probability that two pictures show one person, on people of your choice
   ablate     trains the arms of a study, or scores settings of finished runs, and compares them
   ledger     sets attributes' weights beside all that they might follow, with error bars
   report     writes report.html from the result files of a run

@@ -17,7 +17,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
-VERBS = "demo prepare reproduce train extract evaluate ablate ledger report search describe models export".split()
+VERBS = (
+    "demo prepare reproduce train extract evaluate calibrate ablate ledger report search describe models export".split()
+)
 WORK = (  # what verbs take seconds to import; none of it defines flags
     *(f"acrn_jax.runs.{name}" for name in ("bundles", "extraction", "search", "describing")),
     *("acrn_jax.report.html", "acrn_jax.evaluation.score"),

@@ -8,7 +8,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 VERBS = """
-    demo test prepare train adapt extract evaluate reproduce export ablate ledger report search describe models bench
+    demo test prepare train adapt extract evaluate calibrate reproduce export ablate ledger report search describe
+    models bench
 """.split()
 TOOLS = "bash cat cp dirname env flock ls mkdir mv readlink rm sed sha256sum shasum sleep sort".split()
 

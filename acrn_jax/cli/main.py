@@ -19,6 +19,7 @@ VERBS = {  # as in launch.sh, which must know them before there is a Python
     "adapt": "measures an attribute net's batch statistics anew on unlabelled images of a target",
     "extract": "writes the features of a trained run",
     "evaluate": "ranks gallery against query and writes results.json; or scores anyone's features",
+    "calibrate": "fits and judges the probability that two pictures show one person, on people of your choice",
     "ablate": "trains the arms of a study, or scores settings of finished runs, and compares them",
     "ledger": "sets attributes' weights beside all that they might follow, with error bars",
     "report": "writes report.html from the result files of a run",

@@ -2,6 +2,7 @@
 
 ./launch.sh search --gallery=FOLDER --want=carryingBackpack    # with the net that ships
 ./launch.sh search --workdir=R --gallery=FOLDER --query=IMAGE [--gamma=0.5] [--explain]
+./launch.sh search --gallery=FOLDER --query=IMAGE --max_false_alarms=0.05    # or none of these
 ./launch.sh search --workdir=R --gallery=FOLDER --want=personalMale --want=carryingBackpack --not=accessoryHat
 
 Writes results.json, search.html (a page) and grid.jpg. The order says who looks alike, not who it is.
@@ -28,6 +29,10 @@ _OUT = paths.define_folder(
 _DATA_DIR = paths.define_folder("data_dir", None, "Where the attribute net's prepared data is, for calibration.")
 _ATTRIBUTES = paths.define_folder("attributes", None, "Where the attribute net is, if not where the run finds it.")
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Tell each distance's shares, and the ranks without each of them.")
+_ALARMS = flags.DEFINE_float(
+    "max_false_alarms", None, "Share of searches for people who are not there in which anything may pass."
+)
+_PAIRS = paths.define_file("pairs", None, "What calibrate wrote, if not what the run or net has.")
 
 
 def main(argv):
@@ -48,6 +53,8 @@ def main(argv):
         data_dir=_DATA_DIR.value,
         attributes=Path(_ATTRIBUTES.value) if _ATTRIBUTES.value else None,
         explained=_EXPLAIN.value,
+        max_false_alarms=_ALARMS.value,
+        pairs=Path(_PAIRS.value) if _PAIRS.value else None,
     )
     print(search_table.table(results), end="")
     print(f"written: {out}/results.json, {out}/search.html and {out}/grid.jpg")

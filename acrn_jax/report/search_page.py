@@ -40,6 +40,7 @@ def render(
         notes=notes,
         entries=entries,
         recognised=bool(_rates(results)),
+        verdict=((results.get("same_person") or {}).get("threshold") or {}),
     )
 
 
@@ -61,6 +62,8 @@ def _entry(entry: Mapping[str, Any], results: Mapping[str, Any], image: np.ndarr
         "rank": entry["rank"],
         "file": entry["file"],
         "distance": f"{entry['distance']:.3g}",
+        "same_person": _percent(entry["same_person"]) if entry.get("same_person") is not None else "",
+        "passes": entry.get("passes"),
         "shares": _shares(entry),
         "attributes": told,
         "shown": [(name, p) for name, p, answer, _ in told if answer == "yes"],

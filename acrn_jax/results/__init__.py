@@ -11,6 +11,7 @@
 | per_query.npz | PerQuery | evaluate |
 | per_image.npz | PerImage | ablate, of attribute nets |
 | ledger.json | Ledger | ledger |
+| pairs.json | PairCalibration | calibrate |
 | table.json | StudyTable | ablate |
 | job.json | Job | ablate, beside each of its runs |
 
@@ -24,6 +25,7 @@ Standard library and numpy alone: report reads these records where no net, and n
 
 from acrn_jax.results.arrays import PerImage, PerQuery
 from acrn_jax.results.audit import Audit, AuditColumn, Cameras, Confusable, HardQuery, Probe, Range, Slice
+from acrn_jax.results.pairs import Alarms, Judged, PairCalibration, Pairs, PairThresholds, ReliabilityBin
 from acrn_jax.results.record import SCHEMA, Malformed, Record
 from acrn_jax.results.run import (
     AttributeQueries,
@@ -67,6 +69,7 @@ from acrn_jax.results.study import (
 
 __all__ = [
     "SCHEMA",
+    "Alarms",
     "AttributeQueries",
     "AttributeRate",
     "AttributesFrom",
@@ -83,11 +86,15 @@ __all__ = [
     "Gain",
     "HardQuery",
     "Job",
+    "Judged",
     "Ledger",
     "LedgerAttribute",
     "LedgerNet",
     "LedgerRun",
     "Malformed",
+    "PairCalibration",
+    "PairThresholds",
+    "Pairs",
     "PerImage",
     "PerQuery",
     "Probe",
@@ -100,6 +107,7 @@ __all__ = [
     "Recognition",
     "RecognitionPart",
     "Record",
+    "ReliabilityBin",
     "Results",
     "Scores",
     "Shown",

@@ -9,10 +9,11 @@ import numpy as np
 
 from acrn_jax import COMMAND, build, files, provenance
 from acrn_jax.data import source, transforms
-from acrn_jax.evaluation import calibration
+from acrn_jax.evaluation import calibration, explain
 from acrn_jax.export import bundle
 from acrn_jax.export.model import OUTPUTS, Model, Net
-from acrn_jax.runs.run import AcrnRun, AttributeRun, Run, attribute_net, load
+from acrn_jax.runs import pair_calibration
+from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
 
 DRAWN = 8  # images of nobody in each bundle
 RAW = "the sigmoid of what the net says, on whatever pictures"
@@ -99,16 +100,20 @@ def describe(run: Run, outputs: Sequence[str]) -> tuple[Model, dict[str, Any]]:
         worth = {"kind": "raw", "why": RAW, "recognition": net.recognition_rates}
         about["probabilities"] = {"kind": "raw", "recognition": worth["recognition"], "note": calibration.told(worth)}
     factors: tuple[float, Any] = (1.0, None)
-    if {"feature", "embedding"} & set(outputs):
+    if isinstance(run, ReidCnnRun) and {"feature", "embedding"} & set(outputs):
         nets["reid"] = _net(run, "reid", about)
+        scales, formula = run.scales, explain.Formula(np.zeros(0, np.float32), 0.0, run.scales["feature"])
         if isinstance(run, AcrnRun):
-            weights, gamma, scales = run.weights(run.training_attributes()), config.loss.gamma, run.scales
-            about |= {"gamma": gamma, "scales": scales, "distance": config.loss.distance}
+            weights, gamma = run.weights(run.training_attributes()), config.loss.gamma
+            formula = explain.Formula(weights, gamma, scales["feature"], scales["attribute"])
+            about |= {"gamma": gamma, "distance": config.loss.distance}
             about["representation"] = config.attributes.representation
             about["weights"] = dict(zip(run.attribute_net.names, map(float, weights), strict=True))
             if "embedding" in outputs:
                 louder = np.float32(math.sqrt(gamma / scales["attribute"]))
                 factors = 1 / math.sqrt(scales["feature"]), louder * weights
+        pairs = pair_calibration.held(run, formula)
+        about |= {"scales": scales} | ({} if isinstance(pairs, str) else {"pairs": pairs.record.to_json()})
     representation = config.attributes.representation
     return Model(outputs, nets.get("reid"), nets.get("attributes"), representation, *factors), about
 

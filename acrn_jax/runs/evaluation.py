@@ -63,7 +63,7 @@ def evaluate(
     config = stored.config.changed(changes | ({"attributes.allow_overlap": True} if allow_overlap else {}))
     run = type(stored)(folder, config, unfinished)
     baselines.check(run, baseline, tune)
-    target, home = target_of(config, dataset), workdir.folder_on(folder, dataset)
+    target, home = target_of(config, dataset) if dataset else None, workdir.folder_on(folder, dataset)
     out = out or home
     if out != home and (out / "config.json").exists():
         raise ValueError(f"--out={out} is the folder of a run, whose results would be lost; name another one.")
@@ -105,10 +105,8 @@ def tested(config: Settings, target: Settings) -> tuple[source.Split, source.Spl
     return query, gallery, protocols.without_itself(protocol, query.key, gallery.key)
 
 
-def target_of(config: Settings, dataset: str | None) -> Settings | None:
-    """Settings with another data set to score on."""
-    if not dataset:
-        return None
+def target_of(config: Settings, dataset: str) -> Settings:
+    """Settings with another data set, NAME/CONFIG, to score on."""
     try:
         name, data_config = dataset.split("/")
     except ValueError as error:

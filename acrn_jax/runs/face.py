@@ -5,6 +5,7 @@ net.embed(["a.jpg", "b.jpg"])                      # features, float32 [2, D]
 net.attributes("a.jpg")                            # probabilities, with their names
 net.distances(["a.jpg"], gallery)                  # as the run ranks, [1, G]
 net.explain("a.jpg", "b.jpg")                      # shares of the feature and of each attribute
+net.same_person(net.distances("a.jpg", gallery))   # calibrated probabilities, where there is a calibration
 """
 
 import dataclasses
@@ -23,11 +24,12 @@ from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import explain, fusion
 from acrn_jax.export import bundle, model
 from acrn_jax.ops.representations import REPRESENTATIONS
-from acrn_jax.runs import nets
+from acrn_jax.runs import nets, pair_calibration
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, attribute_net
 from acrn_jax.runs.run import load as load_run
 
 Images = Any  # path, folder, PIL image, uint8 array [H, W, 3] or [N, H, W, 3], or a sequence of such
+Parts = tuple[np.ndarray | None, np.ndarray | None]  # features [N, D] and attributes [N, A]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Model:
     formula: explain.Formula
     _feature: Callable[[source.Split], np.ndarray] | None
     _logits: Callable[[source.Split], np.ndarray] | None
+    pairs: pair_calibration.PairCurve | str = "nothing was calibrated"  # else why there is no calibration of pairs
 
     def embed(self, images: Images) -> np.ndarray:
         """Features, float32 [N, D].
@@ -102,8 +105,44 @@ class Model:
 
         d_f / s_f + gamma d_w / s_a of an ACRN; d_f / s_f of a ReIdCNN; the unweighted d_a of an attribute net.
         """
-        (f, x), (g, y) = (self._parts(pictures(images)) for images in (a, b))
-        terms = []
+        return self.between(*(self.parts(pictures(images)) for images in (a, b)))
+
+    def same_person(self, distances: np.ndarray, *, prior: float = 0.5) -> np.ndarray:
+        """Probabilities that pairs show one person, by `distances` (docs/verdict.md).
+
+        Args:
+          distances: as `distances` gives them, of any shape.
+          prior: share of the pairs that show one person, before anything is looked at.
+
+        Raises:
+          ValueError: there is no calibration of this distance; the prior is not between 0 and 1.
+        """
+        return self._calibrated().curve.probabilities(distances, prior)
+
+    def passing(self, distances: np.ndarray, max_false_alarms: float) -> np.ndarray:
+        """Which pictures of a gallery count as the query's person, bool [N, M]; a row without any: "none of these".
+
+        Args:
+          distances: [N, M] of queries to all of the gallery.
+          max_false_alarms: share of searches, for people who are not there, in which anything may pass.
+
+        Raises:
+          ValueError: there is no calibration of this distance, or the share was not measured; the distances are no
+            matrix.
+        """
+        distances = np.asarray(distances)
+        if distances.ndim != 2:
+            raise ValueError(f"Distances are {list(distances.shape)}; give those of N queries to the gallery, [N, M].")
+        return distances < self._calibrated().threshold(max_false_alarms, distances.shape[1]).value
+
+    def _calibrated(self) -> pair_calibration.PairCurve:
+        if isinstance(self.pairs, str):
+            raise ValueError(f"There is no probability of one person: {self.pairs}.")
+        return self.pairs
+
+    def between(self, a: Parts, b: Parts) -> np.ndarray:
+        """As `distances`, of what `parts` gave."""
+        (f, x), (g, y), terms = a, b, []
         if f is not None and g is not None:
             terms.append((1 / self.formula.feature_scale, fusion.distance_rows(self.distance, f, g)))
         if x is not None and y is not None:
@@ -121,7 +160,7 @@ class Model:
         first, second = pictures(a), pictures(b)
         if len(first) != len(second):
             raise ValueError(f"explain takes pairs; got {len(first)} images and {len(second)}. Give as many of both.")
-        (f, x), (g, y) = self._parts(first), self._parts(second)
+        (f, x), (g, y) = self.parts(first), self.parts(second)
         nothing = np.zeros((len(first), 0), np.float32)
         f, g, x, y = (nothing if values is None else values for values in (f, g, x, y))
         parts = explain.shares(f, g, x, y, self.formula)
@@ -132,7 +171,7 @@ class Model:
             found.append(Explanation(float(own + of_attributes.sum()), float(own), shares))
         return found
 
-    def _parts(self, split):
+    def parts(self, split: source.Split) -> Parts:
         """(features, attributes in their representation) that distances compare, None for what they do not."""
         feature = None if self._feature is None else self._feature(split)
         if self._logits is None or (self._feature is not None and not self.formula.gamma):
@@ -172,14 +211,16 @@ def _of_run(place: Path) -> Model:
             net, weights = run.attribute_net, run.weights(run.training_attributes())
         elif run.ships and run.config.attributes.from_:  # to describe; its distance knows no attributes
             net, gamma = attribute_net(run.config.attributes.from_), 0.0
+    formula = explain.Formula(weights, gamma, scales.get("feature", 1.0), scales.get("attribute", 1.0))
     return Model(
         place,
         net.names if net else (),
         loss.distance,
         run.config.attributes.representation,
-        explain.Formula(weights, gamma, scales.get("feature", 1.0), scales.get("attribute", 1.0)),
+        formula,
         feature,
         (lambda split: net.outputs(split, quiet=True)["attribute_logits"]) if net else None,
+        pair_calibration.held(run, formula),
     )
 
 
@@ -214,6 +255,7 @@ def _of_bundle(place: Path) -> Model:
         ),
         (lambda split: run(split, "feature")) if "feature" in parity else None,
         logits if "attributes" in parity else None,
+        pair_calibration.of_manifest(manifest, place),
     )
 
 

@@ -23,7 +23,7 @@ from acrn_jax.data import source, transforms
 from acrn_jax.evaluation import attribute_query, calibration, explain, fusion
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import search_page, sheet
-from acrn_jax.runs import attribute_calibration, nets, picture_cache, search_table
+from acrn_jax.runs import attribute_calibration, nets, pair_calibration, picture_cache, search_table
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
 from acrn_jax.runs.workdir import write_json
 
@@ -41,6 +41,8 @@ def search(
     data_dir: str | None = None,
     attributes: Path | None = None,
     explained: bool = False,
+    max_false_alarms: float | None = None,
+    pairs: Path | None = None,
 ) -> dict[str, Any]:
     """The pictures below a folder that look most alike; writes results.json, search.html and grid.jpg.
 
@@ -56,6 +58,8 @@ def search(
       data_dir: where prepared data is, for the calibration; default: where the attribute net was trained.
       attributes: where the attribute net is now; default: see `phases.locate`.
       explained: with the share of the feature and of each attribute in each distance.
+      max_false_alarms: share of searches for people who are not there in which anything may pass (docs/verdict.md).
+      pairs: a file of `calibrate`; default: what the run has.
 
     Raises:
       ValueError: nothing to search for, an unknown attribute, or what does not go together.
@@ -67,6 +71,8 @@ def search(
         run = type(run)(run.workdir, run.config.changed({"data.dir": data_dir}))
     wishes = _wishes(want, avoid, run)
     _check(run, query, wishes, gamma, explained)
+    calibrated = _calibrated(run, query, wishes, pairs)
+    _check_verdict(calibrated, query, max_false_alarms)
     pictures = picture_cache.open_folder(gallery)
     found = Search(
         run,
@@ -79,14 +85,26 @@ def search(
     ranked = _without(query, gallery, pictures)
     files.check(found.out)
     terms, about = found.terms(data_dir)
+    if not isinstance(calibrated, str):
+        asked = pair_calibration.described(run, terms.formula)
+        calibrated = pair_calibration.differing(calibrated.record.metric, asked) or calibrated
+        _check_verdict(calibrated, query, max_false_alarms)
     distances = terms.distances()
     order = np.flatnonzero(ranked)[np.argsort(distances[ranked], kind="stable")][:top]
     entries = terms.entries(distances, order, pictures.file_name, wishes)
     if terms.distance == explain.ADDITIVE:
         terms.explain(entries, order, ranked if explained else None)
     told = found.tell_attributes(entries, order, terms.logits, data_dir)
+    if query is not None:
+        rules = {"max_false_alarms": max_false_alarms, "gallery": int(ranked.sum())}
+        verdict = pair_calibration.tell(entries, distances[order], calibrated, **rules)
+    else:
+        verdict = None
     paths = {"workdir": str(workdir), "gallery": str(gallery), "query": str(query) if query else None}
-    results = _results(found, paths, terms, about, int(ranked.sum()), entries) | {"attributes": told}
+    results = _results(found, paths, terms, about, int(ranked.sum()), entries) | {
+        "attributes": told,
+        "same_person": verdict,
+    }
     write_json(found.out / "results.json", results)
     _write_pictures(found, order, results)
     return results
@@ -131,7 +149,11 @@ def _write_pictures(found: "Search", order: np.ndarray, results: dict[str, Any])
     split, query = found.pictures, None
     pixels = [transforms.decode(split.image_bytes(int(i)), key=str(split.key[i])) for i in order]
     captions = [
-        [f"{entry['rank']}  d {entry['distance']:.3g}", entry["file"], *search_table.percentages(entry)]
+        [
+            f"{entry['rank']}  d {entry['distance']:.3g}{search_table.same_person(entry)}",
+            entry["file"],
+            *search_table.percentages(entry),
+        ]
         for entry in results["results"]
     ]
     about = results["probabilities"]
@@ -347,6 +369,31 @@ def _check(run, query, wishes, gamma, explained) -> None:
         raise ValueError("A ReIdCNN has learned no attribute weights, so --gamma wants --want or --not too.")
     if query and explained:
         explain.check_additive(run.config.loss.distance)
+
+
+def _calibrated(
+    run: Run, query: Path | None, wishes: dict[str, int], file: Path | None
+) -> pair_calibration.PairCurve | str:
+    """What tells one person from two by a distance, before it is known which one; else why there is none."""
+    if file is not None and query is None:
+        raise ValueError("--pairs tells whether pictures show the query's person, but there is no --query.")
+    if query is None:
+        return "there is no query"
+    if wishes:
+        return "the wished attributes make the distance another one than that which was calibrated"
+    found, why = pair_calibration.find(run, file)
+    return found or why
+
+
+def _check_verdict(found: pair_calibration.PairCurve | str, query: Path | None, max_false_alarms: float | None) -> None:
+    """ValueError where a share of false alarms is asked for that cannot be told."""
+    if max_false_alarms is None:
+        return
+    if query is None:
+        raise ValueError("--max_false_alarms says which pictures may be the query's person, but there is no --query.")
+    if isinstance(found, str):
+        raise ValueError(f"--max_false_alarms cannot be kept: {found}.")
+    found.threshold(max_false_alarms, 1)  # refuses what was not measured
 
 
 def _without(query: Path | None, gallery: Path, pictures: source.Split) -> np.ndarray:

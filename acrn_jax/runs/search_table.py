@@ -21,29 +21,51 @@ def table(results: dict[str, Any]) -> str:
         wanted.append(f"seem to show {', '.join(results['want'])}")
     if results["not"]:
         wanted.append(f"seem not to show {', '.join(results['not'])}")
+    verdict = results["same_person"] or {}
+    known = verdict.get("kind") == "fitted"
     rows = [
         (
             str(entry["rank"]),
             entry["file"],
             f"{entry['distance']:.4g}",
+            *([same_person(entry).removeprefix(", ")] if known else []),
             *(f"{100 * entry['probabilities'][n]:.0f} %" for n in wished),
         )
         for entry in results["results"]
     ]
     if about := results["probabilities"]:
-        rows.insert(0, ("", "recognition rate", "", *(rate(about, name) for name in wished)))
+        rows.insert(0, ("", "recognition rate", "", *[""] * known, *(rate(about, name) for name in wished)))
     notes = [NO_IDENTITY, _measured(results)]
     if results["gamma"] is not None:
         notes.append(f"gamma {results['gamma']:g}.")
     if about:
         notes.append(calibration.told(about))
+    notes += verdict_notes(results)
     caption = f"Of {results['pictures']:,} pictures in {results['gallery']} those that {' and '.join(wanted)}"
-    text = render(Table(caption, ("rank", "file", "distance", *wished), rows, " ".join(notes)))
+    text = render(
+        Table(caption, ("rank", "file", "distance", *["same person"] * known, *wished), rows, " ".join(notes))
+    )
     for entry in results["results"]:
         if "rank_without" in entry:
             reason = f"{entry['rank']:>4}  {_reason(entry)}"
             text += textwrap.fill(reason, page_width(), subsequent_indent=" " * 6) + "\n"
     return text + source.told_of_folder(results)
+
+
+def same_person(entry: Mapping[str, Any]) -> str:
+    """The probability that a picture shows the query's person, and whether it passes; nothing where it is not known."""
+    if entry.get("same_person") is None:
+        return ""
+    passes = {True: ", passes", False: ", no", None: ""}[entry.get("passes")]
+    return f", {100 * entry['same_person']:.0f} %{passes}"
+
+
+def verdict_notes(results: Mapping[str, Any]) -> list[str]:
+    """Sentences on who may be shown: first whether anybody passes, then what probabilities are worth."""
+    verdict = results["same_person"]
+    if verdict is None:
+        return []
+    return [*([verdict["threshold"]["note"]] if verdict["threshold"] else []), verdict["note"]]
 
 
 def page_title(results: Mapping[str, Any]) -> str:
@@ -56,7 +78,7 @@ def page_notes(results: Mapping[str, Any]) -> list[str]:
     """Sentences of search.html, without the machine's paths."""
     about = results["attributes"]
     low, high = (100 * edge for edge in results["unknown"])
-    notes = [results["note"], _measured(results)]
+    notes = [results["note"], *verdict_notes(results), _measured(results)]
     if any("shares" in entry for entry in results["results"]):
         notes.append("Below each picture: the shares of its distance.")
     if about["kind"] == "none":

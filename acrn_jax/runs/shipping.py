@@ -11,7 +11,7 @@ from flax import traverse_util
 from acrn_jax import COMMAND, build, files, provenance, results
 from acrn_jax.data import source
 from acrn_jax.export import bundle, net_file
-from acrn_jax.runs import attribute_calibration, bundles, face, nets, overlap, phases
+from acrn_jax.runs import attribute_calibration, bundles, face, nets, overlap, pair_calibration, phases
 from acrn_jax.runs.origin import PACKAGES
 from acrn_jax.runs.run import AcrnRun, AttributeRun, ReidCnnRun, Run, attribute_net, load
 from acrn_jax.settings import Settings
@@ -180,7 +180,7 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
         "training": _training(config, split),
         "command": None,
         "scores": _scores(run.workdir),
-        "calibration": {"attributes": curves} if curves else None,
+        "calibration": ({"attributes": curves} if curves else {}) | _pairs(run) or None,
         "seeds": {"train": config.seed},
         "commit": provenance.commit(),
         "versions": provenance.versions(PACKAGES),
@@ -189,6 +189,12 @@ def _describe(run: Run, name: str, split: source.Split, net: AttributeRun | None
         "made_of": _made_of(run, net),
         "config": dict(config.changed(kept).tree),
     }
+
+
+def _pairs(run: Run) -> dict[str, Any]:
+    """What `calibrate` left in the workdir, as a card has it."""
+    found, _ = pair_calibration.find(run)
+    return {} if found is None else {"pairs": found.record.to_json()}
 
 
 def _training(config: Settings, split: source.Split) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from acrn_jax.data_prep import paths
 ROOT = pathlib.Path(__file__).parents[2]
 VERBS = [*(ROOT / "acrn_jax" / "cli").glob("[a-z]*.py"), ROOT / "data_prep" / "prepare.py"]
 WORDS = """
-    against arms attribute attributes_name config_name coordinator_address dataset expand format job method not
+    against arms attribute attributes_name config_name coordinator_address dataset expand format job judge method not
     output parts pattern protocol split splits study subsets unknown values want
 """.split()  # flags of text that name neither files nor folders
 
