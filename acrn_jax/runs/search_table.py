@@ -78,7 +78,7 @@ def page_notes(results: Mapping[str, Any]) -> list[str]:
     """Sentences of search.html, without the machine's paths."""
     about = results["attributes"]
     low, high = (100 * edge for edge in results["unknown"])
-    notes = [results["note"], *verdict_notes(results), _measured(results)]
+    notes = [results["note"], *verdict_notes(results)[-1:], _measured(results)]  # the verdict itself stands above
     if any("shares" in entry for entry in results["results"]):
         notes.append("Below each picture: the shares of its distance.")
     if about["kind"] == "none":
