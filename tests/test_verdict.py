@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from acrn_jax.results import Pairs
+from acrn_jax import files
+from acrn_jax.report import verdict
+from acrn_jax.results import PairCalibration, Pairs
 from acrn_jax.runs import pair_calibration
 
 METRIC = {"distance": "euclidean", "gamma": 0.5, "weights": [1.0, 2.0], "net": "a"}
@@ -42,3 +44,14 @@ def test_another_distance_is_refused_with_the_reason():
     for wrong in ({"probability": [0.1, 0.9]}, {"distance": [1.0]}, {"probability": [2.0, 0.1]}):
         with pytest.raises(ValueError, match="damaged"):
             curve(**wrong)
+
+
+def test_the_report_shows_how_well_it_holds(tmp_path):
+    judged = {
+        "on": "drawn/b", "people": 7, "images": 9, "same": 5, "different": 6, "error": 0.1234, "table": [],
+        "alarms": [{"rate": 0.05, "size": 10, "threshold": 1.0, "measured": 0.0625, "found": None}],
+    }  # fmt: skip
+    content = PairCalibration.of(calibration={"pairs": Pairs.of(curve().record, judged=[judged])})
+    files.write_json(tmp_path / "pairs.json", content.to_json())
+    assert verdict.read(tmp_path).rows == [("drawn/b", "7", "5", "12.3", "10", "5", "6.2", "-")]
+    assert verdict.read(tmp_path / "other") is None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from acrn_jax import COMMAND, files
-from acrn_jax.report import audit, cells, figures, page, seeds, tables
+from acrn_jax.report import audit, cells, figures, page, seeds, tables, verdict
 from acrn_jax.report.table import Table
 from acrn_jax.report.table import render as render_table
 from acrn_jax.results import Audit, Confusions, Ledger, Ranked, RankLists, Recognition, Results, Shown, StudyTable
@@ -154,6 +154,7 @@ def _section(run: Run) -> dict[str, Any]:
         "name": str(run.folder),
         "first": str(run.first.relative_to(run.folder)) if run.seeds else "",
         "ledger": ledger,
+        "same_person": verdict.read(run.folder),
         "studies": studies,
         "audit": audit.section(Audit.read(run.first / "audit.json")) if (run.first / "audit.json").is_file() else None,
         "look_alikes": _confusions(run.first),

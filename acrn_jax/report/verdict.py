@@ -1,7 +1,9 @@
 """How well the probability of one person holds, as a table."""
 
+from pathlib import Path
+
 from acrn_jax.report.table import Table, render
-from acrn_jax.results import Pairs
+from acrn_jax.results import PairCalibration, Pairs
 
 
 def table(of: Pairs) -> Table:
@@ -24,6 +26,12 @@ def table(of: Pairs) -> Table:
         "for people who are, in which a picture of theirs passes."
     )
     return Table(f"Probability of one person, fitted on {of.people:,} people of {of.fitted_on}", columns, rows, note)
+
+
+def read(folder: Path) -> Table | None:
+    """The table of a workdir's pairs.json, None where there is none; ValueError where it is damaged."""
+    file = folder / "pairs.json"
+    return table(PairCalibration.read(file).calibration.pairs) if file.is_file() else None
 
 
 def text(of: Pairs) -> str:
