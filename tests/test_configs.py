@@ -32,6 +32,7 @@ MODES = {
     "reidcnn_cuhk01": ("871_multi_9", "improved", "485_single_3,small,improved"),
     "acrn_cuhk03": ("labeled_19", "improved", "detected_3,small,improved"),
     "reidcnn_cuhk03": ("labeled_19", "improved", "detected_3,small,improved"),
+    "own": ("200,3400", "4,8", "200,3400,attributes"),
     "acrn_cuhk03_np": ("labeled", "small", "detected,small,improved"),
 }  # of a config file; of all others:
 BOTH = ("paper", "small", "improved", "small,improved")
@@ -375,6 +376,16 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="no run's folder"):
         workdir.store_config(tmp_path, load("demo", "acrn"))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_own_follows_what_the_set_holds():
+    few, many = load("own", "12,30"), load("own", "2000,40000,attributes")
+    assert (few.reid.people, few.reid.images, few.reid.epochs, few.data.validation_identities) == (11, 2, 100, 1)
+    assert (many.reid.people, many.reid.images, many.reid.epochs, many.data.validation_identities) == (32, 4, 4, 50)
+    assert not few.of_acrn and many.of_acrn
+    for wrong in ("200", "a,b", "200,3400,colours", "3,30", "10,19"):
+        with pytest.raises(ValueError, match=r"own\.py:.* does not say|are too few"):
+            tree("own", wrong)
 
 
 def test_starting_from_another_run(tmp_path):

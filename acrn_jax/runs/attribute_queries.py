@@ -59,7 +59,7 @@ def score(
     if not isinstance(run, AttributeRun):
         raise ValueError(f"{folder} is no attribute net, whose probabilities answer wish lists; give one as --workdir.")
     config = run.config.changed({"attributes.allow_overlap": True} if allow_overlap else {})
-    run, target = AttributeRun(run.workdir, config, unfinished), target_of(config, dataset)
+    run, target = AttributeRun(run.workdir, config, unfinished), target_of(config, dataset) if dataset else None
     out = out or workdir.folder_on(run.workdir, dataset)
     nets.refuse_to_write(out)
     files.check(out)
