@@ -141,11 +141,8 @@ def test_order_and_shares_are_those_of_loops(place, query, want, avoid, gamma, m
         grid.load()
     assert [lines[1] for lines in captions] == ["4.png"] * bool(query) + [entry["file"] for entry in found["results"]]
     text = search_table.table(found)
-    measured = (
-        "squared Euclidean, of features and weighted attributes"
-        if query
-        else "-log(probability of what is wished), summed"
-    )
+    of_query = "of features, d_f / s_f." if gamma == 0 else "of features and weighted attributes"
+    measured = f"squared Euclidean, {of_query}" if query else "-log(probability of what is wished), summed"
     assert f"distance: {measured}" in " ".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines() if str(folder) not in line)
     assert "not who is on them" in text and found["results"][0]["file"] in text
@@ -353,6 +350,7 @@ def test_a_search_by_image_wants_no_attribute_net(place):
     assert with_net["results"][0]["attributes"].keys() == set(NAMES) and found["results"][0]["attributes"] == {}
     page = Page((folder / "run" / "search" / "search.html").read_text())
     assert "No attribute net was at hand" in page.text and len(page.images) == 12 and str(folder) not in page.text
+    assert "gamma" not in page.text and "of features, d_f / s_f." in " ".join(search_table.table(found).split())
 
 
 def test_an_attribute_run_searches_by_attributes(place):

@@ -132,7 +132,7 @@ def _results(
         **paths,
         "want": [name for name, wish in found.wishes.items() if wish],
         "not": [name for name, wish in found.wishes.items() if not wish],
-        "gamma": found.gamma if found.query is not None and not found.of_attributes else None,
+        "gamma": found.influence,
         "distance": terms.distance,
         "probabilities": about,
         "pictures": pictures,
@@ -240,6 +240,13 @@ class Search:
     @property
     def of_attributes(self) -> bool:
         return isinstance(self.run, AttributeRun)
+
+    @property
+    def influence(self) -> float | None:
+        """Gamma, 0 where no attribute is compared; None where it weighs nothing, as there are attributes alone."""
+        if self.query is None or self.of_attributes:
+            return None
+        return self.gamma if isinstance(self.run, AcrnRun) or self.wishes else 0.0
 
     def terms(self, data_dir: str | None) -> tuple[Terms, dict[str, Any] | None]:
         """What distances are made of, and what is known of the probabilities (None without wishes)."""

@@ -100,11 +100,8 @@ def _measured(results):
     if not results["query"]:
         return "distance: -log(probability of what is wished), summed over the wished attributes."
     kind = tables.DISTANCES[results["distance"]]
-    made = (
-        "of attributes"
-        if results["gamma"] is None
-        else "of features and weighted attributes, d_f / s_f + gamma d_w / s_a"
-    )
+    made = "of features and weighted attributes, d_f / s_f + gamma d_w / s_a"
+    made = "of attributes" if results["gamma"] is None else made if results["gamma"] else "of features, d_f / s_f"
     return f"distance: {kind}, {made}."
 
 
