@@ -88,6 +88,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     # CPUs.
     wanted |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1"}
     wanted |= {"MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_TOP_PAD_": "268435456"}
+    wanted["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # large pages, a twentieth of a step; older glibc ignores it
     if not any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu")):  # jax has the CPU alone
         wanted["XLA_FLAGS"] = "--xla_backend_optimization_level=1"  # compiles in 3/4 of the time, runs as fast
     if cache := _cache(given):

@@ -80,7 +80,7 @@ def test_what_the_user_set_stays(tmp_path):
     found = main.environment(mine)
     assert not mine.keys() & found.keys()
     assert found["MALLOC_TRIM_THRESHOLD_"] == "8589934592" and found["MALLOC_MMAP_MAX_"] == "0"
-    assert found["PYTHONPATH"] == str(ROOT)
+    assert found["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1" and found["PYTHONPATH"] == str(ROOT)
     assert main.environment({"PYTHONPATH": "/mine"})["PYTHONPATH"] == f"{ROOT}:/mine"
     assert "PYTHONPATH" not in main.environment({"PYTHONPATH": f"{ROOT}:/mine"})
 
