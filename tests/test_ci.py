@@ -4,6 +4,7 @@ import importlib.machinery
 import importlib.util
 import pathlib
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -27,6 +28,27 @@ def test_hooks_check_what_ci_checks():
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [plain(hook["entry"]) for hook in local["hooks"]] == checks
     assert {hook["language"] for hook in local["hooks"]} == {"system"} and len(checks) == 4
+
+
+def git(*arguments):
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
+def test_what_verbs_write_by_default_is_in_no_commit():
+    """Reports and searches show people of the data set and name folders of the machine."""
+    written = ["demo/report.html", "demo_real/search.html", "report.html", "search/search.html", "search/grid.jpg"]
+    assert git("check-ignore", *written).split() == written
+    assert not git("ls-files", "--cached", "--ignored", "--exclude-standard")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
+def test_no_committed_page_shows_pictures():
+    pages = [name for name in git("ls-files").splitlines() if name.endswith((".html", ".md"))]
+    assert len(pages) > 30
+    for name in pages:
+        text = (ROOT / name).read_text()
+        assert not re.search(r"data:image/\w+;base64,[\w+/]{40}", text), f"{name} holds pictures, which may be of people"
 
 
 @pytest.fixture
