@@ -48,7 +48,9 @@ def test_no_committed_page_shows_pictures():
     assert len(pages) > 30
     for name in pages:
         text = (ROOT / name).read_text()
-        assert not re.search(r"data:image/\w+;base64,[\w+/]{40}", text), f"{name} holds pictures, which may be of people"
+        assert not re.search(r"data:image/\w+;base64,[\w+/]{40}", text), (
+            f"{name} holds pictures, which may be of people"
+        )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from acrn_jax.evaluation.metrics import METRICS
 from acrn_jax.ops.representations import REPRESENTATIONS
 from acrn_jax.report import html, tables
 from acrn_jax.results import Audit, Results
-from acrn_jax.runs import extraction
+from acrn_jax.runs import bundles, calibrating, extraction, face
 from acrn_jax.train import checkpoint
 
 SIZES = {
@@ -120,6 +121,60 @@ def test_acrn_row_is_the_distance_of_the_stored_parts(chain, data_dir):
     found = ranking.evaluate(d, splits[0].labels, splits[1].labels, protocol=protocols.MARKET1501).metrics
     for name, value in found.items():
         assert np.isclose(value, results.methods["ACRN"][name], atol=1e-3), name
+
+
+def test_a_calibration_of_one_person_is_of_the_runs_distance_and_goes_into_its_bundle(chain, data_dir, tmp_path):
+    """Pairs and expected calibration error by loops, from the net's outputs."""
+    net, run, results, _ = chain
+    mine = shutil.copytree(run, tmp_path / "run")
+    name = "synthetic_pedestrians/target_"
+    pairs = calibrating.calibrate(mine, [f"{name}mini"], judge=[f"{name}other"]).calibration.pairs
+    splits = [source.open_split(data_dir, "synthetic_pedestrians", "target_other", s) for s in ("query", "gallery")]
+    w = np.array([entry.weight for entry in results.weights])
+    rows = {}  # each image once
+    for split in splits:
+        f = runs.load(mine).outputs(split, batch=16)["feature"].astype(np.float64)
+        a = w / (1 + np.exp(-runs.load(net).outputs(split, batch=16)["attribute_logits"].astype(np.float64)))
+        rows |= {str(split.file_name[i]): (*(of[i] for of in split.labels), f[i], a[i]) for i in range(len(split))}
+    images, found = [row for row in rows.values() if row[0] >= 0], {True: [], False: []}
+    for i, (person, camera, f, a) in enumerate(images):
+        for other, seen_by, g, b in images[:i]:
+            d = ((f - g) ** 2).sum() / results.scales["feature"]
+            d += 0.5 * ((a - b) ** 2).sum() / results.scales["attribute"]
+            if person != other:
+                found[False].append(d)
+            elif person > 0 and camera != seen_by:
+                found[True].append(d)
+    judged = pairs.judged[1]
+    assert (judged.on, judged.people) == (f"{name}other", len({row[0] for row in images} - {0}))
+    assert (judged.same, judged.different) == (len(found[True]), len(found[False]))
+    assert pairs.people + pairs.judged[0].people == len(np.unique(query_and_gallery(data_dir)[0].person_id))
+    bins = {}
+    for same, distances in found.items():
+        for d in distances:
+            p = float(np.interp(d, pairs.distance, pairs.probability))
+            bins.setdefault(min(int(10 * p), 9), []).append((0.5 / len(distances), p, same))
+    error = sum(abs(sum(w * (p - same) for w, p, same in of)) for of in bins.values())
+    np.testing.assert_allclose(judged.error, error, atol=2e-3)
+    model = face.load(mine)
+    np.testing.assert_allclose(model.same_person(pairs.distance), pairs.probability)
+    _, about = bundles.describe(runs.load(mine), ["feature"])
+    assert about["pairs"] == pairs.to_json()
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "told"),
+    [
+        ("net", {"datasets": ["synthetic_pedestrians/target_mini"]}, "is an attribute net"),
+        ("run", {"datasets": []}, "no people to fit on"),
+        ("run", {"datasets": ["target_mini"]}, "write NAME/CONFIG"),
+    ],
+)
+def test_what_cannot_be_calibrated_leaves_nothing(chain, which, options, told):
+    folder = chain[0] if which == "net" else chain[1]
+    with pytest.raises(ValueError, match=told):
+        calibrating.calibrate(folder, **options)
+    assert not (folder / "pairs.json").exists()
 
 
 def test_features_that_leave_in_a_mat_file_score_the_same(chain, data_dir, tmp_path):
